@@ -1,0 +1,19 @@
+// Few rules, on purpose. `no-floating-promises` is the one that must never go: an unawaited promise
+// in a streaming engine is a lost error or a buffer reused too early.
+import tseslint from 'typescript-eslint'
+
+export default tseslint.config(
+  { ignores: ['dist/', 'out/', 'node_modules/', 'src/noise/noise.as.ts', '.venv/', '.cache/'] },
+  ...tseslint.configs.recommended,
+  {
+    files: ['**/*.ts'],
+    languageOptions: { parserOptions: { project: './tsconfig.json' } },
+    rules: {
+      '@typescript-eslint/no-floating-promises': 'error',
+      '@typescript-eslint/no-misused-promises': 'error',
+      '@typescript-eslint/await-thenable': 'error',
+      '@typescript-eslint/no-non-null-assertion': 'off',
+      'no-console': 'error',
+    },
+  },
+)

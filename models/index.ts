@@ -1,0 +1,21 @@
+// model_type -> model. Adding one: models/README.md.
+
+import { UserError } from '../src/errors.ts'
+import type { Model } from './model.ts'
+import { opt } from './opt.ts'
+
+const MODELS: Readonly<Record<string, (config: Readonly<Record<string, unknown>>) => Model>> = {
+  opt,
+}
+
+/** The model that a config.json describes. */
+export function createModel(config: Readonly<Record<string, unknown>>): Model {
+  const type = String(config['model_type'])
+  const create = Object.hasOwn(MODELS, type) ? MODELS[type] : undefined
+  if (!create) {
+    throw new UserError(
+      `config.json: model_type "${type}" is not supported; supported: ${Object.keys(MODELS).join(', ')}`,
+    )
+  }
+  return create(config)
+}

@@ -1,0 +1,40 @@
+// Pieces that models share: nothing here knows a model, a device kind or a method.
+
+import type { Activation, Rows, Tensor } from '../src/device/device.ts'
+import type { ModelInput, Run } from './model.ts'
+
+/** nn.LayerNorm over the last dimension; `name`.weight and `name`.bias may be absent (not affine). */
+export async function layerNorm(run: Run, x: Tensor, name: string, y: Tensor, at?: Rows) {
+  const [weight, bias] = [run.vector(`${name}.weight`), run.vector(`${name}.bias`)]
+  await run.device.layerNorm(x, weight, bias, 1e-5, y, at ?? run.at)
+}
+
+/** y = f(linear(x)); relu is part of the product, other activations follow it. */
+export async function activatedLinear(
+  run: Run,
+  x: Tensor,
+  name: string,
+  kind: Activation,
+  y: Tensor,
+) {
+  await run.linear(x, name, y, kind === 'relu')
+  if (kind !== 'relu') await run.device.activation(kind, y, run.at)
+}
+
+/** Token ids as one row index per (b, t). */
+export function tokenRows(input: ModelInput): Uint32Array {
+  return Uint32Array.from(input.inputIds.flat())
+}
+
+/**
+ * OPT's learned positions (HF modeling_opt.py, OPTLearnedPositionalEmbedding): cumsum(mask)*mask - 1,
+ * plus the table's offset of 2. Padded slots take row 1, real tokens rows 2, 3, 4, ...
+ */
+export function optPositions(input: ModelInput): Uint32Array {
+  return Uint32Array.from(
+    input.attentionMask.flatMap((mask) => {
+      let seen = 0
+      return mask.map((m) => (seen += m) * m - 1 + 2)
+    }),
+  )
+}

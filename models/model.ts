@@ -1,0 +1,79 @@
+// What a model is to the runtime: lists of its tensors (for the planner) and straight-line code over
+// a `Run` (for the step). A model file never sees slots, seeds, eps or files.
+//
+// Shape legend: see src/device/device.ts.
+
+import type { Device, Rows, Tensor } from '../src/device/device.ts'
+
+/** A tensor of two dimensions [rows, cols], by its Hugging Face name. */
+export interface Matrix {
+  readonly name: string
+  readonly rows: number
+  readonly cols: number
+  /** Transformer block it belongs to; -1 before the first, layers after the last. */
+  readonly block: number
+}
+
+/** A one-dimensional tensor: bias, norm scale. */
+export interface Vector {
+  readonly name: string
+  readonly size: number
+}
+
+/** An activation buffer; rows is a multiple of R. */
+export interface Buffer {
+  readonly label: string
+  readonly cols: number
+}
+
+/** Everything known of a model before a weight is read. */
+export interface Model {
+  readonly modelType: string
+  readonly hidden: number
+  readonly layers: number
+  readonly heads: number
+  readonly vocabSize: number
+  /** Longest sequence of tokens. */
+  readonly maxPositions: number
+  /** Matrices streamed by one forward pass, in the order of their use. */
+  readonly matrices: readonly Matrix[]
+  /** Tables whose rows are gathered on the host; a tied head is in `matrices` too. */
+  readonly tables: readonly Matrix[]
+  readonly vectors: readonly Vector[]
+  /** Activation buffers of R rows. */
+  readonly buffers: readonly Buffer[]
+  /** Names under which a checkpoint may hold the tensor `name`, first choice first. */
+  aliases(name: string): readonly string[]
+  /** Runs the batch up to the head: issues every operation on `run`, in the order of `matrices`. */
+  forward(run: Run, input: ModelInput): Promise<void>
+}
+
+/** Token ids and mask [B, T], rectangular. */
+export interface ModelInput {
+  readonly inputIds: readonly (readonly number[])[]
+  readonly attentionMask: readonly (readonly number[])[]
+}
+
+/** The hands a model works with; src/run.ts joins stream, method and device behind it. */
+export interface Run {
+  readonly device: Device
+  /** P probes of B*T rows. */
+  readonly at: Rows
+  readonly shape: { probes: number; batch: number; tokens: number; heads: number }
+  /** [B, T]: 1 token, 0 padding. */
+  readonly keyMask: Tensor
+  buffer(label: string): Tensor
+  /** One version per probe [P, n]; null if the checkpoint's layout has none. */
+  vector(name: string): Tensor | null
+  /**
+   * y = x W^T + b with W = `name`.weight, b = `name`.bias (absent: none), streamed; with relu,
+   * y = max(that, 0).
+   */
+  linear(x: Tensor, name: string, y: Tensor, relu?: boolean): Promise<void>
+  /** y[p, i] = row indices[i] of table `name` as probe p sees it; indices are B*T rows. */
+  gather(name: string, indices: Uint32Array, y: Tensor): Promise<void>
+  /** Keeps the rows whose logits are wanted: x's rows become the first rows of y; later calls use them. */
+  selectRows(x: Tensor, y: Tensor): Promise<Rows>
+  /** Loss or logits of the selected rows x [P*M, K] against the vocabulary matrix `name`. */
+  head(x: Tensor, name: string): Promise<void>
+}

@@ -1,0 +1,184 @@
+// The plan of a run as a pure function: model shape + byte budget + batch -> slabs in execution
+// order, slots, what stays resident, and the predicted peak by category. Imports no device; each
+// device's own memory comes in as a MemoryModel. `zo2 plan` prints what this returns.
+
+import type { Category, MemoryModel, Tile, Workload } from '../src/device/device.ts'
+import { UserError } from '../src/errors.ts'
+import { formatBytes } from '../src/units.ts'
+import { slabTiles, tilesOf } from './tiles.ts'
+
+/** A matrix as the planner sees it; models/model.ts has the same fields. */
+export interface PlanMatrix {
+  readonly name: string
+  readonly rows: number
+  readonly cols: number
+  readonly block: number
+}
+
+/** A contiguous run of rows of one matrix: what is read, uploaded and folded as one. */
+export interface Slab {
+  /** Position in execution order. */
+  readonly index: number
+  readonly name: string
+  readonly block: number
+  readonly cols: number
+  readonly tiles: readonly Tile[]
+  readonly row0: number
+  readonly rows: number
+  /** Bytes when staged, at most: in f32 if the run may fold updates into it. */
+  readonly bytes: number
+  readonly resident: boolean
+}
+
+export interface PlanInput {
+  readonly matrices: readonly PlanMatrix[]
+  /** Sum of the sizes of all one-dimensional tensors. */
+  readonly vectorElements: number
+  /** Columns of the activation buffers of R rows. */
+  readonly bufferCols: readonly number[]
+  /** Bytes of one weight when staged: 4 where updates are folded, else the file's. */
+  readonly elementBytes: (name: string) => number
+  readonly probes: number
+  readonly batch: number
+  readonly tokens: number
+  readonly heads: number
+  readonly headSize: number
+  /** Updates a slab may owe at most. */
+  readonly terms: number
+  readonly memory: MemoryModel
+  readonly maxSlabBytes: number
+  readonly budgetBytes: number
+  readonly slabBytes: number
+  readonly resident: 'auto' | 'none' | 'all'
+}
+
+export interface Plan {
+  readonly slabs: readonly Slab[]
+  /** Slots in the ring, and the bytes of each; 0 when everything is resident. */
+  readonly slots: number
+  readonly slotBytes: number
+  readonly residentSlabs: number
+  readonly workload: Workload
+  /** Predicted bytes by category; their sum is the predicted peak. */
+  readonly bytes: Readonly<Record<Category, number>>
+  readonly peakBytes: number
+}
+
+const RING_SLOTS = 3
+const MIN_SLOTS = 2
+
+/**
+ * Plans a run. Throws UserError when the budget is too small, naming the smallest that works.
+ */
+export function plan(input: PlanInput): Plan {
+  const limit = Math.min(input.slabBytes, input.maxSlabBytes)
+  const smallest = Math.max(...input.matrices.map((m) => tileBytes(input, m)))
+  if (smallest > input.maxSlabBytes) {
+    throw new UserError(
+      `one compute tile takes ${formatBytes(smallest)}, more than this device binds at once (${formatBytes(input.maxSlabBytes)}); use another device`,
+    )
+  }
+  // A smaller slab than asked for when the budget cannot hold the ring: halve until it fits.
+  for (let slabBytes = Math.max(limit, smallest); ; slabBytes = Math.max(slabBytes / 2, smallest)) {
+    for (let slots = RING_SLOTS; slots >= MIN_SLOTS; slots--) {
+      const found = withSlabs(input, slabBytes, slots)
+      if (found.peakBytes <= input.budgetBytes) return found
+    }
+    if (slabBytes === smallest) {
+      const { peakBytes } = withSlabs(input, smallest, MIN_SLOTS)
+      throw new UserError(
+        `--memory ${formatBytes(input.budgetBytes)} is too small for this model and batch: the smallest that works is ${formatBytes(peakBytes, 'up')}`,
+      )
+    }
+  }
+}
+
+/** The plan for one slab size and slot count. */
+function withSlabs(input: PlanInput, slabBytes: number, slots: number): Plan {
+  const slabs = cut(input, slabBytes)
+  const workload = workloadOf(input, slabs)
+  // Bytes of the first n slabs, and of the largest from the n-th on.
+  const kept = [0]
+  for (const { bytes } of slabs) kept.push(kept.at(-1)! + input.memory.slotBytes(bytes))
+  const largest = new Array<number>(slabs.length + 1).fill(0)
+  for (const { index, bytes } of slabs.toReversed()) {
+    largest[index] = Math.max(largest[index + 1]!, bytes)
+  }
+
+  /** Everything of a plan that keeps the first n slabs, but the slabs themselves. */
+  const keeping = (n: number) => {
+    const ring = Math.min(slots, slabs.length - n)
+    const slotBytes = largest[n]!
+    const full = { ...workload, slots: Math.max(ring, 1) }
+    const bytes = bytesOf(input, full, ring * input.memory.slotBytes(slotBytes), kept[n]!)
+    const peakBytes = Object.values(bytes).reduce((sum, each) => sum + each, 0)
+    return { slots: ring, slotBytes, residentSlabs: n, workload: full, bytes, peakBytes }
+  }
+  let best = keeping(input.resident === 'all' ? slabs.length : 0)
+  if (input.resident === 'auto') {
+    // As many as fit, or while none fits, as few bytes as can be. Leading slabs are kept: they are
+    // wanted at the start of a step, when the ring is still filling.
+    for (let n = 1; n <= slabs.length; n++) {
+      const next = keeping(n)
+      if (next.peakBytes <= Math.max(input.budgetBytes, best.peakBytes)) best = next
+    }
+  }
+  const { residentSlabs } = best
+  return { ...best, slabs: slabs.map((s) => ({ ...s, resident: s.index < residentSlabs })) }
+}
+
+function cut(input: PlanInput, slabBytes: number): Omit<Slab, 'resident'>[] {
+  return input.matrices
+    .flatMap((m) => {
+      const size = input.elementBytes(m.name)
+      return slabTiles(tilesOf(m.rows, m.cols), m.cols, Math.floor(slabBytes / size)).map(
+        (tiles) => {
+          const rows = tiles.reduce((sum, t) => sum + t.rows, 0)
+          const { name, block, cols } = m
+          return { name, block, cols, tiles, row0: tiles[0]!.row0, rows, bytes: rows * cols * size }
+        },
+      )
+    })
+    .map((slab, index) => ({ ...slab, index }))
+}
+
+/** What the run asks of the device; the ring's slots are filled in by the caller. */
+function workloadOf(input: PlanInput, slabs: readonly Omit<Slab, 'resident'>[]) {
+  const { probes, batch, tokens, heads, headSize, terms } = input
+  // The largest models have more tiles than a call may have arguments: no Math.max(...tiles).
+  const most = (of: (tile: Tile, cols: number) => number) =>
+    slabs.reduce((max, s) => s.tiles.reduce((m, t) => Math.max(m, of(t, s.cols)), max), 0)
+  const rows = batch * tokens
+  return {
+    probes,
+    rows,
+    batch,
+    tokens,
+    heads,
+    headSize,
+    tileElements: most((tile, cols) => tile.rows * cols),
+    tileRows: most((tile) => tile.rows),
+    headRows: rows,
+    terms,
+    slabBytes: slabs.reduce((max, s) => Math.max(max, s.bytes), 0),
+  }
+}
+
+function bytesOf(input: PlanInput, workload: Workload, slots: number, residentSlabs: number) {
+  const { probes, rows } = workload
+  const activationCols = input.bufferCols.reduce((sum, cols) => sum + cols, 0)
+  return {
+    slots,
+    staging: input.memory.stagingBytes(workload),
+    // Buffers, the key mask [B, T] and the loss state [R, 3].
+    activations: 4 * (probes * rows * (activationCols + 3) + rows),
+    scratch: input.memory.scratchBytes(workload),
+    resident: 4 * probes * input.vectorElements + residentSlabs,
+    method: 0,
+  }
+}
+
+function tileBytes(input: PlanInput, m: PlanMatrix): number {
+  const rows = Math.max(...tilesOf(m.rows, m.cols).map((t) => t.rows))
+  return rows * m.cols * input.elementBytes(m.name)
+}

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Runs everything that guards main: installs what is missing (npm packages, a Vulkan adapter), then
+# types, lint, formatting and all tests on every device. Ends with one line: N passed, N failed.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/install.sh"
+bash scripts/setup-vulkan.sh
+npm run --silent check
+npm run --silent lint
+npx --no-install vitest run --reporter=default --reporter=./scripts/closing-line.ts "$@"

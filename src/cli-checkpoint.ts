@@ -1,0 +1,194 @@
+// The commands about files and machines: inspect, export, convert, env.
+
+import { arch, cpus, release, totalmem } from 'node:os'
+import { resolve } from 'node:path'
+import { Command } from 'commander'
+import { addOptions, configOf, type ContextOf, type Flags } from './cli-options.ts'
+import { parseConfig, type Config } from './config.ts'
+import { openCpu } from './device/cpu/device.ts'
+import { listAdapters } from './device/webgpu/device.ts'
+import { createEngine } from './engine.ts'
+import { UserError } from './errors.ts'
+import { exportModel } from './export.ts'
+import { fingerprint } from './fingerprint.ts'
+import { readJournal, replay } from './journal.ts'
+import { createMethod } from './methods/index.ts'
+import { table } from './report.ts'
+import { readRunRecord } from './run-folder.ts'
+import { DTYPES, engineOptions, loadModel, memoryModel, openDevice } from './setup.ts'
+import { formatBytes } from './units.ts'
+import { VERSION } from './version.ts'
+import { convertCheckpoint } from './weights/convert.ts'
+import type { DType } from './weights/types.ts'
+import { join } from 'node:path'
+
+export function checkpointCommands(contextOf: ContextOf): Command[] {
+  return [inspectCommand(contextOf), exportCommand(contextOf), convertCommand(contextOf), envCommand(contextOf)] // prettier-ignore
+}
+
+function inspectCommand(contextOf: ContextOf): Command {
+  const command = new Command('inspect')
+    .description('what a checkpoint holds: layout, tensors, dtypes, bytes')
+    .argument('<model>')
+  addOptions(command, ['revision', 'cacheDir'])
+  return command.action(async (source: string, flags: Flags) => {
+    const { report, result } = contextOf(flags)
+    const { checkpoint, model, dir, commit } = await loadModel(source, configOf(flags), report)
+    const tensors = [...checkpoint.tensors.values()].map(({ name, dtype, shape, bytes }) => ({
+      name,
+      dtype,
+      shape,
+      bytes,
+    }))
+    const json = {
+      model: source,
+      dir,
+      commit,
+      model_type: model.modelType,
+      format: checkpoint.format,
+      files: checkpoint.files,
+      layers: model.layers,
+      hidden: model.hidden,
+      heads: model.heads,
+      vocab_size: model.vocabSize,
+      max_positions: model.maxPositions,
+      fingerprint: await fingerprint(checkpoint),
+      tensors,
+    }
+    result(json, () => [
+      `${source}: ${model.modelType}, ${checkpoint.format}, ${checkpoint.files.length} file(s)`,
+      `  ${model.layers} layers, hidden ${model.hidden}, ${model.heads} heads, vocabulary ${model.vocabSize}, ${model.maxPositions} positions`,
+      ...table(
+        tensors.map((t) => [t.name, t.dtype, `[${t.shape.join(', ')}]`, formatBytes(t.bytes)]),
+      ),
+    ])
+  })
+}
+
+function exportCommand(contextOf: ContextOf): Command {
+  const command = new Command('export')
+    .description('write base + journal of a run as a Hugging Face folder')
+    .argument('<run>', 'output folder of zo2 finetune')
+    .argument('<out>', 'new folder')
+    .option('--model <model>', 'base model, if it is not where the run found it')
+  addOptions(command, ['dtype', 'cacheDir', 'threads'])
+  return command.action(async (run: string, out: string, flags: Flags) => {
+    const { report, result, stop } = contextOf(flags)
+    const given = configOf(flags, ['model'])
+    const record = await readRunRecord(run)
+    if (!record) throw new UserError(`${run}: no run there (no config.json)`)
+    const config: Config = { ...parseConfig(record.config), ...given, device: 'cpu' }
+    // What decides the weights comes from the record, never from a flag's default.
+    const { method, seed, weightDecay } = parseConfig(record.config)
+    const base = { ...config, method, seed, weightDecay }
+    const moved = flags['model'] as string | undefined
+    const pinned = moved === undefined && record.commit !== null
+    const loaded = await loadModel(
+      moved ?? record.model,
+      pinned ? { ...base, revision: record.commit! } : base,
+      report,
+    )
+    if ((await fingerprint(loaded.checkpoint)) !== record.fingerprint) {
+      throw new UserError(
+        `${run} was run on other weights than ${loaded.source}; name the base with --model`,
+      )
+    }
+    const updates = replay(
+      await readJournal(join(run, 'journal.jsonl')),
+      createMethod(method),
+      weightDecay,
+    )
+    // Weights are made by the fold threads on the host; the device only completes the engine.
+    const device = await openDevice(base)
+    try {
+      const options = engineOptions(loaded, base, await memoryModel(base), { updates, folded: 0, trains: false, scratchDir: run }) // prettier-ignore
+      const engine = await createEngine(device, options)
+      try {
+        await exportModel(engine, out, {
+          dtype: DTYPES[given.dtype],
+          onProgress: (done, total) => {
+            stop.throwIfAborted()
+            report.live(`writing ${percent(done, total)}`)
+          },
+        })
+      } finally {
+        await engine.close()
+      }
+    } finally {
+      await device.close()
+    }
+    result({ model_dir: resolve(out), updates: updates.length }, () => [
+      `wrote ${out}: ${record.model} + ${updates.length} updates`,
+    ])
+  })
+}
+
+function convertCommand(contextOf: ContextOf): Command {
+  const command = new Command('convert')
+    .description('rewrite a checkpoint (.bin or safetensors) as a safetensors folder')
+    .argument('<model>')
+    .argument('<out>', 'new folder')
+    .option('--to <type>', 'float32, float16 or bfloat16 (default: as it is)')
+  addOptions(command, ['revision', 'cacheDir'])
+  return command.action(async (source: string, out: string, flags: Flags) => {
+    const { report, result, stop } = contextOf(flags)
+    const dtype = dtypeFlag(flags['to'])
+    const { dir } = await loadModel(source, configOf(flags, ['to']), report)
+    await convertCheckpoint(dir, out, {
+      dtype,
+      onProgress: (done, total) => {
+        stop.throwIfAborted()
+        report.live(`converting ${percent(done, total)}`)
+      },
+    })
+    result({ model_dir: resolve(out) }, () => [`wrote ${out}`])
+  })
+}
+
+const percent = (done: number, total: number) => `${((100 * done) / total).toFixed(0)} %`
+
+function dtypeFlag(value: unknown): DType | undefined {
+  if (value === undefined) return undefined
+  const dtype = DTYPES[value as Config['dtype']] as DType | undefined
+  if (dtype) return dtype
+  throw new UserError(`--to: expected ${Object.keys(DTYPES).join(', ')}, found ${JSON.stringify(value)}`, { exitCode: 2 }) // prettier-ignore
+}
+
+function envCommand(contextOf: ContextOf): Command {
+  return new Command('env')
+    .description('versions, processor, memory and WebGPU adapters; paste it into a bug report')
+    .action(async (flags: Flags) => {
+      const { result } = contextOf(flags)
+      const cpu = await openCpu()
+      const cpuDetail = cpu.info.detail
+      await cpu.close()
+      const adapters = await listAdapters()
+      const json = {
+        zo2: VERSION,
+        node: process.version,
+        system: `${process.platform} ${arch()} ${release()}`,
+        processor: cpus()[0]?.model.trim() ?? 'unknown',
+        cores: cpus().length,
+        memory_bytes: totalmem(),
+        cpu_device: cpuDetail,
+        webgpu_adapters: adapters,
+      }
+      result(json, () => [
+        ...table([
+          ['zo2', VERSION],
+          ['node', json.node],
+          ['system', json.system],
+          ['processor', `${json.processor} (${json.cores} cores)`],
+          ['memory', formatBytes(json.memory_bytes)],
+          ['cpu device', cpuDetail],
+        ]),
+        ...(adapters.length > 0
+          ? adapters.map(
+              (a) => `  webgpu      ${a.name}${a.software ? ' (software, only by --adapter)' : ''}`,
+            )
+          : [
+              '  webgpu      no adapter: install your GPU driver, or run scripts/setup-vulkan.sh for a software one',
+            ]),
+      ])
+    })
+}

@@ -1,0 +1,192 @@
+// The commands that run a model: finetune, eval, generate, plan.
+
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Command } from 'commander'
+import {
+  addOptions,
+  configOf,
+  needed,
+  ownFlag,
+  type Context,
+  type ContextOf,
+  type Flags,
+} from './cli-options.ts'
+import type { Config, OptionName } from './config.ts'
+import { loadExamples } from './data/examples.ts'
+import type { Tokenizer } from './data/types.ts'
+import type { Engine } from './engine.ts'
+import { evaluateExamples } from './evaluate.ts'
+import { finetune } from './finetune.ts'
+import { generate } from './generate.ts'
+import { tokenizerOf } from './model-tokenizer.ts'
+import { count, nonnegative, share, whole } from './option-values.ts'
+import { planReport } from './plan-report.ts'
+import { formatSeconds } from './report.ts'
+import { loadModel, openEngine } from './setup.ts'
+import { evaluationLine } from './trainer.ts'
+import { formatBytes } from './units.ts'
+
+const DEVICE: OptionName[] = ['device', 'adapter', 'transfer', 'memory', 'slab', 'resident', 'threads', 'scratchDir'] // prettier-ignore
+const HUB: OptionName[] = ['revision', 'cacheDir']
+const EXAMPLES: OptionName[] = ['maxLength', 'template', 'labelWords', 'textColumn', 'labelColumn', 'padding'] // prettier-ignore
+const METHOD: OptionName[] = ['method', 'lr', 'eps', 'weightDecay', 'seed', 'replayWindow']
+const SCHEDULE: OptionName[] = ['steps', 'lrSchedule', 'warmupSteps', 'evalSteps', 'evalSamples', 'loggingSteps', 'maxSkipped'] // prettier-ignore
+const OUTPUT: OptionName[] = ['outputDir', 'resume', 'saveSteps', 'saveTotalLimit', 'saveModel', 'dtype'] // prettier-ignore
+
+export function runCommands(contextOf: ContextOf): Command[] {
+  return [finetuneCommand(contextOf), evalCommand(contextOf), generateCommand(contextOf), planCommand(contextOf)] // prettier-ignore
+}
+
+function finetuneCommand(contextOf: ContextOf): Command {
+  const command = new Command('finetune')
+    .description('fine-tune a model; MODEL is a folder or a hub id')
+    .argument('<model>')
+  addOptions(command, [
+    ...METHOD,
+    'train',
+    'evalFile',
+    'batchSize',
+    'accumulate',
+    ...EXAMPLES,
+    ...SCHEDULE,
+    ...DEVICE,
+    'ram',
+    ...OUTPUT,
+    ...HUB,
+  ])
+  return command.action(async (model: string, flags: Flags) => {
+    const context = contextOf(flags)
+    const started = performance.now()
+    const summary = await finetune(model, configOf(flags), context.report, context.stop)
+    const seconds = (performance.now() - started) / 1000
+    context.result({ ...snakeCase(summary), seconds }, () => [
+      `${summary.stopped ? 'stopped' : 'done'} after ${summary.steps} steps in ${formatSeconds(seconds)}` +
+        `  device peak ${formatBytes(summary.devicePeakBytes)} (planned ${formatBytes(summary.plannedPeakBytes)})` +
+        `  process peak ${formatBytes(summary.rssPeakBytes)}`,
+      summary.modelDir
+        ? `model: ${summary.modelDir}`
+        : `${summary.stopped ? 'continue with --resume; ' : ''}write the model with: zo2 export ${summary.outputDir} OUT`,
+    ])
+  })
+}
+
+function evalCommand(contextOf: ContextOf): Command {
+  const command = new Command('eval')
+    .description('mean loss (and accuracy of label words) of a model on a file')
+    .argument('<model>')
+  addOptions(command, ['evalFile', 'evalSamples', 'batchSize', ...EXAMPLES, ...DEVICE, ...HUB])
+  return command.action(async (source: string, flags: Flags) => {
+    const { report, result, stop } = contextOf(flags)
+    const config = configOf(flags)
+    const path = needed(config.evalFile, '--eval-file')
+    await withEngine(source, config, report, async (engine, tokenizer) => {
+      const { maxPositions } = engine.model
+      const { template, labelWords, maxLength, textColumn, labelColumn } = config
+      const set = await loadExamples(path, tokenizer, { template, labelWords, maxLength, maxPositions, textColumn, labelColumn }) // prettier-ignore
+      set.log.forEach((line) => report.line(line))
+      const { evalSamples, batchSize, padding } = config
+      const examples = evalSamples > 0 ? set.examples.slice(0, evalSamples) : set.examples
+      const evaluation = await evaluateExamples(engine, examples, {
+        batchSize,
+        padId: tokenizer.padId,
+        padTo: padding,
+        onProgress: (done, total) => {
+          stop.throwIfAborted()
+          report.live(`evaluating ${done}/${total}`)
+        },
+      })
+      result({ ...evaluation, examples: examples.length }, () => [
+        evaluationLine('eval', evaluation),
+      ])
+    })
+  })
+}
+
+function generateCommand(contextOf: ContextOf): Command {
+  const command = new Command('generate')
+    .description('continue a prompt')
+    .argument('<model>')
+    .requiredOption('--prompt <text...>', 'prompt; several make one batch')
+    .option('--max-new-tokens <n>', 'tokens to add at most (default: 64)')
+    .option('--temperature <x>', '0: greedy (default: 0)')
+    .option('--top-k <k>', 'sample among the k most probable; 0: all (default: 0)')
+    .option('--top-p <p>', 'sample within this probability; 1: all (default: 1)')
+  addOptions(command, ['seed', ...DEVICE, ...HUB])
+  const own = ['prompt', 'maxNewTokens', 'temperature', 'topK', 'topP']
+  return command.action(async (source: string, flags: Flags) => {
+    const { report, result, stop } = contextOf(flags)
+    const config = configOf(flags, own)
+    const prompts = flags['prompt'] as string[]
+    const sampling = {
+      maxNewTokens: ownFlag(flags, 'max-new-tokens', count, 64),
+      temperature: ownFlag(flags, 'temperature', nonnegative, 0),
+      topK: ownFlag(flags, 'top-k', whole, 0),
+      topP: ownFlag(flags, 'top-p', share, 1),
+    }
+    await withEngine(source, config, report, async (engine, tokenizer) => {
+      let count = 0
+      const tokens = await generate(
+        engine,
+        prompts.map((p) => tokenizer.encode(p)),
+        {
+          ...sampling,
+          seed: config.seed,
+          padId: tokenizer.padId,
+          eosId: tokenizer.eosId,
+          onToken: () => {
+            stop.throwIfAborted()
+            report.live(`${++count} tokens`)
+          },
+        },
+      )
+      const texts = tokens.map((ids) => tokenizer.decode(ids, { skipSpecial: true }))
+      result({ prompts, texts, tokens }, () => texts.map((text, i) => prompts[i]! + text))
+    })
+  })
+}
+
+function planCommand(contextOf: ContextOf): Command {
+  const command = new Command('plan')
+    .description('device bytes, slabs and traffic of a run, before any weights are downloaded')
+    .argument('<model>')
+  addOptions(command, ['method', 'eps', 'seed', 'replayWindow', 'batchSize', 'maxLength', ...DEVICE, 'ram', ...HUB]) // prettier-ignore
+  return command.action(async (source: string, flags: Flags) => {
+    const { report, result } = contextOf(flags)
+    const planned = await planReport(source, configOf(flags), report)
+    result(planned.json, () => planned.lines)
+  })
+}
+
+/** Opens a model for evaluation, with a scratch folder of its own, and closes everything again. */
+async function withEngine(
+  source: string,
+  config: Config,
+  report: Context['report'],
+  use: (engine: Engine, tokenizer: Tokenizer) => Promise<void>,
+): Promise<void> {
+  report.line(`loading ${source}`)
+  const loaded = await loadModel(source, config, report)
+  const tokenizer = await tokenizerOf(loaded)
+  const scratchDir = await mkdtemp(join(tmpdir(), 'zo2-'))
+  try {
+    const opened = await openEngine(loaded, config, { updates: [], folded: 0, trains: false, scratchDir }) // prettier-ignore
+    try {
+      const { kind, name, detail } = opened.device.info
+      report.line(`device ${kind}: ${name} (${detail})`)
+      await use(opened.engine, tokenizer)
+    } finally {
+      await opened.close()
+    }
+  } finally {
+    await rm(scratchDir, { recursive: true, force: true })
+  }
+}
+
+/** Keys of a summary as JSON users expect them: output_dir, device_peak_bytes. */
+function snakeCase(value: object): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(value).map(([k, v]) => [k.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), v]),
+  )
+}

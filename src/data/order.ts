@@ -1,0 +1,57 @@
+// Which examples step t sees. A pure function of (seed, t): nothing to save in a checkpoint and
+// nothing to replay on resume. Example counts, batches and padding are batches.ts's matter.
+// Shuffle: Durstenfeld's form of Fisher-Yates, driven by the run's counter-based generator.
+
+import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
+
+/**
+ * The order of `length` examples in an epoch: each of 0 .. length-1 once, the same on all machines.
+ * @param length number of examples, below 2^32
+ * @param seed the run's seed, a safe non-negative integer
+ * @param epoch 0-based, a u32
+ */
+export function permutation(length: number, seed: number, epoch: number): Uint32Array {
+  const order = Uint32Array.from({ length }, (_, i) => i)
+  const { k0, k1 } = noiseKey(seed, epoch, 'examples', 'order')
+  for (let i = length - 1; i > 0; i--) {
+    const j = Math.floor(unitInterval(threefry2x32(k0, k1, i, 0)) * (i + 1))
+    const moved = order[i]!
+    order[i] = order[j]!
+    order[j] = moved
+  }
+  return order
+}
+
+/** 53 of the 64 bits as a multiple of 2^-53 in [0, 1): exact, so the same on every machine. */
+function unitInterval([high, low]: [number, number]): number {
+  return ((high >>> 5) * 2 ** 26 + (low >>> 6)) / 2 ** 53
+}
+
+/**
+ * Indices of the examples in the batch of a step. The epochs' permutations stand one after another
+ * and batches are cut from that line, so a batch may straddle epochs, or hold several of them.
+ * @param step 0-based; step * batchSize must be a safe integer
+ * @param count number of examples, at least 1
+ */
+export function indicesForStep(
+  step: number,
+  batchSize: number,
+  count: number,
+  seed: number,
+): number[] {
+  const first = step * batchSize
+  return Array.from({ length: batchSize }, (_, i) => {
+    const epoch = Math.floor((first + i) / count)
+    return recentPermutation(count, seed, epoch)[(first + i) % count]!
+  })
+}
+
+// Steps of one epoch ask for the same permutation again and again, and it costs O(count) to make.
+// Remembering the last one changes no result.
+let recent: { key: string; order: Uint32Array } | undefined
+
+function recentPermutation(count: number, seed: number, epoch: number): Uint32Array {
+  const key = `${count} ${seed} ${epoch}`
+  if (recent?.key !== key) recent = { key, order: permutation(count, seed, epoch) }
+  return recent.order
+}

@@ -1,0 +1,45 @@
+// What the kinds of data in examples.ts and classification.ts share: columns, cutting, labels.
+
+import { UserError } from '../errors.ts'
+import { excerpt, type Json, type SourceRecord } from './files.ts'
+import { IGNORED, type DataKind, type Example, type Sequence } from './types.ts'
+
+/** Turns records of one kind into examples, and remembers what the user should know about them. */
+export interface Maker {
+  readonly kind: DataKind
+  make(record: SourceRecord): Example[]
+  /** Records that lost tokens so far. */
+  truncated(): number
+  /** Sentences about all records together. */
+  notes(examples: readonly Example[]): string[]
+}
+
+/** The names of a record's columns, for messages. */
+export function columnsOf(values: Json): string {
+  return Object.keys(values).join(', ') || '(none)'
+}
+
+/**
+ * A record's text in a column.
+ * @throws UserError naming the place where the column is missing or holds no string
+ */
+export function columnText({ values, place }: SourceRecord, column: string): string {
+  const value = Object.hasOwn(values, column) ? values[column] : undefined
+  if (typeof value === 'string') return value
+  const found =
+    value === undefined ? `the columns are ${columnsOf(values)}` : `it is ${excerpt(value)}`
+  throw new UserError(`${place}: expected a string in the column ${column}, but ${found}`)
+}
+
+/** The last `room` tokens of a context, its first `keep` tokens (BOS) in front among them. */
+export function fitContext(context: readonly number[], keep: number, room: number): number[] {
+  if (context.length <= room) return [...context]
+  return [...context.slice(0, keep), ...context.slice(context.length - (room - keep))]
+}
+
+/** A context without labels and an answer with them. */
+export function labelled(context: readonly number[], answer: readonly number[]): Sequence {
+  const labels = [...context.map(() => IGNORED), ...answer]
+  labels[0] = IGNORED
+  return { inputIds: [...context, ...answer], labels }
+}

@@ -1,0 +1,105 @@
+// A model folder's tokenizer: text to ids and back, equal to Hugging Face `tokenizers` for the same
+// files. Byte-level BPE is done by `@huggingface/tokenizers`, from an object that is built here out
+// of checked parts (tokenizer-files.ts), so nothing unchecked from a file reaches the package.
+// Padding and truncation are batches.ts's and examples.ts's matter.
+
+import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
+import { readTokenizerFiles, type AddedToken, type TokenizerFiles } from './tokenizer-files.ts'
+import type { Tokenizer } from './types.ts'
+
+// GPT-2's pattern. The package has it too, but with JavaScript's \s, which takes U+FEFF for a space
+// and U+0085 for none; a `Split` pattern is read with Unicode's White_Space, as Hugging Face does.
+const CONTRACTIONS = "'s|'t|'re|'ve|'m|'ll|'d"
+const GPT2_WORDS = String.raw`${CONTRACTIONS}| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
+
+// Long texts go through the package in pieces of about this many UTF-16 units, because it holds a
+// dozen objects per token while it works.
+const PIECE_UNITS = 2 ** 16
+
+/**
+ * Loads the tokenizer of a model folder from tokenizer.json, or from OPT's vocab.json + merges.txt
+ * (with tokenizer_config.json and special_tokens_map.json where present).
+ * @throws UserError where files are missing, damaged, inconsistent or of another kind
+ */
+export async function loadTokenizer(dir: string): Promise<Tokenizer> {
+  const files = await readTokenizerFiles(dir)
+  const { bosId, eosId, padId } = files
+  const engine = new HuggingFaceTokenizer(tokenizerJson(files), {})
+  const vocabSize = new Set([...files.vocab.keys(), ...files.added.map((t) => t.content)]).size
+  const pieces = canCut(files.added) ? cutBeforeSpaces : (text: string) => [text]
+
+  return {
+    encode(text, { bos = true } = {}) {
+      const ids = bos && files.addsBos ? [bosId] : []
+      for (const piece of pieces(text)) {
+        for (const id of engine.encode(piece, { add_special_tokens: false }).ids) ids.push(id)
+      }
+      return ids
+    },
+    decode(ids, { skipSpecial = false } = {}) {
+      const known = ids.filter((id) => engine.id_to_token(id) !== undefined)
+      if (known.length === 0) return ''
+      return engine.decode(known, {
+        skip_special_tokens: skipSpecial,
+        clean_up_tokenization_spaces: files.cleansUp,
+      })
+    },
+    tokenOf: (id) => engine.id_to_token(id),
+    bosId,
+    eosId,
+    padId,
+    vocabSize,
+  }
+}
+
+/** The object that a `tokenizer.json` for these files would hold. */
+function tokenizerJson({ vocab, merges, added }: TokenizerFiles): object {
+  return {
+    added_tokens: added.map((token) => ({ ...token, single_word: false, normalized: false })),
+    normalizer: null,
+    pre_tokenizer: {
+      type: 'Sequence',
+      pretokenizers: [
+        { type: 'Split', pattern: { Regex: GPT2_WORDS }, behavior: 'Isolated', invert: false },
+        { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: false },
+      ],
+    },
+    post_processor: null,
+    decoder: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: false },
+    model: {
+      type: 'BPE',
+      vocab: Object.fromEntries(vocab),
+      merges,
+      unk_token: null,
+      continuing_subword_prefix: '',
+      end_of_word_suffix: '',
+      fuse_unk: false,
+      byte_fallback: false,
+    },
+  }
+}
+
+/** Whether no added token reaches across a space, so that texts can be cut there. */
+function canCut(added: readonly AddedToken[]): boolean {
+  return added.every(({ content, lstrip, rstrip }) => !lstrip && !rstrip && !/\s/.test(content))
+}
+
+/**
+ * Cuts a text before spaces that follow a visible character. Every alternative of GPT2_WORDS that
+ * matches a visible character ends before the next space and looks no further, so the pieces'
+ * tokens are the text's.
+ */
+function cutBeforeSpaces(text: string): string[] {
+  const pieces: string[] = []
+  const boundary = /[^\s\u0085][ \n]/g
+  let start = 0
+  while (text.length - start > PIECE_UNITS) {
+    boundary.lastIndex = start + PIECE_UNITS - 2
+    const match = boundary.exec(text)
+    if (!match) break
+    pieces.push(text.slice(start, match.index + 1))
+    start = match.index + 1
+  }
+  pieces.push(text.slice(start))
+  return pieces
+}

@@ -1,0 +1,54 @@
+// The words that tokenizers, data sets and models share.
+
+/** Position i of a sequence with this label does not enter the loss. */
+export const IGNORED = -100
+
+/** Text to token ids and back, equal to Hugging Face `transformers` for the same folder. */
+export interface Tokenizer {
+  /**
+   * Token ids of a text. With `bos` (the default) the beginning-of-sequence id stands first where
+   * the folder's own rule puts one (OPT: `</s>` = 2); `bos: false` never adds it.
+   */
+  encode(text: string, options?: { bos?: boolean }): number[]
+  /** Text of token ids; ids without a token are left out, special tokens too with `skipSpecial`. */
+  decode(ids: readonly number[], options?: { skipSpecial?: boolean }): string
+  /** The token with this id as the vocabulary spells it, or undefined. */
+  tokenOf(id: number): string | undefined
+  readonly bosId: number
+  readonly eosId: number
+  /** The padding id; the end-of-sequence id where the folder names no padding token. */
+  readonly padId: number
+  /** One more than the largest id; a model's embedding may have more rows than this. */
+  readonly vocabSize: number
+}
+
+/** One token sequence. */
+export interface Sequence {
+  readonly inputIds: readonly number[]
+  /**
+   * As long as inputIds. labels[i] is the token id at position i, or IGNORED; the model shifts, so
+   * that labels[i] is predicted from the positions before i. labels[0] is always IGNORED.
+   */
+  readonly labels: readonly number[]
+}
+
+/** One training example; for classification, the sequence that carries the right answer. */
+export interface Example extends Sequence {
+  /** Classification only: one sequence per label word, labelled on its answer tokens alone. */
+  readonly options?: readonly Sequence[]
+  /** Classification only: index of the right answer in `options`. */
+  readonly answer?: number
+}
+
+/** Rows of equal length T: token ids, 1 for real tokens and 0 for padding, labels of Sequence. */
+export interface Batch {
+  readonly inputIds: readonly (readonly number[])[]
+  readonly attentionMask: readonly (readonly number[])[]
+  readonly labels: readonly (readonly number[])[]
+}
+
+/** A batch from a user's own loop: without a mask every position is a real token. */
+export type BatchInput = Omit<Batch, 'attentionMask'> & Partial<Pick<Batch, 'attentionMask'>>
+
+/** What a data file was read as. */
+export type DataKind = 'lm' | 'completion' | 'classification'

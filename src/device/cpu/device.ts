@@ -1,0 +1,121 @@
+// The cpu device: ONNX Runtime's kernels behind the contract of device.ts. Joins its parts: memory and
+// ledger (tensors.ts), the order of operations (queue.ts), which rows go to which kernel
+// (compute.ts), perturbed weights (slots.ts, prepare.ts). An operation runs on the calling thread, in between turns of its
+// event loop, and is done when its promise resolves.
+
+import { availableParallelism, cpus } from 'node:os'
+import { env } from 'onnxruntime-node'
+import { UserError } from '../../errors.ts'
+import type { Device, DeviceInfo, Weights, Workload } from '../device.ts'
+import { createLedger } from '../ledger.ts'
+import { createOperations } from './compute.ts'
+import { RING_TILES } from './memory.ts'
+import { createOps } from './ops.ts'
+import { NoisePool } from './prepare.ts'
+import { createQueue, type Queue } from './queue.ts'
+import { CpuSlots } from './slots.ts'
+import { Memory } from './tensors.ts'
+
+const MAX_SLAB_BYTES = 2 ** 30
+/** The ring feeds no more: one tile is being multiplied while the others are made. */
+const MOST_WORKERS = RING_TILES
+
+/**
+ * Opens the cpu device. `threads` is how many cores matrix products use (default: all); results do
+ * not depend on it. UserError when it is not a positive whole number.
+ */
+export async function openCpu(options: { threads?: number } = {}): Promise<Device> {
+  const threads = options.threads ?? availableParallelism()
+  if (!Number.isInteger(threads) || threads < 1) {
+    throw new UserError(`cpu device: threads is a positive whole number, not ${threads}`)
+  }
+  const workers = Math.min(threads, MOST_WORKERS)
+  const ledger = createLedger()
+  const ops = createOps(threads)
+  const pool = new NoisePool(workers)
+  const slots = new CpuSlots(pool)
+  const queue = createQueue()
+  const memory = new Memory(ledger, pool, slots)
+  const open = whileOpen(queue)
+  let closing: Promise<void> | undefined
+  const close = async () => {
+    queue.close()
+    await pool.close()
+    slots.close()
+    await queue.settled()
+    await ops.close()
+    memory.clear()
+  }
+  return {
+    info: infoOf(threads, workers),
+    ledger,
+    maxSlabBytes: MAX_SLAB_BYTES,
+    tensor: open((...args) => memory.tensor(...args)),
+    slot: open((...args) => memory.slot(...args)),
+    free(held) {
+      if (!queue.closed()) memory.free(held)
+    },
+    reserve: open((workload) => memory.reserve(workload)),
+    write: open((tensor, values, row0 = 0) =>
+      write(queue, memory.rows(tensor, row0, values.length / tensor.cols), values),
+    ),
+    read: (tensor, row0, count) => queue.run(async () => memory.rows(tensor, row0, count).slice()),
+    async stage(slot, bytes) {
+      queue.check()
+      const view = await slots.stage(slot, bytes)
+      queue.check()
+      return view
+    },
+    commit: open((slot, weights) => {
+      checkTiles(weights, memory.scratch().workload)
+      slots.commit(slot, weights)
+    }),
+    discard(slot) {
+      if (!queue.closed()) slots.discard(slot)
+    },
+    ...createOperations({
+      ops,
+      slots,
+      queue,
+      rows: (...args) => memory.rows(...args),
+      scratch: () => memory.scratch(),
+    }),
+    sync: () => queue.run(async () => {}),
+    close: () => (closing ??= close()),
+  }
+}
+
+const infoOf = (threads: number, workers: number): DeviceInfo => ({
+  kind: 'cpu',
+  name: cpus()[0]?.model.trim() ?? 'unknown processor',
+  detail: `ONNX Runtime ${env.versions.node}, ${threads} threads, ${workers} noise workers`,
+  software: false,
+})
+
+/** Makes calls that throw once the device is closed. */
+const whileOpen =
+  (queue: Queue) =>
+  <A extends unknown[], R>(call: (...args: A) => R) =>
+  (...args: A): R => {
+    queue.check()
+    return call(...args)
+  }
+
+/** Copies at once, or in its turn if operations are under way. */
+function write(queue: Queue, target: Float32Array, values: Float32Array): void {
+  if (queue.idle()) return target.set(values)
+  const copy = values.slice()
+  // Fails only once the device is closed, when nobody can read it any more.
+  queue.run(async () => target.set(copy)).catch(() => {})
+}
+
+/** The ring holds `probes` versions of the largest tile that reserve() was told. */
+function checkTiles(weights: Weights, { probes, tileElements }: Workload): void {
+  const largest = Math.max(...weights.tiles.map((t) => t.rows)) * weights.cols
+  const versions = weights.recipe.scales.length
+  if (largest > tileElements || versions > probes) {
+    const found = `${versions} versions of ${largest} elements`
+    const told = `${probes} of ${tileElements}`
+    throw new Error(`cpu device: ${weights.name} has ${found}, reserve() was told ${told}`)
+  }
+}

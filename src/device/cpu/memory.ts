@@ -1,0 +1,107 @@
+// What the cpu device itself needs beside tensors and slots, as a pure function of the workload; the
+// device allocates by the same numbers. Imports no device, so the planner can take it alone.
+
+import type { MemoryModel, Workload } from '../device.ts'
+
+/** Tiles whose prepared versions exist at once: one burst of the noise workers. */
+export const RING_TILES = 2
+/** Element-wise operations and soft-max statistics go through in runs of this many elements. */
+const CHUNK_ELEMENTS = 262_144
+/** Logits of one run of the head, unless 64 rows have more. */
+export const HEAD_ELEMENTS = 2 ** 20
+/** Bound on what one attention call allocates, not counting the keys and values of a long sequence. */
+const ATTENTION_ELEMENTS = 2 ** 22
+/** Fewer query rows per call would spend more on rearranging keys than on scores. */
+const MIN_QUERIES = 32
+
+export interface AttentionShape {
+  /** Sequences in all: probes times batch. */
+  readonly sequences: number
+  readonly tokens: number
+  readonly heads: number
+  readonly headSize: number
+}
+
+/** How attention is cut: whole sequences several at a time, or query blocks of one sequence. */
+export interface AttentionCut {
+  readonly sequences: number
+  readonly queries: number
+}
+
+/** f32 elements for each query row: mask, scores of each head, rearranged copies of q and result. */
+const queryElements = (shape: AttentionShape) =>
+  (shape.heads + 1) * shape.tokens + 2 * shape.heads * shape.headSize
+
+/** f32 elements one attention call holds: those of its query rows, and copies of k and v. */
+export function attentionElements(shape: AttentionShape, cut: AttentionCut): number {
+  const keys = 2 * shape.tokens * shape.heads * shape.headSize
+  return cut.sequences * (cut.queries * queryElements(shape) + keys)
+}
+
+/** Depends on the shape alone, so that a run's bits do not depend on memory or threads. */
+export function cutAttention(shape: AttentionShape): AttentionCut {
+  const { tokens } = shape
+  const whole = attentionElements(shape, { sequences: 1, queries: tokens })
+  if (whole <= ATTENTION_ELEMENTS) {
+    const sequences = Math.min(shape.sequences, Math.floor(ATTENTION_ELEMENTS / whole))
+    return { sequences, queries: tokens }
+  }
+  const queries = Math.floor(ATTENTION_ELEMENTS / queryElements(shape))
+  return { sequences: 1, queries: Math.min(tokens, Math.max(MIN_QUERIES, queries)) }
+}
+
+/**
+ * What to set aside so that every shape with at most these sequences and tokens fits: an upper bound,
+ * as cutting to whole rows leaves a remainder that a smaller shape may use.
+ */
+function attentionScratch(shape: AttentionShape) {
+  const { sequences, tokens, heads, headSize } = shape
+  const perCall = Math.max(ATTENTION_ELEMENTS, MIN_QUERIES * queryElements(shape))
+  return {
+    attention: Math.min(
+      attentionElements(shape, { sequences, queries: tokens }),
+      perCall + 2 * tokens * heads * headSize,
+    ),
+    mask: Math.min(sequences * tokens * tokens, Math.floor(perCall / (heads + 1))),
+  }
+}
+
+/** The scratch of a workload in f32 elements, part by part. */
+export interface CpuScratch {
+  /** Buffers of prepared weights in circulation, each one version of one tile. */
+  readonly ringBuffers: number
+  readonly ringElements: number
+  /** One probe's product with one tile. */
+  readonly product: number
+  /** The mask, and what the attention kernel allocates while it runs. */
+  readonly attention: number
+  /** The mask alone, a part of `attention`: it is one of heads + 1 score matrices. */
+  readonly mask: number
+  /** Results of element-wise runs. */
+  readonly chunk: number
+  /** Not ours: logits and two temporaries that the library allocates for one run of the head. */
+  readonly head: number
+}
+
+export function cpuScratch(w: Workload): CpuScratch {
+  return {
+    ringBuffers: RING_TILES * w.probes,
+    ringElements: w.tileElements,
+    product: w.rows * w.tileRows,
+    ...attentionScratch({ ...w, sequences: w.probes * w.batch }),
+    chunk: CHUNK_ELEMENTS,
+    head: 3 * Math.min(w.headRows * w.tileRows, Math.max(HEAD_ELEMENTS, 64 * w.tileRows)),
+  }
+}
+
+export const cpuMemory: MemoryModel = {
+  kind: 'cpu',
+  slotBytes: (bytes) => bytes,
+  /** Files are read straight into the slots. */
+  stagingBytes: () => 0,
+  scratchBytes(workload) {
+    const s = cpuScratch(workload)
+    const ring = s.ringBuffers * s.ringElements
+    return 4 * (ring + s.product + s.attention + s.chunk + s.head)
+  },
+}

@@ -1,0 +1,205 @@
+// The pool of noise workers: raw tiles in, perturbed f32 versions out, in the order asked for. Raw
+// bytes are shared with the workers; the versions travel in a fixed set of transferable buffers.
+// Tiles are made in bursts, one for each worker, and the next burst starts when all of the last one
+// are used up: noise and matrix products take turns on all cores. Side by side they cost more, for
+// they push each other out of the caches (CHANGELOG, 2026-11-22). What noise means is in src/noise.
+
+import type { Worker } from 'node:worker_threads'
+import type { Recipe } from '../../noise/distributions.ts'
+import { startWorker } from '../../threads.ts'
+import type { DType } from '../../weights/types.ts'
+
+/** Elements [first, first + count) of a tensor; raw is a view of shared memory. */
+export interface PrepareJob {
+  readonly raw: Uint8Array
+  readonly dtype: DType
+  readonly first: number
+  readonly count: number
+  /** One version is made for each scale. */
+  readonly recipe: Recipe
+}
+
+export interface PrepareRequest {
+  readonly id: number
+  readonly job: PrepareJob
+  readonly buffers: ArrayBuffer[]
+}
+
+export interface PrepareReply {
+  readonly id: number
+  readonly buffers: ArrayBuffer[]
+  error?: unknown
+}
+
+/** A job under way. */
+export interface Prepared {
+  /** The versions, each of `count` elements or more; rejects on a worker's error or close. */
+  readonly versions: Promise<Float32Array[]>
+  /** Resolves, never rejects, once the raw bytes are no longer read. */
+  readonly read: Promise<void>
+  /** Gives the buffers back, or forgets the job if it has not been made. Safe to call twice. */
+  release(): void
+}
+
+interface Entry {
+  readonly job: PrepareJob
+  state: 'waiting' | 'running' | 'ready' | 'over'
+  /** Which set of buffers it holds: those of a replaced set are dropped, not given back. */
+  set: number
+  released: boolean
+  buffers: ArrayBuffer[]
+  resolve(versions: Float32Array[]): void
+  reject(error: unknown): void
+  readDone(): void
+}
+
+interface Member {
+  readonly worker: Worker
+  readonly running: Map<number, Entry>
+}
+
+/** Worker threads that do not keep the process alive while idle. */
+export class NoisePool {
+  readonly #members: Member[]
+  #free: ArrayBuffer[] = []
+  #set = 0
+  /** Jobs that hold buffers: what is left of the burst. */
+  #burst = 0
+  #waiting: Entry[] = []
+  #failure: Error | undefined
+  #nextId = 0
+
+  constructor(workers: number) {
+    this.#members = Array.from({ length: workers }, () => this.#startMember())
+  }
+
+  /** Replaces the buffers: `count` of `elements` f32 each. RangeError when there is no memory. */
+  reserve(count: number, elements: number): void {
+    if (this.#waiting.length > 0) {
+      throw new Error('cpu device: reserve() while committed slabs are neither used nor discarded')
+    }
+    this.#set++
+    this.#burst = 0
+    this.#free = [] // let go of the old ones before the new ones are made
+    this.#free = Array.from({ length: count }, () => new ArrayBuffer(elements * 4))
+  }
+
+  /** Jobs are made in the order of the calls; `reserve` must have made room for their versions. */
+  submit(job: PrepareJob): Prepared {
+    const { entry, versions, read } = createEntry(job)
+    if (this.#failure) {
+      entry.readDone()
+      entry.reject(this.#failure)
+    } else {
+      this.#waiting.push(entry)
+      this.#dispatch()
+    }
+    return { versions, read, release: () => this.#release(entry) }
+  }
+
+  /** Ends the threads; every job that has not been made rejects. */
+  async close(): Promise<void> {
+    this.#fail(new Error('the cpu device is closed'))
+    this.#set++
+    this.#free = []
+    await Promise.all(this.#members.map((m) => m.worker.terminate()))
+  }
+
+  #startMember(): Member {
+    const member: Member = {
+      worker: startWorker('./prepare-worker', import.meta.url),
+      running: new Map(),
+    }
+    member.worker.on('message', (reply: PrepareReply) => this.#receive(member, reply))
+    member.worker.on('error', (error) => this.#fail(error))
+    member.worker.on('exit', () => this.#fail(new Error('a noise worker of the cpu device ended')))
+    member.worker.unref()
+    return member
+  }
+
+  #dispatch(): void {
+    if (this.#burst > 0) return
+    for (const member of this.#members) {
+      const [entry] = this.#waiting
+      const versions = entry?.job.recipe.scales.length ?? 0
+      if (!entry || versions > this.#free.length) return
+      this.#waiting.shift()
+      this.#burst++
+      const id = this.#nextId++
+      const buffers = this.#free.splice(0, versions)
+      entry.state = 'running'
+      entry.set = this.#set
+      member.running.set(id, entry)
+      member.worker.ref() // the process must not end while somebody may wait for this job
+      const request: PrepareRequest = { id, job: entry.job, buffers }
+      member.worker.postMessage(request, buffers)
+    }
+  }
+
+  #receive(member: Member, { id, buffers, error }: PrepareReply): void {
+    const entry = member.running.get(id)
+    if (!entry) return // failed or closed meanwhile
+    member.running.delete(id)
+    if (member.running.size === 0) member.worker.unref()
+    entry.buffers = buffers
+    entry.state = 'ready'
+    entry.readDone()
+    if (error !== undefined) entry.reject(error)
+    else entry.resolve(buffers.map((b) => new Float32Array(b)))
+    if (entry.released) this.#giveBack(entry)
+    this.#dispatch()
+  }
+
+  #release(entry: Entry): void {
+    if (entry.released) return
+    entry.released = true
+    if (entry.state === 'ready') this.#giveBack(entry)
+    if (entry.state === 'waiting') {
+      this.#waiting = this.#waiting.filter((e) => e !== entry)
+      entry.state = 'over'
+      entry.readDone()
+    }
+    if (!this.#failure) this.#dispatch()
+  }
+
+  #giveBack(entry: Entry): void {
+    if (entry.set === this.#set) {
+      this.#free.push(...entry.buffers)
+      this.#burst--
+    }
+    entry.buffers = []
+    entry.state = 'over'
+  }
+
+  /** The first failure ends all jobs, now and later. */
+  #fail(error: Error): void {
+    const failure = (this.#failure ??= error)
+    const running = this.#members.flatMap((m) => [...m.running.values()])
+    for (const member of this.#members) member.running.clear()
+    for (const entry of [...running, ...this.#waiting]) {
+      entry.state = 'over'
+      entry.readDone()
+      entry.reject(failure)
+    }
+    this.#waiting = []
+  }
+}
+
+function createEntry(job: PrepareJob) {
+  let settle!: Pick<Entry, 'resolve' | 'reject'>
+  let readDone!: () => void
+  const versions = new Promise<Float32Array[]>((resolve, reject) => (settle = { resolve, reject }))
+  const read = new Promise<void>((resolve) => (readDone = resolve))
+  // A job made ahead may fail before anyone waits for it; whoever does wait still gets the error.
+  versions.catch(() => {})
+  const entry: Entry = {
+    job,
+    state: 'waiting',
+    set: 0,
+    released: false,
+    buffers: [],
+    ...settle,
+    readDone,
+  }
+  return { entry, versions, read }
+}

@@ -1,0 +1,109 @@
+// Tensors, slots and scratch of the cpu device, with every byte charged to the ledger and given back.
+// How much scratch a workload takes is said in memory.ts.
+
+import { UserError } from '../../errors.ts'
+import type { Category, Slot, Tensor, Workload } from '../device.ts'
+import type { Ledger } from '../ledger.ts'
+import { createScratch, type Scratch } from './compute.ts'
+import { cpuMemory, cpuScratch } from './memory.ts'
+import type { NoisePool } from './prepare.ts'
+import type { CpuSlots } from './slots.ts'
+
+interface Held {
+  readonly category: Category
+  readonly bytes: number
+  /** Absent for slots, whose bytes are in slots.ts. */
+  readonly data?: Float32Array
+}
+
+/** Tensors, slots and scratch with their charges. */
+export class Memory {
+  readonly #ledger: Ledger
+  readonly #pool: NoisePool
+  readonly #slots: CpuSlots
+  readonly #held = new Map<Tensor | Slot, Held>()
+  #scratch: Scratch | undefined
+
+  constructor(ledger: Ledger, pool: NoisePool, slots: CpuSlots) {
+    this.#ledger = ledger
+    this.#pool = pool
+    this.#slots = slots
+  }
+
+  tensor(category: Category, label: string, rows: number, cols: number): Tensor {
+    const bytes = rows * cols * 4
+    const data = allocate(label, bytes, () => new Float32Array(rows * cols))
+    return this.#hold({ label, rows, cols }, { category, bytes, data })
+  }
+
+  slot(category: 'slots' | 'resident', label: string, size: number): Slot {
+    const slot: Slot = { label, bytes: size }
+    allocate(label, size, () => this.#slots.create(slot))
+    return this.#hold(slot, { category, bytes: cpuMemory.slotBytes(size) })
+  }
+
+  free(memory: Tensor | Slot): void {
+    const held = this.#held.get(memory)
+    if (!held) throw new Error(`cpu device: ${memory.label} was freed or never was here`)
+    if (!held.data) this.#slots.delete(memory as Slot)
+    this.#held.delete(memory)
+    this.#ledger.release(held.category, held.bytes)
+  }
+
+  reserve(workload: Workload): void {
+    this.#releaseScratch()
+    const bytes = cpuMemory.scratchBytes(workload)
+    const { ringBuffers, ringElements } = cpuScratch(workload)
+    this.#scratch = allocate('scratch', bytes, () => {
+      this.#pool.reserve(ringBuffers, ringElements)
+      return createScratch(workload)
+    })
+    this.#ledger.charge('scratch', bytes)
+  }
+
+  /** Rows [row0, row0 + count) of a tensor, in place. */
+  rows(tensor: Tensor, row0: number, count: number): Float32Array {
+    const data = this.#held.get(tensor)?.data
+    if (!data) throw new Error(`cpu device: tensor ${tensor.label} was freed or never was here`)
+    if (row0 < 0 || row0 + count > tensor.rows || !Number.isInteger(count)) {
+      const asked = `rows [${row0}, ${row0 + count})`
+      throw new RangeError(`cpu device: ${asked} of ${tensor.label}, which has ${tensor.rows}`)
+    }
+    return data.subarray(row0 * tensor.cols, (row0 + count) * tensor.cols)
+  }
+
+  scratch(): Scratch {
+    if (!this.#scratch) throw new Error('cpu device: reserve() comes before the first operation')
+    return this.#scratch
+  }
+
+  clear(): void {
+    for (const { category, bytes } of this.#held.values()) this.#ledger.release(category, bytes)
+    this.#held.clear()
+    this.#releaseScratch()
+  }
+
+  #hold<M extends Tensor | Slot>(memory: M, held: Held): M {
+    this.#held.set(memory, held)
+    this.#ledger.charge(held.category, held.bytes)
+    return memory
+  }
+
+  #releaseScratch(): void {
+    if (!this.#scratch) return
+    this.#ledger.release('scratch', cpuMemory.scratchBytes(this.#scratch.workload))
+    this.#scratch = undefined
+  }
+}
+
+/** `make`'s result, or a UserError that says how much was asked for. */
+function allocate<T>(label: string, bytes: number, make: () => T): T {
+  try {
+    return make()
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause
+    const size = `${Math.ceil(bytes / 2 ** 20)} MiB`
+    const advice = 'use a smaller batch, --slab or --memory'
+    throw new UserError(`cpu device: no memory for ${label} (${size}); ${advice}`, { cause })
+  }
+}

@@ -1,0 +1,203 @@
+// The contract between the runtime and a device. Models, scheduler and training step are written
+// against this file alone; device/cpu and device/webgpu implement it, test/reference does so in f64.
+//
+// Shape legend, used everywhere:
+//   B batch, T tokens, C hidden, H heads, D head size, F feed-forward, V vocabulary,
+//   P probes, R rows = P*B*T, r rank, M rows that carry a label.
+// Rows are probe-major: row = p*(B*T) + b*T + t. Activations are f32, row-major [rows, cols].
+//
+// Guarantees: operations take effect in the order of the calls; `await op` means that it is issued
+// (its error, if any, may surface at the next `read` or `sync`); only `read`, `stage` and `sync`
+// wait for the device. Matrices are always multiplied tile by tile (`Weights.tiles`), so that no
+// slab size changes a bit of the result.
+
+import type { Recipe } from '../noise/distributions.ts'
+import type { DType } from '../weights/types.ts'
+import type { Ledger } from './ledger.ts'
+
+/** What device memory is used for; the rows of every memory table. */
+export const CATEGORIES = [
+  'slots',
+  'staging',
+  'activations',
+  'scratch',
+  'resident',
+  'method',
+] as const
+export type Category = (typeof CATEGORIES)[number]
+
+/** f32 memory [rows, cols] on the device. Contents are undefined until written. */
+export interface Tensor {
+  readonly label: string
+  readonly rows: number
+  readonly cols: number
+}
+
+/** Weight memory on the device that holds one slab at a time, in the dtype of its file. */
+export interface Slot {
+  readonly label: string
+  readonly bytes: number
+}
+
+/** A compute tile: rows [row0, row0 + rows) of its matrix. */
+export interface Tile {
+  readonly row0: number
+  readonly rows: number
+}
+
+/** What a slot holds once it is committed: rows of a matrix W [N, K] and how to perturb them. */
+export interface Weights {
+  /** Tensor name, for messages. */
+  readonly name: string
+  readonly dtype: DType
+  /** K, the matrix's columns. */
+  readonly cols: number
+  /** Consecutive tiles in row order, contiguous; together they are the slab. */
+  readonly tiles: readonly Tile[]
+  /** Terms owed and one scale per probe. Element index of (row, col) is row*K + col. */
+  readonly recipe: Recipe
+}
+
+/** Rows of an operation: `probes` groups of `rows` rows each. */
+export interface Rows {
+  readonly probes: number
+  /** Rows of one probe: B*T, or the labelled rows of one probe in the head. */
+  readonly rows: number
+}
+
+export type Activation = 'relu' | 'gelu' | 'gelu_new'
+
+export interface DeviceInfo {
+  readonly kind: 'cpu' | 'webgpu'
+  /** Adapter or processor as a user knows it. */
+  readonly name: string
+  /** Driver, library version, threads or transfer strategy: one line for the log. */
+  readonly detail: string
+  /** True for a software Vulkan adapter. */
+  readonly software: boolean
+}
+
+export interface Device {
+  readonly info: DeviceInfo
+  readonly ledger: Ledger
+  /** Largest slab one slot can hold, in bytes (binding limits). */
+  readonly maxSlabBytes: number
+
+  /** Allocates [rows, cols] f32 and charges it to the ledger. Throws UserError when out of memory. */
+  tensor(category: Category, label: string, rows: number, cols: number): Tensor
+  /** Allocates weight memory; `category` is 'slots' for the ring, 'resident' for slabs that stay. */
+  slot(category: 'slots' | 'resident', label: string, bytes: number): Slot
+  /** Gives memory back to the system and to the ledger. */
+  free(memory: Tensor | Slot): void
+  /**
+   * Allocates the scratch and staging that `memory.ts` of this device predicts for `workload`.
+   * Called once before the first operation; again to replace it.
+   */
+  reserve(workload: Workload): void
+
+  /** Host to device: `data` (a multiple of cols) goes to rows from row0. Copied before returning. */
+  write(tensor: Tensor, data: Float32Array, row0?: number): void
+  /** Device to host: rows [row0, row0 + rows), after all operations issued so far. */
+  read(tensor: Tensor, row0: number, rows: number): Promise<Float32Array>
+
+  /**
+   * Host memory of exactly `bytes` to read a slab into. Waits until the slot's last use is over
+   * and staging is free. Every stage is followed by one commit or one discard.
+   */
+  stage(slot: Slot, bytes: number): Promise<Uint8Array>
+  /**
+   * The slot's bytes are complete (staged just before, or still there from an earlier pass): they
+   * may now be used once, by one linear, crossEntropy or logits. Slots must be used in the order of
+   * their commits; the device may prepare the perturbed tiles ahead.
+   */
+  commit(slot: Slot, weights: Weights): void
+  /** Forgets a staged or committed slab that will not be used (a stream closed early); else no-op. */
+  discard(slot: Slot): void
+
+  /**
+   * y[p] [rows, N] = x[p] [rows, K] * W_p^T + bias[p]: all tiles of the slab, each into its own
+   * columns of y. bias is [>=P, N] or null; with relu, y = max(that, 0).
+   */
+  linear(
+    x: Tensor,
+    slot: Slot,
+    bias: Tensor | null,
+    y: Tensor,
+    at: Rows,
+    relu?: boolean,
+  ): Promise<void>
+  /** y = (x - mean)/sqrt(var + eps) * scale[p] + bias[p] over cols; scale, bias [>=P, C] or null. */
+  layerNorm(
+    x: Tensor,
+    scale: Tensor | null,
+    bias: Tensor | null,
+    eps: number,
+    y: Tensor,
+    at: Rows,
+  ): Promise<void>
+  /**
+   * Causal softmax(q*D^-0.5 * k^T) * v for each of P*B sequences of T tokens and each of H heads;
+   * q, k, v, y are [R, C]. keyMask [B, T] holds 1 for tokens and 0 for padding; a padded key gets
+   * no weight; rows that see no key at all are finite, their value is unspecified.
+   */
+  attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keyMask: Tensor,
+    y: Tensor,
+    shape: { probes: number; batch: number; tokens: number; heads: number },
+  ): Promise<void>
+  /** x = f(x) in place. gelu is the exact (erf) form, gelu_new the tanh form. */
+  activation(kind: Activation, x: Tensor, at: Rows): Promise<void>
+  /** y += x in place. */
+  add(x: Tensor, y: Tensor, at: Rows): Promise<void>
+  /** y[i] = x[indices[i]], for all indices (rows over all probes). */
+  gatherRows(x: Tensor, indices: Uint32Array, y: Tensor): Promise<void>
+  /**
+   * Online log-sum-exp over one vocabulary slab. logits[p] = x[p] [rows, K] * W_p^T; state
+   * [P*rows, 3] carries (max, sum of exp(logit - max), logit of the target) and must start as
+   * (-Infinity, 0, 0); targets has one vocabulary index for each of the P*rows rows.
+   */
+  crossEntropy(x: Tensor, slot: Slot, targets: Uint32Array, state: Tensor, at: Rows): Promise<void>
+  /** Logits of one vocabulary slab, tile by tile to the host: data is [P*rows, tile.rows]. */
+  logits(
+    x: Tensor,
+    slot: Slot,
+    at: Rows,
+    sink: (tile: Tile, data: Float32Array) => void,
+  ): Promise<void>
+
+  /** Waits for all issued work and surfaces its errors. */
+  sync(): Promise<void>
+  /** Frees everything, stops workers, leaves the ledger at zero. Safe to call twice. */
+  close(): Promise<void>
+}
+
+/** What a run asks of the device's own memory; sizes scratch and staging. */
+export interface Workload extends Rows {
+  /** B and T of the largest batch (rows = B*T). */
+  readonly batch: number
+  readonly tokens: number
+  readonly heads: number
+  readonly headSize: number
+  /** Largest compute tile of the model: elements, and rows. */
+  readonly tileElements: number
+  readonly tileRows: number
+  /** Rows of one probe that may carry a label at once (head chunks). */
+  readonly headRows: number
+  /** Largest number of updates owed to a slab. */
+  readonly terms: number
+  /** Bytes of the largest slab as it is staged, and slots in the ring. */
+  readonly slabBytes: number
+  readonly slots: number
+}
+
+/** A device's own memory as a pure function; each device folder has one, the planner takes it. */
+export interface MemoryModel {
+  readonly kind: 'cpu' | 'webgpu'
+  /** Bytes that `slot` charges for a slab of `bytes`. */
+  slotBytes(bytes: number): number
+  stagingBytes(workload: Workload): number
+  scratchBytes(workload: Workload): number
+}

@@ -1,0 +1,45 @@
+// Every device byte by category, now and at its peak. The devices charge and release; `zo2 plan`
+// predicts the same numbers; after close() everything is back to zero.
+
+import { CATEGORIES, type Category } from './device.ts'
+
+export type ByteTable = Record<Category, number>
+
+export interface Ledger {
+  charge(category: Category, bytes: number): void
+  release(category: Category, bytes: number): void
+  /** Bytes held at this moment, by category. */
+  readonly now: Readonly<ByteTable>
+  /** Sum over categories at this moment. */
+  total(): number
+  /** Largest total so far, and the table at that moment. */
+  peak(): { totalBytes: number; bytes: ByteTable }
+}
+
+export const emptyTable = (): ByteTable =>
+  Object.fromEntries(CATEGORIES.map((c) => [c, 0])) as ByteTable
+
+export function createLedger(): Ledger {
+  const now = emptyTable()
+  let peakBytes = 0
+  let peakTable = emptyTable()
+  const total = () => CATEGORIES.reduce((sum, c) => sum + now[c], 0)
+  return {
+    now,
+    total,
+    charge(category, bytes) {
+      now[category] += bytes
+      if (total() > peakBytes) {
+        peakBytes = total()
+        peakTable = { ...now }
+      }
+    },
+    release(category, bytes) {
+      if (bytes > now[category]) {
+        throw new RangeError(`ledger: releasing ${bytes} of ${now[category]} ${category} bytes`)
+      }
+      now[category] -= bytes
+    },
+    peak: () => ({ totalBytes: peakBytes, bytes: { ...peakTable } }),
+  }
+}

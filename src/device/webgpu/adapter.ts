@@ -1,0 +1,144 @@
+// Finds an adapter and opens a WebGPU device on it: hardware unless a name asks for something else.
+// Owns the object that create() gives (without a reference to it no promise of Dawn ever resolves),
+// the limits asked for, and the polling throttle. Facts: npm webgpu 0.6.2 (Dawn).
+
+import { UserError } from '../../errors.ts'
+import { PARAM_BYTES } from './kernel.ts'
+import { throttlePolling } from './throttle.ts'
+
+export interface AdapterEntry {
+  /** Name as the driver gives it, e.g. "llvmpipe (LLVM 15.0.6, 256 bits)". */
+  readonly name: string
+  /** Dawn's backend: vulkan, metal, d3d12, ... */
+  readonly backend: string
+  readonly software: boolean
+}
+
+export interface OpenAdapter {
+  readonly gpu: GPUDevice
+  readonly name: string
+  readonly software: boolean
+  /** Driver, architecture: what a bug report needs. */
+  readonly driver: string
+  /** Largest storage binding, in bytes. */
+  readonly maxBindingBytes: number
+  /** Destroys the device and lets the process exit. Safe to call twice. */
+  close(): void
+}
+
+// Without it Dawn clears a weight buffer on the GPU at its first partial write, which closes the
+// direct-upload path for good. Every buffer here is written before it is read.
+const FLAGS = ['disable-dawn-features=lazy_clear_resource_on_first_use']
+
+// Dawn then puts discrete GPUs in front of integrated ones.
+const BEST_FIRST = { powerPreference: 'high-performance' } as const
+
+// Dawn refuses this name and answers with the names it has.
+const NO_ADAPTER = 'adapter=zo2 lists adapters'
+
+async function createGpu(flags: readonly string[]): Promise<GPU> {
+  try {
+    const { create } = await import('webgpu')
+    return create([...FLAGS, ...flags])
+  } catch (cause) {
+    throw new UserError(
+      `the webgpu package cannot be loaded on ${process.platform}-${process.arch}: ` +
+        'run "npm ci", or use --device cpu',
+      { cause },
+    )
+  }
+}
+
+const isSoftware = (name: string) => /llvmpipe|lavapipe|swiftshader|basic render/i.test(name)
+
+/** Every adapter that Dawn finds, best first, software included; empty when there is no driver. */
+export async function listAdapters(): Promise<AdapterEntry[]> {
+  const gpu = await createGpu([NO_ADAPTER])
+  try {
+    await gpu.requestAdapter(BEST_FIRST)
+    return []
+  } catch (error) {
+    const found = String(error).matchAll(/backend: '([^']*)', name: '(.*)'/g)
+    return [...found].map(([, backend, name]) => ({
+      name: name!,
+      backend: backend!,
+      software: isSoftware(name!),
+    }))
+  }
+}
+
+const INSTALL =
+  process.platform === 'linux'
+    ? 'install the GPU driver, or run "bash scripts/setup-vulkan.sh" for a software adapter'
+    : "install the GPU's driver"
+
+async function choose(wanted: string | undefined): Promise<AdapterEntry> {
+  const all = await listAdapters()
+  if (all.length === 0) {
+    throw new UserError(`no WebGPU adapter was found: ${INSTALL}, or use --device cpu`)
+  }
+  const names = all.map((a) => `"${a.name}"`).join(', ')
+  if (wanted === undefined) {
+    const hardware = all.find((a) => !a.software)
+    if (hardware) return hardware
+    throw new UserError(
+      `no hardware WebGPU adapter was found, only ${names}: install the GPU's driver, use ` +
+        '--device cpu, or ask for the software adapter by name (--adapter llvmpipe)',
+    )
+  }
+  const key = wanted.toLowerCase().replace('lavapipe', 'llvmpipe')
+  const named = all.find((a) => a.name.toLowerCase().includes(key))
+  if (named) return named
+  throw new UserError(`no WebGPU adapter matches "${wanted}": this machine has ${names}`)
+}
+
+async function requestAdapter(gpu: GPU, entry: AdapterEntry): Promise<GPUAdapter> {
+  const adapter = await gpu.requestAdapter(BEST_FIRST)
+  if (!adapter) throw new UserError(`adapter "${entry.name}" cannot be opened: ${INSTALL}`)
+  const immediates = (adapter.limits as { maxImmediateSize?: number }).maxImmediateSize ?? 0
+  if (immediates < PARAM_BYTES || !gpu.wgslLanguageFeatures.has('immediate_address_space')) {
+    throw new UserError(
+      `adapter "${entry.name}" gives shaders ${immediates} bytes of immediates, ` +
+        `${PARAM_BYTES} are needed: update its driver, or use --device cpu`,
+    )
+  }
+  return adapter
+}
+
+/**
+ * Opens the adapter whose name contains `wanted` ("lavapipe" also finds llvmpipe), or the first
+ * hardware adapter. Throws UserError when there is none, with what to do about it.
+ */
+export async function openAdapter(wanted?: string): Promise<OpenAdapter> {
+  const entry = await choose(wanted)
+  // Held by the closure of close(): the instance must outlive the device.
+  let instance: GPU | undefined = await createGpu([
+    `adapter=${entry.name}`,
+    `backend=${entry.backend}`,
+  ])
+  const adapter = await requestAdapter(instance, entry)
+  const { maxStorageBufferBindingSize, maxBufferSize } = adapter.limits
+  const restore = entry.software ? throttlePolling() : () => {}
+  try {
+    const gpu = await adapter.requestDevice({
+      label: 'zo2',
+      requiredLimits: { maxStorageBufferBindingSize, maxBufferSize },
+    })
+    return {
+      gpu,
+      name: entry.name,
+      software: entry.software,
+      driver: `${entry.backend}, ${adapter.info.description || adapter.info.vendor}`,
+      maxBindingBytes: Math.min(maxStorageBufferBindingSize, maxBufferSize),
+      close() {
+        if (!instance) return
+        gpu.destroy()
+        restore()
+        instance = undefined
+      },
+    }
+  } catch (cause) {
+    restore()
+    throw new UserError(`adapter "${entry.name}" refused a device: ${String(cause)}`, { cause })
+  }
+}

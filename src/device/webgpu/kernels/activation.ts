@@ -1,0 +1,48 @@
+// x = f(x) in place, element by element, f32: relu, gelu (the erf form) or gelu_new (the tanh form
+// of Hugging Face). erfc is Abramowitz and Stegun 7.1.26, |error| <= 1.5e-7, used on |x| so that
+// the tails keep their relative precision. 0.5*(1 + tanh u) is the logistic function of 2u.
+
+import type { Activation } from '../../device.ts'
+import { defineKernel } from '../kernel.ts'
+
+/** Values of the constant KIND. */
+const KIND = { relu: 0, gelu: 1, gelu_new: 2 } as const satisfies Record<Activation, number>
+
+export const activationKernel = (kind: Activation) =>
+  defineKernel({
+    name: `activation ${kind}`,
+    bindings: { x: 'read_write f32' },
+    params: { count: 'u32' },
+    constants: { KIND: KIND[kind] },
+    body: /* wgsl */ `
+fn gelu(v: f32) -> f32 {
+  let a = abs(v) * 0.70710678f;
+  let t = 1f / (1f + 0.3275911f * a);
+  let series = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f
+    + t * (-1.453152027f + t * 1.061405429f))));
+  let tail = 0.5f * series * exp(-a * a);
+  return v * select(1f - tail, tail, v < 0f);
+}
+
+fn activate(v: f32) -> f32 {
+  if (KIND == 0u) {
+    return select(v, 0f, v < 0f); // max() may drop a NaN
+  }
+  if (KIND == 1u) {
+    return gelu(v);
+  }
+  return v / (1f + exp(-1.5957691216f * (v + 0.044715f * v * v * v)));
+}
+
+@compute @workgroup_size(256)
+fn main(
+  @builtin(global_invocation_id) g: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+) {
+  let i = g.y * (groups.x * 256u) + g.x;
+  if (i < params.count) {
+    x[i] = activate(x[i]);
+  }
+}
+`,
+  })

@@ -1,0 +1,81 @@
+// y = softmax(q * D^-0.5 * k^T, causal and without padded keys) * v for every sequence and head;
+// the softmax is online (Milakov and Gimelshein, arXiv 1805.02867), so no T x T matrix exists. q,
+// k, v, y [P*B*T, H*D], key_mask [B, T], f32. Equals scaled_dot_product_attention with that mask.
+// One invocation makes one query row of one head, a workgroup 32 consecutive rows: all its lanes
+// read the same key at the same time. A row that sees no key gives zeros.
+
+import { defineKernel } from '../kernel.ts'
+
+/** Largest head size: q and the sums of a row live in registers. */
+export const MAX_HEAD_SIZE = 128
+
+/** Query rows of one workgroup. */
+export const ATTENTION_ROWS = 32
+
+export const attentionKernel = (headSize: number) =>
+  defineKernel({
+    name: `attention ${headSize}`,
+    bindings: {
+      q: 'read f32',
+      k: 'read f32',
+      v: 'read f32',
+      key_mask: 'read f32',
+      y: 'read_write f32',
+    },
+    params: { batch: 'u32', tokens: 'u32', heads: 'u32', sequences: 'u32', scale: 'f32' },
+    constants: { D: headSize, ROWS: ATTENTION_ROWS },
+    body: /* wgsl */ `
+@compute @workgroup_size(ROWS)
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let sequence = group.z * groups.y + group.y;
+  if (sequence >= params.sequences) {
+    return;
+  }
+  let block = group.x / params.heads;
+  let head = group.x % params.heads;
+  let width = params.heads * D;
+  let token = block * ROWS + lane;
+  let start = sequence * params.tokens * width + head * D;
+  let mask0 = (sequence % params.batch) * params.tokens;
+  let row = start + min(token, params.tokens - 1u) * width;
+  var query: array<f32, D>;
+  var sums: array<f32, D>;
+  for (var d = 0u; d < D; d++) {
+    query[d] = q[row + d] * params.scale;
+    sums[d] = 0f;
+  }
+  var largest = -3e38f;
+  var total = 0f;
+  let keys = min(block * ROWS + ROWS, params.tokens);
+  for (var j = 0u; j < keys; j++) {
+    if (key_mask[mask0 + j] == 0f) {
+      continue;
+    }
+    let key = start + j * width;
+    var score = 0f;
+    for (var d = 0u; d < D; d++) {
+      score += query[d] * k[key + d];
+    }
+    let visible = j <= token;
+    let next = select(largest, score, visible && score > largest);
+    let shrink = exp(largest - next);
+    let weight = select(0f, exp(score - next), visible);
+    total = total * shrink + weight;
+    for (var d = 0u; d < D; d++) {
+      // Not a product with zero: a value the row must not see may be infinite or NaN.
+      sums[d] = sums[d] * shrink + select(0f, weight * v[key + d], visible);
+    }
+    largest = next;
+  }
+  if (token < params.tokens) {
+    for (var d = 0u; d < D; d++) {
+      y[row + d] = select(sums[d] / total, 0f, total == 0f);
+    }
+  }
+}
+`,
+  })

@@ -1,0 +1,22 @@
+// y[i] = x[indices[i]]: picks rows. x [rows, cols], y [n, cols], f32; equals torch.index_select on
+// dimension 0. One invocation per element of y.
+
+import { defineKernel } from '../kernel.ts'
+
+export const gatherKernel = defineKernel({
+  name: 'gatherRows',
+  bindings: { x: 'read f32', indices: 'read u32', y: 'read_write f32' },
+  params: { count: 'u32', cols: 'u32' }, // count: elements of y
+  body: /* wgsl */ `
+@compute @workgroup_size(256)
+fn main(
+  @builtin(global_invocation_id) g: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+) {
+  let i = g.y * (groups.x * 256u) + g.x;
+  if (i < params.count) {
+    y[i] = x[indices[i / params.cols] * params.cols + i % params.cols];
+  }
+}
+`,
+})

@@ -1,0 +1,104 @@
+// y[p, r, n] = sum_k x[p, r, k] * w[p, n, k] + bias[p, n]: one compute tile of a linear layer, for
+// GPUs. Shapes: x [P*rows, K], w [versions, N, K], bias [>=P, width], y [P*rows, width] from column
+// col0, all f32; equals torch.nn.functional.linear per probe. A workgroup makes a 64 x 64 block of
+// y with 16 x 16 invocations of 4 x 4 sums each, and passes K through workgroup memory 16 columns
+// at a time. Every sum runs over k in order, whatever its place in a block, so that a row's bits do
+// not depend on how many rows there are.
+
+import { defineKernel } from '../kernel.ts'
+
+/** Bindings and parameters shared by both matmul kernels. */
+export const MATMUL_INTERFACE = {
+  bindings: { x: 'read f32', w: 'read f32', bias: 'read f32', y: 'read_write f32' },
+  params: {
+    rows: 'u32', // of one probe
+    cols: 'u32', // N
+    depth: 'u32', // K
+    version: 'u32', // elements from one version of w to the next, 0 if there is only one
+    width: 'u32', // columns of y and bias
+    col0: 'u32',
+    has_bias: 'u32',
+    relu: 'u32',
+  },
+} as const
+
+/** Rows and columns of y that one workgroup makes. */
+export const MATMUL_BLOCK = { rows: 64, cols: 64 } as const
+
+export const matmulKernel = defineKernel({
+  name: 'matmul',
+  ...MATMUL_INTERFACE,
+  constants: { STEP: 16, STRIDE: 65 },
+  body: /* wgsl */ `
+// Transposed: [k][row] and [k][column]; the odd stride spreads the stores over the banks.
+var<workgroup> xs: array<f32, STEP * STRIDE>;
+var<workgroup> ws: array<f32, STEP * STRIDE>;
+
+fn store(probe: u32, row: u32, col: u32, sums: vec4<f32>) {
+  if (row >= params.rows) {
+    return;
+  }
+  let start = (probe * params.rows + row) * params.width + params.col0;
+  for (var j = 0u; j < 4u; j++) {
+    let n = col + 16u * j;
+    if (n < params.cols) {
+      var sum = sums[j];
+      if (params.has_bias == 1u) {
+        sum += bias[probe * params.width + params.col0 + n];
+      }
+      if (params.relu == 1u) {
+        sum = select(sum, 0f, sum < 0f); // max() may drop a NaN
+      }
+      y[start + n] = sum;
+    }
+  }
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let probe = group.z;
+  let row0 = group.y * 64u;
+  let col0 = group.x * 64u;
+  let x0 = probe * params.rows * params.depth;
+  let w0 = probe * params.version;
+  let ty = lane / 16u;
+  let tx = lane % 16u;
+  var sums0 = vec4<f32>();
+  var sums1 = vec4<f32>();
+  var sums2 = vec4<f32>();
+  var sums3 = vec4<f32>();
+  for (var k0 = 0u; k0 < params.depth; k0 += STEP) {
+    for (var i = 0u; i < 4u; i++) {
+      let line = ty + 16u * i;
+      let k = k0 + tx;
+      var xv = 0f;
+      var wv = 0f;
+      if (k < params.depth && row0 + line < params.rows) {
+        xv = x[x0 + (row0 + line) * params.depth + k];
+      }
+      if (k < params.depth && col0 + line < params.cols) {
+        wv = w[w0 + (col0 + line) * params.depth + k];
+      }
+      xs[tx * STRIDE + line] = xv;
+      ws[tx * STRIDE + line] = wv;
+    }
+    workgroupBarrier();
+    // Always whole steps, which compilers unroll: beyond K both factors are zero.
+    for (var k = 0u; k < STEP; k++) {
+      let at = k * STRIDE + tx;
+      let b = vec4(ws[at], ws[at + 16u], ws[at + 32u], ws[at + 48u]);
+      let from_row = k * STRIDE + ty;
+      sums0 += xs[from_row] * b;
+      sums1 += xs[from_row + 16u] * b;
+      sums2 += xs[from_row + 32u] * b;
+      sums3 += xs[from_row + 48u] * b;
+    }
+    workgroupBarrier();
+  }
+  store(probe, row0 + ty, col0 + tx, sums0);
+  store(probe, row0 + ty + 16u, col0 + tx, sums1);
+  store(probe, row0 + ty + 32u, col0 + tx, sums2);
+  store(probe, row0 + ty + 48u, col0 + tx, sums3);
+}
+`,
+})

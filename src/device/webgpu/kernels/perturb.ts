@@ -1,0 +1,96 @@
+// Perturbed weights of one compute tile, one version per probe:
+//   E = W; for each term: E = fl(fl(E*decay) + coefficient*z(key)); W_p = fl(E + scale_p*z(probe))
+// Shapes: raw holds the slab in its file's dtype (little endian, packed in u32); w is f32
+// [versions, count]. Equals probeVersion(applyTerms(...)) of noise/distributions.ts bit for bit.
+// One invocation makes one noise pair, i.e. elements 2q and 2q+1 of the tensor; a tile may start
+// in the middle of a pair (`lead` = 1).
+//
+// coefficient*z and scale_p*z are exact in f32, so a fused multiply-add changes nothing there.
+// E*decay is not: it passes through an xor with `zero`, a parameter, which keeps any compiler from
+// fusing it. f16 is widened with integer operations, since unpack2x16float may flush subnormals.
+
+import { defineKernel } from '../kernel.ts'
+import { NOISE_WGSL } from './noise.ts'
+
+/** Values of the constant DTYPE. */
+const DTYPE = { F32: 0, F16: 1, BF16: 2 } as const
+
+export const perturbKernel = (dtype: keyof typeof DTYPE) =>
+  defineKernel({
+    name: `perturb ${dtype}`,
+    // recipe: a row (k0, k1, coefficient, decay) per term, then a row (scale, -, -, -) per version
+    bindings: { raw: 'read u32', recipe: 'read vec4<u32>', w: 'read_write f32' },
+    params: {
+      offset: 'u32', // first element of the tile in raw
+      count: 'u32', // elements of the tile
+      pair_low: 'u32', // noise pair of the tile's first element, 64 bits
+      pair_high: 'u32',
+      lead: 'u32', // 1 if that element is the second of its pair
+      recipe0: 'u32', // first row of the recipe
+      terms: 'u32',
+      versions: 'u32',
+      has_probe: 'u32',
+      probe0: 'u32', // key of the probe
+      probe1: 'u32',
+      zero: 'u32',
+    },
+    constants: { DTYPE: DTYPE[dtype] },
+    snippets: [NOISE_WGSL],
+    body: /* wgsl */ `
+fn widen(index: u32) -> f32 {
+  if (DTYPE == 0u) {
+    return bitcast<f32>(raw[index]);
+  }
+  let half = (raw[index >> 1u] >> (16u * (index & 1u))) & 0xffffu;
+  if (DTYPE == 2u) {
+    return bitcast<f32>(half << 16u);
+  }
+  let sign = (half & 0x8000u) << 16u;
+  let size = half & 0x7fffu;
+  if (size < 0x400u) {
+    return bitcast<f32>(bitcast<u32>(f32(size) * 0x1p-24f) | sign);
+  }
+  let rebias = select(112u << 23u, 224u << 23u, size >= 0x7c00u);
+  return bitcast<f32>(((size << 13u) + rebias) | sign);
+}
+
+@compute @workgroup_size(256)
+fn main(
+  @builtin(global_invocation_id) g: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+) {
+  let q = g.y * (groups.x * 256u) + g.x;
+  if (2u * q >= params.count + params.lead) {
+    return;
+  }
+  let pair_low = params.pair_low + q;
+  let pair = vec2(pair_low, params.pair_high + select(0u, 1u, pair_low < q));
+  // At the tile's ends one of the two elements may lie outside; it is computed and not stored.
+  let has = vec2(2u * q >= params.lead, 2u * q + 1u < params.count + params.lead);
+  let at = select(vec2(0u), vec2(2u * q, 2u * q + 1u) - params.lead, has);
+
+  var e = vec2(widen(params.offset + at.x), widen(params.offset + at.y));
+  for (var t = 0u; t < params.terms; t++) {
+    let term = recipe[params.recipe0 + t];
+    let z = gaussian_pair(term.xy, pair);
+    let decayed = bitcast<vec2<u32>>(e * bitcast<f32>(term.w)) ^ vec2(params.zero);
+    e = bitcast<vec2<f32>>(decayed) + bitcast<f32>(term.z) * z;
+  }
+  var z = vec2<f32>();
+  if (params.has_probe == 1u) {
+    z = gaussian_pair(vec2(params.probe0, params.probe1), pair);
+  }
+  for (var p = 0u; p < params.versions; p++) {
+    let scale = bitcast<f32>(recipe[params.recipe0 + params.terms + p].x);
+    // A scale of zero leaves -0 and NaN payloads as they are.
+    let version = select(e + scale * z, e, scale == 0f);
+    if (has.x) {
+      w[p * params.count + at.x] = version.x;
+    }
+    if (has.y) {
+      w[p * params.count + at.y] = version.y;
+    }
+  }
+}
+`,
+  })

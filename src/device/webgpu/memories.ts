@@ -1,0 +1,85 @@
+// Tensors and slots as the contract hands them out, with the buffers behind them. Knows what a slot
+// holds (nothing, a staged slab, a committed one) and turns misuse into clear errors.
+
+import type { Category, Slot, Tensor, Weights } from '../device.ts'
+import { type Allocation, type Buffers, USAGE } from './buffers.ts'
+import { alignBytes } from './memory.ts'
+import type { Staged } from './transfer.ts'
+
+/** A tensor as an operand. */
+export interface Matrix {
+  readonly buffer: GPUBuffer
+  readonly cols: number
+}
+
+export interface SlotState {
+  readonly allocation: Allocation
+  staged?: Staged | undefined
+  weights?: Weights | undefined
+  /** Serial of the last batch that reads the slot. */
+  lastUse: number
+}
+
+const gone = (label: string) =>
+  new Error(`"${label}" was freed or belongs to another device: allocate it on this one`)
+
+export class Memories {
+  readonly #buffers: Buffers
+  readonly #tensors = new Map<Tensor, Allocation>()
+  readonly #slots = new Map<Slot, SlotState>()
+
+  constructor(buffers: Buffers) {
+    this.#buffers = buffers
+  }
+
+  tensor(category: Category, label: string, rows: number, cols: number): Tensor {
+    const usage = USAGE.storage | USAGE.copyDst | USAGE.copySrc
+    const tensor = { label, rows, cols }
+    this.#tensors.set(tensor, this.#buffers.allocate(category, label, rows * cols * 4, usage))
+    return tensor
+  }
+
+  slot(category: 'slots' | 'resident', label: string, bytes: number): Slot {
+    const usage = USAGE.storage | USAGE.copyDst
+    const allocation = this.#buffers.allocate(category, label, alignBytes(bytes), usage)
+    const slot = { label, bytes }
+    this.#slots.set(slot, { allocation, lastUse: 0 })
+    return slot
+  }
+
+  free(memory: Tensor | Slot): void {
+    const state = this.#slots.get(memory as Slot)
+    const allocation = state?.allocation ?? this.#tensors.get(memory as Tensor)
+    if (!allocation) throw gone(memory.label)
+    state?.staged?.discard()
+    this.#slots.delete(memory as Slot)
+    this.#tensors.delete(memory as Tensor)
+    this.#buffers.release(allocation)
+  }
+
+  /** A tensor that must have at least `rows` rows and, if given, exactly `cols` columns. */
+  matrix(tensor: Tensor, rows: number, cols = tensor.cols): Matrix {
+    const allocation = this.#tensors.get(tensor)
+    if (!allocation) throw gone(tensor.label)
+    if (tensor.rows < rows || tensor.cols !== cols) {
+      throw new RangeError(
+        `"${tensor.label}" is ${tensor.rows} x ${tensor.cols}, expected ${rows} x ${cols}`,
+      )
+    }
+    return { buffer: allocation.buffer, cols }
+  }
+
+  state(slot: Slot): SlotState {
+    const state = this.#slots.get(slot)
+    if (!state) throw gone(slot.label)
+    return state
+  }
+
+  /** Gives staged slabs back, at the end of a run or before the staging is replaced. */
+  discardAll(): void {
+    for (const state of this.#slots.values()) {
+      state.staged?.discard()
+      state.staged = undefined
+    }
+  }
+}

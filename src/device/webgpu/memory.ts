@@ -1,0 +1,43 @@
+// The webgpu device's own memory as pure functions. The device allocates by these very functions,
+// so that its ledger and `zo2 plan` cannot disagree. Bytes are as requested from WebGPU; drivers
+// may round a buffer up (Vulkan below 4 MiB to a power of two, D3D12 to 64 KiB). Not counted:
+// Dawn's own upload ring for activations and small tables, which `write` keeps at about 4 MiB.
+
+import type { MemoryModel, Workload } from '../device.ts'
+
+/** Buffers and copies are whole 32-bit words. */
+export const alignBytes = (bytes: number) => Math.ceil(bytes / 4) * 4
+
+/** Host-visible buffer that reads pass through; a larger single read takes its own for a moment. */
+export const READBACK_BYTES = 2 ** 20
+
+/** Recipes that may be recorded before the commands are submitted. */
+export const RECIPE_REGIONS = 16
+
+/** Bytes of one recipe row, see kernels/perturb.ts. */
+export const RECIPE_ROW_BYTES = 16
+
+/** Slabs that may be on their way at once: one being read from disk, one being uploaded. */
+export const stageCount = (workload: Workload) => Math.max(1, Math.min(2, workload.slots))
+
+/** Scratch buffers by name; each is one allocation. */
+export function scratchSizes(workload: Workload) {
+  const { probes, rows, headRows, tileElements, tileRows, terms } = workload
+  return {
+    /** Perturbed tile [P, tile rows, K] f32. */
+    weights: 4 * probes * tileElements,
+    /** Logits of one tile [P*headRows, tile rows] f32. */
+    logits: Math.max(4, 4 * probes * headRows * tileRows),
+    /** Row indices and targets, u32. */
+    indices: 4 * probes * Math.max(rows, headRows),
+    recipes: RECIPE_REGIONS * (terms + probes) * RECIPE_ROW_BYTES,
+  }
+}
+
+export const webgpuMemory: MemoryModel = {
+  kind: 'webgpu',
+  slotBytes: alignBytes,
+  stagingBytes: (workload) =>
+    stageCount(workload) * alignBytes(workload.slabBytes) + READBACK_BYTES,
+  scratchBytes: (workload) => Object.values(scratchSizes(workload)).reduce((a, b) => a + b, 0),
+}

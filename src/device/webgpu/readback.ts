@@ -1,0 +1,55 @@
+// Device to host. Reads that fit pass through one lasting buffer; a larger read, or one issued
+// while another is on its way, takes a buffer of its own, charged to staging until it is done.
+// Every copy is recorded at the call, so that later operations cannot overtake it.
+
+import type { Allocation, Buffers } from './buffers.ts'
+import { MAP, USAGE } from './buffers.ts'
+import type { Commands } from './commands.ts'
+import { READBACK_BYTES } from './memory.ts'
+
+export interface Readback {
+  /** Allocates the lasting buffer, if that has not happened yet. */
+  reserve(): void
+  /** `count` f32 from element `first` of `from`, after all work recorded so far. */
+  read(from: GPUBuffer, first: number, count: number): Promise<Float32Array>
+}
+
+export function createReadback(commands: Commands, buffers: Buffers): Readback {
+  const allocate = (label: string, bytes: number) =>
+    buffers.allocate('staging', label, bytes, USAGE.mapRead | USAGE.copyDst)
+  let lasting: Allocation | undefined
+  let busy = false
+  const reserve = () => (lasting ??= allocate('readback', READBACK_BYTES))
+
+  const fetch = async ({ buffer }: Allocation, bytes: number) => {
+    try {
+      await buffer.mapAsync(MAP.read, 0, bytes)
+    } catch (error) {
+      commands.check() // says why: the device was lost, or out of memory
+      throw new Error('a read was cut short: the device was closed', { cause: error })
+    }
+    const data = new Float32Array(buffer.getMappedRange(0, bytes).slice(0))
+    buffer.unmap()
+    commands.check()
+    return data
+  }
+
+  return {
+    reserve,
+    async read(from, first, count) {
+      const bytes = count * 4
+      if (bytes === 0) return new Float32Array(0)
+      const shared = bytes <= READBACK_BYTES && !busy
+      const target = shared ? reserve() : allocate('large read', bytes)
+      if (shared) busy = true
+      try {
+        commands.copy(from, first * 4, target.buffer, 0, bytes)
+        commands.flush()
+        return await fetch(target, bytes)
+      } finally {
+        if (shared) busy = false
+        else buffers.release(target)
+      }
+    },
+  }
+}

@@ -1,0 +1,121 @@
+// The operations on rows alone: layerNorm, attention, activation, add, gatherRows.
+
+import { UserError } from '../../errors.ts'
+import type { Activation, Device, Rows, Tensor } from '../device.ts'
+import { flatGroups } from './commands.ts'
+import { activationKernel } from './kernels/activation.ts'
+import { addKernel } from './kernels/add.ts'
+import { ATTENTION_ROWS, attentionKernel, MAX_HEAD_SIZE } from './kernels/attention.ts'
+import { gatherKernel } from './kernels/gather.ts'
+import { layerNormKernel } from './kernels/layernorm.ts'
+import type { Runtime } from './runtime.ts'
+
+type Elementwise = Pick<Device, 'activation' | 'add' | 'gatherRows'>
+
+export function createRowPart(
+  runtime: Runtime,
+): Elementwise & Pick<Device, 'layerNorm' | 'attention'> {
+  return {
+    layerNorm: createLayerNorm(runtime),
+    attention: createAttention(runtime),
+    ...createElementwise(runtime),
+  }
+}
+
+const totalRows = (at: Rows) => at.probes * at.rows
+
+const elementGroups = (count: number) => flatGroups(Math.ceil(count / 256))
+
+function createLayerNorm(runtime: Runtime): Device['layerNorm'] {
+  const { commands, memories } = runtime
+  const kernel = commands.compile(layerNormKernel)
+  return async (x, scale, bias, eps, y, at) => {
+    runtime.check()
+    const total = totalRows(at)
+    const input = memories.matrix(x, total).buffer
+    const output = memories.matrix(y, total, x.cols).buffer
+    const affine = (tensor: Tensor | null) =>
+      tensor ? memories.matrix(tensor, at.probes, x.cols).buffer : input
+    commands.run(
+      kernel,
+      { x: input, scale: affine(scale), bias: affine(bias), y: output },
+      {
+        rows: at.rows,
+        total,
+        cols: x.cols,
+        eps,
+        has_scale: scale ? 1 : 0,
+        has_bias: bias ? 1 : 0,
+      },
+      flatGroups(total),
+    )
+  }
+}
+
+function createAttention(runtime: Runtime): Device['attention'] {
+  const { commands, memories } = runtime
+  const compile = (headSize: number) => commands.compile(attentionKernel(headSize))
+  const kernels = new Map<number, ReturnType<typeof compile>>()
+  const kernelOf = (headSize: number) => {
+    if (!Number.isInteger(headSize) || headSize > MAX_HEAD_SIZE) {
+      throw new UserError(
+        `attention heads of ${headSize} columns do not run on the webgpu device, which takes ` +
+          `whole sizes up to ${MAX_HEAD_SIZE}: use --device cpu`,
+      )
+    }
+    let kernel = kernels.get(headSize)
+    if (!kernel) kernels.set(headSize, (kernel = compile(headSize)))
+    return kernel
+  }
+  return async (q, k, v, keyMask, y, { probes, batch, tokens, heads }) => {
+    runtime.check()
+    const headSize = q.cols / heads
+    const sequences = probes * batch
+    const operand = (tensor: Tensor) => memories.matrix(tensor, sequences * tokens, q.cols).buffer
+    const mask = memories.matrix(keyMask, batch, tokens).buffer
+    commands.run(
+      kernelOf(headSize),
+      { q: operand(q), k: operand(k), v: operand(v), key_mask: mask, y: operand(y) },
+      { batch, tokens, heads, sequences, scale: headSize ** -0.5 },
+      [Math.ceil(tokens / ATTENTION_ROWS) * heads, ...flatGroups(sequences)],
+    )
+  }
+}
+
+function createElementwise(runtime: Runtime): Elementwise {
+  const { commands, memories } = runtime
+  const activations = {
+    relu: commands.compile(activationKernel('relu')),
+    gelu: commands.compile(activationKernel('gelu')),
+    gelu_new: commands.compile(activationKernel('gelu_new')),
+  } satisfies Record<Activation, unknown>
+  const addition = commands.compile(addKernel)
+  const gather = commands.compile(gatherKernel)
+  return {
+    async activation(kind, x, at) {
+      runtime.check()
+      const { buffer, cols } = memories.matrix(x, totalRows(at))
+      const count = totalRows(at) * cols
+      commands.run(activations[kind], { x: buffer }, { count }, elementGroups(count))
+    },
+    async add(x, y, at) {
+      runtime.check()
+      const input = memories.matrix(x, totalRows(at)).buffer
+      const output = memories.matrix(y, totalRows(at), x.cols).buffer
+      const count = totalRows(at) * x.cols
+      commands.run(addition, { x: input, y: output }, { count }, elementGroups(count))
+    },
+    async gatherRows(x, indices, y) {
+      const { scratch } = runtime.reserved()
+      const input = memories.matrix(x, 0).buffer
+      const output = memories.matrix(y, indices.length, x.cols).buffer
+      const beyond = indices.find((index) => index >= x.rows)
+      if (beyond !== undefined) {
+        throw new RangeError(`row ${beyond} of "${x.label}" is asked for, it has ${x.rows}`)
+      }
+      const count = indices.length * x.cols
+      const buffers = { x: input, indices: scratch.indices(indices), y: output }
+      commands.run(gather, buffers, { count, cols: x.cols }, elementGroups(count))
+    },
+  }
+}

@@ -1,0 +1,79 @@
+// The device's own memory for one workload, exactly as memory.ts predicts it: the perturbed tile,
+// the logits of a tile, row indices, and the recipes of recorded perturbations.
+
+import type { Recipe } from '../../noise/distributions.ts'
+import type { Workload } from '../device.ts'
+import type { Allocation, Buffers } from './buffers.ts'
+import { USAGE } from './buffers.ts'
+import type { Commands } from './commands.ts'
+import { RECIPE_REGIONS, scratchSizes } from './memory.ts'
+
+export interface Scratch {
+  readonly workload: Workload
+  readonly weights: GPUBuffer
+  readonly logits: GPUBuffer
+  /** Uploads row indices, in order with the recorded work, and returns their buffer. */
+  indices(values: Uint32Array): GPUBuffer
+  readonly recipes: GPUBuffer
+  /** Uploads a recipe with `versions` scales; returns its first row in `recipes`. */
+  recipe(recipe: Recipe, versions: number): number
+  release(): void
+}
+
+export function createScratch(commands: Commands, buffers: Buffers, workload: Workload): Scratch {
+  const sizes = scratchSizes(workload)
+  const made: Allocation[] = []
+  const allocate = (name: keyof typeof sizes) => {
+    const usage = USAGE.storage | USAGE.copyDst | USAGE.copySrc
+    const allocation = buffers.allocate('scratch', `scratch for ${name}`, sizes[name], usage)
+    made.push(allocation)
+    return allocation.buffer
+  }
+  const weights = allocate('weights')
+  const logits = allocate('logits')
+  const indices = allocate('indices')
+  const recipes = allocate('recipes')
+  const regionRows = workload.terms + workload.probes
+  let region = 0
+
+  return {
+    workload,
+    weights,
+    logits,
+    recipes,
+    indices(values) {
+      if (values.byteLength > sizes.indices) {
+        throw new RangeError(
+          `${values.length} row indices exceed the ${sizes.indices / 4} that were reserved`,
+        )
+      }
+      commands.upload(indices, 0, new Uint32Array(values))
+      return indices
+    },
+    recipe({ terms, probe, scales }, versions) {
+      if (terms.length > workload.terms || versions > workload.probes) {
+        throw new RangeError(
+          `a recipe of ${terms.length} terms and ${versions} probes exceeds the ` +
+            `${workload.terms} and ${workload.probes} that were reserved`,
+        )
+      }
+      // A queue write overtakes recorded work, so all readers of the last lap are submitted first.
+      if (region === 0) commands.flush()
+      const firstRow = region * regionRows
+      region = (region + 1) % RECIPE_REGIONS
+      const bits = new Uint32Array((terms.length + versions) * 4)
+      const floats = new Float32Array(bits.buffer)
+      terms.forEach((term, t) => {
+        bits.set([term.k0, term.k1], t * 4)
+        floats.set([term.coefficient, term.decay], t * 4 + 2)
+      })
+      // Without a probe every version is E itself, whatever the scales say.
+      for (let p = 0; p < versions; p++) floats[(terms.length + p) * 4] = probe ? scales[p]! : 0
+      commands.gpu.queue.writeBuffer(recipes, firstRow * 16, bits)
+      return firstRow
+    },
+    release() {
+      for (const allocation of made) buffers.release(allocation)
+    },
+  }
+}

@@ -1,0 +1,26 @@
+// While a promise of Dawn is pending, its Node binding polls from a setImmediate loop that burns a
+// whole core. On a software adapter that core is the "GPU", so there the poll is slowed to once a
+// millisecond. Only native callbacks are slowed; everybody else keeps the real setImmediate.
+
+let users = 0
+let original: typeof globalThis.setImmediate | undefined
+
+const isNative = (callback: unknown) =>
+  Function.prototype.toString.call(callback).includes('[native code]')
+
+/** Slows Dawn's polling until the returned function is called; nests. */
+export function throttlePolling(): () => void {
+  if (users++ === 0) {
+    const immediate = globalThis.setImmediate
+    original = immediate
+    const throttled = (callback: (...args: unknown[]) => void, ...args: unknown[]) =>
+      isNative(callback) ? setTimeout(callback, 1, ...args) : immediate(callback, ...args)
+    globalThis.setImmediate = Object.assign(throttled, immediate) as unknown as typeof immediate
+  }
+  let active = true
+  return () => {
+    if (!active) return
+    active = false
+    if (--users === 0 && original) globalThis.setImmediate = original
+  }
+}

@@ -1,0 +1,204 @@
+// `zo2 finetune` from configuration to summary: claims the output folder, loads model and data,
+// opens device and engine, trains, writes model/. Each thing opened is closed, also on an error.
+
+import { join, resolve } from 'node:path'
+import type { Config } from './config.ts'
+import { loadExamples } from './data/examples.ts'
+import type { Example, Tokenizer } from './data/types.ts'
+import type { Engine } from './engine.ts'
+import { UserError } from './errors.ts'
+import { fileHash, fingerprint } from './fingerprint.ts'
+import { exportModel } from './export.ts'
+import { openJournal, replay, type Journal } from './journal.ts'
+import { lockRun } from './lock.ts'
+import { createMethod } from './methods/index.ts'
+import { tokenizerOf } from './model-tokenizer.ts'
+import { memoryTable, type Reporter } from './report.ts'
+import {
+  claimRunFolder,
+  discard,
+  makeRunFolder,
+  mendMetrics,
+  recordRun,
+  savedCheckpoints,
+  settleCheckpoints,
+} from './run-folder.ts'
+import { DTYPES, loadModel, openEngine, type LoadedModel } from './setup.ts'
+import { train, untilStopped, type TrainResult } from './trainer.ts'
+import { formatBytes } from './units.ts'
+import { VERSION } from './version.ts'
+import { openCheckpoint } from './weights/checkpoint.ts'
+import type { Checkpoint } from './weights/types.ts'
+
+export interface FinetuneSummary extends TrainResult {
+  readonly outputDir: string
+  /** The exported model, or null if it was not asked for or the run was stopped. */
+  readonly modelDir: string | null
+  readonly devicePeakBytes: number
+  readonly plannedPeakBytes: number
+  /** Largest resident set of the process so far. */
+  readonly rssPeakBytes: number
+}
+
+/** Runs or resumes a fine-tuning run. UserError for everything a user can mend. */
+export async function finetune(
+  source: string,
+  config: Config,
+  report: Reporter,
+  stop: AbortSignal,
+): Promise<FinetuneSummary> {
+  const dir = resolve(required(config.outputDir, '--output-dir'))
+  required(config.train, '--train')
+  report.line(`zo2 ${VERSION}  ${source}  ${config.method}`)
+  await makeRunFolder(dir)
+  const unlock = await lockRun(dir)
+  try {
+    const before = await claimRunFolder(dir, config.resume)
+    // A branch of the hub may have moved on since the run began.
+    const revision = config.revision ?? before?.commit ?? undefined
+    const loaded = await loadModel(source, { ...config, ...(revision && { revision }) }, report)
+    const data = await loadData(loaded, config, report)
+    await recordRun(dir, before, {
+      zo2: VERSION,
+      model: source,
+      commit: loaded.commit,
+      fingerprint: await fingerprint(loaded.checkpoint),
+      train_sha256: await fileHash(config.train!),
+      config,
+    })
+    const journal = await openJournal(join(dir, 'journal.jsonl'))
+    try {
+      const done = journal.entries.length
+      await mendMetrics(dir, journal.entries)
+      await settleCheckpoints(dir, done, config.saveTotalLimit)
+      if (before) report.line(`resuming at step ${done} of ${config.steps}`)
+      return await runIn(dir, loaded, config, journal, data, report, stop)
+    } finally {
+      await journal.close()
+    }
+  } finally {
+    await unlock()
+  }
+}
+
+interface Data {
+  readonly tokenizer: Tokenizer
+  readonly train: readonly Example[]
+  readonly held: readonly Example[]
+}
+
+async function runIn(
+  dir: string,
+  loaded: LoadedModel,
+  config: Config,
+  journal: Journal,
+  data: Data,
+  report: Reporter,
+  stop: AbortSignal,
+): Promise<FinetuneSummary> {
+  const updates = replay(journal.entries, createMethod(config.method), config.weightDecay)
+  const start = await newestCheckpoint(dir, journal)
+  const { engine, device, close } = await openEngine(loaded, config, {
+    updates,
+    folded: start?.updates ?? 0,
+    trains: true,
+    scratchDir: dir,
+    ...(start ? { checkpoint: start.checkpoint } : {}),
+  })
+  try {
+    report.line(`device ${device.info.kind}: ${device.info.name} (${device.info.detail})`)
+    const set = engine.workingSet(largestBatch(config, data))
+    report.line(describePlan(engine))
+    memoryTable(set.plan.bytes).forEach((row) => report.line(row))
+    const layout = loaded.checkpoint
+    const result = await train({ engine, config, journal, ...data, layout, dir, report, stop })
+    const modelDir = join(dir, 'model')
+    const write = () => writeModel(engine, layout, modelDir, config, report, stop)
+    const finished = !result.stopped && config.saveModel && (await untilStopped(stop, write))
+    return {
+      ...result,
+      stopped: stop.aborted,
+      outputDir: dir,
+      modelDir: finished ? modelDir : null,
+      devicePeakBytes: device.ledger.peak().totalBytes,
+      plannedPeakBytes: set.plan.peakBytes,
+      rssPeakBytes: process.resourceUsage().maxRSS * 1024,
+    }
+  } finally {
+    await close()
+  }
+}
+
+/** Probes, sequences and tokens of the largest batch that training or evaluation will see. */
+function largestBatch(config: Config, data: Data) {
+  const tokens = [...data.train, ...data.held].reduce(
+    (most, e) => Math.max(most, ...[e, ...(e.options ?? [])].map((s) => s.inputIds.length)),
+    0,
+  )
+  const probes = createMethod(config.method).scales(config.eps).length
+  return { probes, batch: config.batchSize, tokens }
+}
+
+function describePlan(engine: Engine): string {
+  const { plan } = engine.workingSet({ probes: 1, batch: 1, tokens: 1 })
+  const streamed = plan.slabs.length - plan.residentSlabs
+  const ring = plan.slots > 0 ? `, ${plan.slots} slots of ${formatBytes(plan.slotBytes)}` : ''
+  return `plan: ${plan.slabs.length} slabs, ${plan.residentSlabs} resident, ${streamed} streamed${ring}`
+}
+
+async function loadData(loaded: LoadedModel, config: Config, report: Reporter): Promise<Data> {
+  const tokenizer = await tokenizerOf(loaded)
+  const read = async (path: string) => {
+    const set = await loadExamples(path, tokenizer, {
+      template: config.template,
+      labelWords: config.labelWords,
+      maxLength: config.maxLength,
+      maxPositions: loaded.model.maxPositions,
+      textColumn: config.textColumn,
+      labelColumn: config.labelColumn,
+    })
+    report.line(`data ${path}: ${set.examples.length} examples (${set.kind})`)
+    set.log.forEach((line) => report.line(line))
+    return set.examples
+  }
+  const trainSet = await read(config.train!)
+  const held = config.evalFile === undefined ? [] : await read(config.evalFile)
+  return {
+    tokenizer,
+    train: trainSet,
+    held: config.evalSamples > 0 ? held.slice(0, config.evalSamples) : held,
+  }
+}
+
+/** The newest saved checkpoint: resuming replays only what follows it. */
+async function newestCheckpoint(dir: string, journal: Journal) {
+  const [newest] = await savedCheckpoints(dir)
+  if (!newest) return null
+  const contained = journal.entries.slice(0, newest.step).filter((entry) => !entry.skipped)
+  return { checkpoint: await openCheckpoint(newest.dir), updates: contained.length }
+}
+
+async function writeModel(
+  engine: Engine,
+  layout: Checkpoint,
+  modelDir: string,
+  config: Config,
+  report: Reporter,
+  stop: AbortSignal,
+) {
+  await discard(modelDir) // of an earlier, shorter run in this folder
+  await exportModel(engine, modelDir, {
+    dtype: DTYPES[config.dtype],
+    layout,
+    onProgress: (done, total) => {
+      stop.throwIfAborted()
+      report.live(`writing model/ ${((100 * done) / total).toFixed(0)} %`)
+    },
+  })
+  report.line(`wrote ${modelDir}`)
+}
+
+function required(value: string | undefined, flag: string): string {
+  if (value === undefined) throw new UserError(`${flag} is required`, { exitCode: 2 })
+  return value
+}

@@ -1,0 +1,42 @@
+// What tells one run's inputs from another's: the base weights by names, shapes and samples of their
+// bytes, a data file by all of its bytes. A run resumes on no other.
+
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { UserError } from './errors.ts'
+import { openFiles } from './weights/files.ts'
+import type { Checkpoint } from './weights/types.ts'
+
+/** Bytes sampled at the start, in the middle and at the end of every tensor. */
+const SAMPLE_BYTES = 64
+
+/** 16 hex digits that identify the weights of a checkpoint, whatever folder it lies in. */
+export async function fingerprint(checkpoint: Checkpoint): Promise<string> {
+  const hash = createHash('sha256')
+  const files = await openFiles(checkpoint.files)
+  try {
+    for (const entry of checkpoint.tensors.values()) {
+      hash.update(`${entry.name} ${entry.dtype} ${entry.shape.join()}\n`)
+      const sample = new Uint8Array(Math.min(SAMPLE_BYTES, entry.bytes))
+      const last = entry.bytes - sample.length
+      for (const at of [0, Math.floor(last / 2), last]) {
+        await files.read(entry, at, sample)
+        hash.update(sample)
+      }
+    }
+  } finally {
+    await files.close()
+  }
+  return hash.digest('hex').slice(0, 16)
+}
+
+/** SHA-256 of a file, hex. */
+export async function fileHash(path: string): Promise<string> {
+  const hash = createHash('sha256')
+  try {
+    for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer)
+  } catch (error) {
+    throw new UserError(`${path}: cannot be read (${(error as Error).message})`, { cause: error })
+  }
+  return hash.digest('hex')
+}

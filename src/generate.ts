@@ -1,0 +1,109 @@
+// Continues prompts token by token: greedy, or sampled with temperature, top-k and top-p. Every new
+// token is one pass of the weights for the whole batch; there is no key-value cache yet.
+
+import type { Engine } from './engine.ts'
+import { noiseKey, threefry2x32 } from './noise/threefry.ts'
+import { UserError } from './errors.ts'
+import { forward } from './run.ts'
+
+export interface GenerateOptions {
+  readonly maxNewTokens: number
+  /** 0: greedy. */
+  readonly temperature: number
+  /** Keep the k most probable tokens; 0: all. */
+  readonly topK: number
+  /** Keep the smallest set of probability >= p; 1: all. */
+  readonly topP: number
+  readonly seed: number
+  readonly padId: number
+  readonly eosId: number
+  /** Called with the new token of each prompt; null for those that have ended. */
+  readonly onToken?: (tokens: readonly (number | null)[]) => void
+}
+
+/** New token ids for each prompt, without the prompt, up to and without EOS. */
+export async function generate(
+  engine: Engine,
+  prompts: readonly (readonly number[])[],
+  options: GenerateOptions,
+): Promise<number[][]> {
+  const longest = Math.max(...prompts.map((p) => p.length))
+  const { maxPositions, vocabSize } = engine.model
+  if (longest + options.maxNewTokens > maxPositions) {
+    throw new UserError(
+      `a prompt of ${longest} tokens and ${options.maxNewTokens} new ones exceed the model's ${maxPositions} positions; lower --max-new-tokens or shorten the prompt`,
+    )
+  }
+  const key = noiseKey(options.seed, 0, 'generate', 'sample')
+  const made: number[][] = prompts.map(() => [])
+  const ended = prompts.map(() => false)
+  // Asked for the final length at once, so that the working set never has to grow.
+  engine.workingSet({
+    probes: 1,
+    batch: prompts.length,
+    tokens: longest + options.maxNewTokens,
+  })
+  for (let n = 0; n < options.maxNewTokens && ended.includes(false); n++) {
+    const logits = await lastLogits(
+      engine,
+      prompts.map((p, b) => [...p, ...made[b]!]),
+      options,
+    )
+    const tokens = logits.map((row, b) => {
+      if (ended[b]) return null
+      const [word] = threefry2x32(key.k0, key.k1, n, b)
+      const token = pick(row, options, word / 2 ** 32)
+      ended[b] = token === options.eosId
+      if (ended[b]) return null
+      made[b]!.push(token)
+      return token
+    })
+    options.onToken?.(tokens)
+  }
+  return made
+
+  /** Logits [V] of the last position of each sequence, left-padded to one length. */
+  async function lastLogits(e: Engine, sequences: number[][], { padId }: GenerateOptions) {
+    const T = Math.max(...sequences.map((s) => s.length))
+    const pad = (s: number[], fill: number) => [...Array<number>(T - s.length).fill(fill), ...s]
+    const input = {
+      inputIds: sequences.map((s) => pad(s, padId)),
+      attentionMask: sequences.map((s) =>
+        pad(
+          s.map(() => 1),
+          0,
+        ),
+      ),
+    }
+    const rows = Uint32Array.from(sequences.keys(), (b) => b * T + T - 1)
+    const all = sequences.map(() => new Float32Array(vocabSize))
+    await forward(e, input, null, {
+      kind: 'logits',
+      rows,
+      sink: (tile, data) =>
+        all.forEach((row, b) =>
+          row.set(data.subarray(b * tile.rows, (b + 1) * tile.rows), tile.row0),
+        ),
+    })
+    return all
+  }
+}
+
+/** One token id from logits [V]; `u` is uniform in [0, 1). */
+export function pick(
+  logits: Float32Array,
+  { temperature, topK, topP }: Pick<GenerateOptions, 'temperature' | 'topK' | 'topP'>,
+  u: number,
+): number {
+  if (temperature === 0) return logits.indexOf(logits.reduce((a, b) => Math.max(a, b)))
+  const order = Uint32Array.from(logits.keys()).sort((a, b) => logits[b]! - logits[a]!)
+  const kept = order.subarray(0, topK > 0 ? topK : order.length)
+  const top = logits[kept[0]!]!
+  const weights = Float64Array.from(kept, (id) => Math.exp((logits[id]! - top) / temperature))
+  const total = weights.reduce((a, b) => a + b, 0)
+  let [nucleus, size] = [0, 0]
+  while (size < weights.length && nucleus < topP * total) nucleus += weights[size++]!
+  let left = u * nucleus
+  for (let i = 0; i < size; i++) if ((left -= weights[i]!) < 0) return kept[i]!
+  return kept[size - 1]!
+}

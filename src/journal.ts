@@ -1,0 +1,130 @@
+// journal.jsonl: one line per step, durable before the step takes effect. Base checkpoint + config +
+// journal = the model; resuming is replaying. A torn last line (a crash while writing) is cut off.
+
+import { open, type FileHandle } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { z } from 'zod'
+import { UserError } from './errors.ts'
+import type { Method } from './methods/method.ts'
+import type { Update } from './methods/perturbation.ts'
+import { syncDirectory } from './weights/atomic.ts'
+import { asUserError } from './weights/files.ts'
+
+const Entry = z.strictObject({
+  /** 0-based. */
+  step: z.int().nonnegative(),
+  lr: z.number(),
+  eps: z.number(),
+  projected_grad: z.number(),
+  /** Mean loss over the labelled tokens under each probe; null when it was not finite. */
+  loss_plus: z.number().nullable(),
+  loss_minus: z.number().nullable(),
+  /** The step had a non-finite loss and changed nothing. */
+  skipped: z.literal(true).optional(),
+})
+
+export type JournalEntry = Readonly<z.infer<typeof Entry>>
+
+/** The loss at the centre, estimated as the mean over the probes; null for a skipped step. */
+export const meanLoss = (entry: JournalEntry | undefined): number | null =>
+  entry?.loss_plus == null || entry.loss_minus === null
+    ? null
+    : (entry.loss_plus + entry.loss_minus) / 2
+
+export interface Journal {
+  readonly entries: readonly JournalEntry[]
+  /** Writes the line and waits until the disk has it. */
+  append(entry: JournalEntry): Promise<void>
+  close(): Promise<void>
+}
+
+/** Opens (or creates) a journal and reads what it holds. UserError if a line is damaged. */
+export async function openJournal(path: string): Promise<Journal> {
+  const own = (error: unknown): never => {
+    throw asUserError(error, `${path}: cannot be opened for writing`)
+  }
+  const file = await open(path, 'a+').catch(own)
+  try {
+    const { entries, bytes } = parse(path, await file.readFile('utf8').catch(own))
+    await file.truncate(bytes).catch(own)
+    await syncDirectory(dirname(path)) // the file's name is as durable as its lines
+    return createJournal(file, path, entries)
+  } catch (error) {
+    await file.close()
+    throw error
+  }
+}
+
+/** Reads a journal without changing the file. */
+export async function readJournal(path: string): Promise<JournalEntry[]> {
+  let file: FileHandle
+  try {
+    file = await open(path, 'r')
+  } catch (error) {
+    throw new UserError(`${path}: no journal there; expected the output folder of zo2 finetune`, {
+      cause: error,
+    })
+  }
+  try {
+    return parse(path, await file.readFile('utf8')).entries
+  } finally {
+    await file.close()
+  }
+}
+
+/** The updates that the entries mean, in order. */
+export function replay(
+  entries: readonly JournalEntry[],
+  method: Method,
+  weightDecay: number,
+): Update[] {
+  return entries
+    .filter((entry) => !entry.skipped)
+    .map(({ step, lr, eps, projected_grad }) =>
+      method.update(projected_grad, { step, lr, eps, weightDecay }),
+    )
+}
+
+function createJournal(file: FileHandle, path: string, entries: JournalEntry[]): Journal {
+  return {
+    entries,
+    async append(entry) {
+      const line = Buffer.from(JSON.stringify(entry) + '\n')
+      try {
+        await file.appendFile(line)
+        await file.datasync()
+      } catch (error) {
+        throw new UserError(
+          `${path}: step ${entry.step} could not be recorded (${(error as Error).message}); free some disk space and continue with --resume`,
+          { cause: error },
+        )
+      }
+      entries.push(entry)
+    },
+    close: () => file.close(),
+  }
+}
+
+/** All complete lines; `bytes` is where they end. A last line without its newline does not count. */
+function parse(path: string, text: string): { entries: JournalEntry[]; bytes: number } {
+  const end = text.lastIndexOf('\n') + 1
+  const entries: JournalEntry[] = []
+  for (const [i, line] of text.slice(0, end).split('\n').slice(0, -1).entries()) {
+    const entry = parseLine(line)
+    if (!entry || entry.step !== i) {
+      throw new UserError(
+        `${path}: line ${i + 1} is damaged (expected step ${i}, found ${line.slice(0, 60)}); restore the file, or cut it there to go back to step ${i}`,
+      )
+    }
+    entries.push(entry)
+  }
+  return { entries, bytes: Buffer.byteLength(text.slice(0, end)) }
+}
+
+function parseLine(line: string): JournalEntry | null {
+  try {
+    return Entry.parse(JSON.parse(line)) as JournalEntry
+  } catch {
+    return null
+  }
+}

@@ -1,0 +1,97 @@
+// One run per output folder: a lock file that names its process. A lock left by a process that is
+// gone (kill -9, power loss) is taken over; a living one refuses the second run.
+
+import { link, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import { UserError } from './errors.ts'
+import { asUserError } from './weights/files.ts'
+
+interface Owner {
+  readonly pid: number
+  readonly host: string
+  /** Start of the process in clock ticks since boot (Linux), so that a reused pid is noticed. */
+  readonly started: string
+}
+
+/** Takes the lock of `dir`. Returns the function that gives it back. */
+export async function lockRun(dir: string): Promise<() => Promise<void>> {
+  const path = join(dir, 'run.lock')
+  const mine = JSON.stringify({
+    pid: process.pid,
+    host: hostname(),
+    started: (await statusOf(process.pid)).started,
+  } satisfies Owner)
+  // Written whole under another name, then linked: nobody ever reads half a lock.
+  const draft = `${path}.${process.pid}.${Date.now()}`
+  try {
+    await writeFile(draft, mine, { flag: 'wx' })
+    await take(dir, path, draft)
+  } catch (error) {
+    throw asUserError(error, `${dir}: cannot be written`)
+  } finally {
+    await rm(draft, { force: true }).catch(() => {}) // a folder that refused the draft
+  }
+  return () => rm(path, { force: true })
+}
+
+/** Links `draft` as the lock, after taking away one that nobody holds. */
+async function take(dir: string, path: string, draft: string): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await link(draft, path)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST' || attempt > 0) throw error
+    }
+    const owner = await readOwner(path)
+    if (owner && (await alive(owner))) {
+      throw new UserError(
+        `${dir} is in use by another run (process ${owner.pid} on ${owner.host}); wait for it or choose another --output-dir`,
+      )
+    }
+    await removeStale(path, owner)
+  }
+}
+
+/** Removes the lock that was found stale, but not one that another run has just put in its place. */
+async function removeStale(path: string, owner: Owner | null): Promise<void> {
+  const aside = `${path}.${process.pid}.stale`
+  try {
+    await rename(path, aside)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return // its run has just ended
+    throw error
+  }
+  const moved = await readOwner(aside)
+  const same = moved?.pid === owner?.pid && moved?.started === owner?.started
+  if (!same) await link(aside, path).catch(() => {})
+  await rm(aside, { force: true })
+}
+
+async function readOwner(path: string): Promise<Owner | null> {
+  try {
+    return JSON.parse(await readFile(path, 'utf8')) as Owner
+  } catch {
+    return null
+  }
+}
+
+async function alive(owner: Owner): Promise<boolean> {
+  if (owner.host !== hostname()) return true // cannot be known from here
+  try {
+    process.kill(owner.pid, 0)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false
+  }
+  const { state, started } = await statusOf(owner.pid)
+  // A killed process whose parent has not asked for it yet still has its number.
+  return started === owner.started && state !== 'Z' && state !== 'X'
+}
+
+/** Fields 3 and 22 of /proc/PID/stat; empty where there is no such file. */
+async function statusOf(pid: number): Promise<{ state: string; started: string }> {
+  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')
+  // The command name, in parentheses, may hold spaces: count fields after it.
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
+  return { state: fields[0] ?? '', started: fields[19] ?? '' }
+}

@@ -1,0 +1,19 @@
+// method name -> method.
+
+import { UserError } from '../errors.ts'
+import type { Method } from './method.ts'
+import { mezoSgd } from './mezo-sgd.ts'
+
+const METHODS: Readonly<Record<string, Method>> = { [mezoSgd.name]: mezoSgd }
+
+export const METHOD_NAMES = Object.keys(METHODS)
+
+export function createMethod(name: string): Method {
+  const method = Object.hasOwn(METHODS, name) ? METHODS[name] : undefined
+  if (!method) {
+    throw new UserError(`--method "${name}" is not known; known: ${METHOD_NAMES.join(', ')}`, {
+      exitCode: 2,
+    })
+  }
+  return method
+}

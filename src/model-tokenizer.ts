@@ -1,0 +1,16 @@
+// The tokenizer in a model's folder, checked against the model: an id beyond the embedding's rows
+// must be one sentence before the first step, not a failed read in the middle of it.
+
+import { loadTokenizer } from './data/tokenizer.ts'
+import type { Tokenizer } from './data/types.ts'
+import { UserError } from './errors.ts'
+import type { LoadedModel } from './setup.ts'
+
+/** @throws UserError for a missing or damaged tokenizer, or one that knows more tokens than the model */
+export async function tokenizerOf({ dir, model }: LoadedModel): Promise<Tokenizer> {
+  const tokenizer = await loadTokenizer(dir)
+  if (tokenizer.vocabSize <= model.vocabSize) return tokenizer
+  throw new UserError(
+    `${dir}: the tokenizer has ${tokenizer.vocabSize} tokens, config.json means a vocab_size of ${model.vocabSize}; take tokenizer and weights of the same model`,
+  )
+}

@@ -1,0 +1,70 @@
+// Threefry2x32-20: the counter-based generator behind every random number of a run (Salmon et al.,
+// "Parallel random numbers: as easy as 1, 2, 3", SC11). Pure functions, no generator state.
+// Twins with the same bits: noise.as.ts (WebAssembly SIMD) and device/webgpu/kernels/noise.ts (WGSL).
+// What the words mean as noise is in distributions.ts.
+//
+// Known answers: key 0 0, counter 0 0 -> 6b200159 99ba4efe.
+
+import { createHash } from 'node:crypto'
+
+/** Two u32 words for a 64-bit key (k0, k1) and a 64-bit counter (c0, c1); all u32 in, u32 out. */
+export function threefry2x32(k0: number, k1: number, c0: number, c1: number): [number, number] {
+  const k2 = 0x1bd11bda ^ k0 ^ k1
+  let x0 = (c0 + k0) | 0
+  let x1 = (c1 + k1) | 0
+  const round = (r: number) => {
+    x0 = (x0 + x1) | 0
+    x1 = ((x1 << r) | (x1 >>> (32 - r))) ^ x0
+  }
+  const even = () => (round(13), round(15), round(26), round(6))
+  const odd = () => (round(17), round(29), round(16), round(24))
+  const inject = (a: number, b: number, i: number) => {
+    x0 = (x0 + a) | 0
+    x1 = (x1 + b + i) | 0
+  }
+  even()
+  inject(k1, k2, 1)
+  odd()
+  inject(k2, k0, 2)
+  even()
+  inject(k0, k1, 3)
+  odd()
+  inject(k1, k2, 4)
+  even()
+  inject(k2, k0, 5)
+  return [x0 >>> 0, x1 >>> 0]
+}
+
+/** What a stream of noise is for; the number is part of the key and never changes meaning. */
+export const ROLE = { z: 0, order: 1, sample: 2 } as const
+export type Role = keyof typeof ROLE
+
+/** The 64-bit Threefry key of one tensor's noise at one step. */
+export interface NoiseKey {
+  readonly k0: number
+  readonly k1: number
+}
+
+/**
+ * Key of (run seed, step, tensor name, role). Seed is a safe non-negative integer, step a u32.
+ * The name enters through the first eight bytes of its SHA-256, so that equal names (tied weights)
+ * share noise and no registration order matters.
+ */
+export function noiseKey(seed: number, step: number, name: string, role: Role): NoiseKey {
+  const [h0, h1] = nameWords(name)
+  const [a0, a1] = threefry2x32(seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0, step, ROLE[role])
+  const [k0, k1] = threefry2x32(a0, a1, h0, h1)
+  return { k0, k1 }
+}
+
+const names = new Map<string, [number, number]>()
+
+function nameWords(name: string): [number, number] {
+  let words = names.get(name)
+  if (!words) {
+    const digest = createHash('sha256').update(name).digest()
+    words = [digest.readUInt32LE(0), digest.readUInt32LE(4)]
+    names.set(name, words)
+  }
+  return words
+}

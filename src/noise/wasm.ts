@@ -1,0 +1,114 @@
+// Loads noise.wasm and feeds it weights in chunks that stay in the core's cache. Used on the main
+// thread for the few rows and vectors gathered there, and in worker threads for whole slabs.
+// Same bits as distributions.ts.
+
+import { readFileSync } from 'node:fs'
+import type { DType } from '../weights/types.ts'
+import { DTYPE_BYTES } from '../weights/types.ts'
+import type { Recipe } from './distributions.ts'
+
+interface Exports {
+  memory: WebAssembly.Memory
+  widen(src: number, dtype: number, n: number, out: number): void
+  accumulate(
+    e: number,
+    n: number,
+    pair: number,
+    k0: number,
+    k1: number,
+    coefficient: number,
+    decay: number,
+  ): void
+  probePair(
+    e: number,
+    n: number,
+    pair: number,
+    k0: number,
+    k1: number,
+    scale: number,
+    plus: number,
+    minus: number,
+  ): void
+}
+
+export interface NoiseKernel {
+  /**
+   * Weights [first, first + n) of one tensor under a recipe. `raw` holds n elements of `dtype`,
+   * little endian; `versions` has one array of n f32 for each of the recipe's scales; `folded`, if
+   * given, receives E (the weights after all terms, without the probe).
+   */
+  apply(
+    raw: Uint8Array,
+    dtype: DType,
+    first: number,
+    recipe: Recipe,
+    versions: readonly Float32Array[],
+    folded?: Float32Array,
+  ): void
+}
+
+const CHUNK = 16_384
+const PAD = 32 // an odd first element, and rounding up to thirty-two, stay inside a buffer
+const BUFFER_BYTES = (CHUNK + PAD) * 4
+const DTYPE_CODE: Readonly<Record<DType, number>> = { F32: 0, F16: 1, BF16: 2 }
+
+/** A kernel with its own linear memory (about 300 KB). Not shared between threads. */
+export function createNoiseKernel(): NoiseKernel {
+  const wasm = readFileSync(new URL('./noise.wasm', import.meta.url))
+  const instance = new WebAssembly.Instance(new WebAssembly.Module(wasm), {
+    env: { abort: () => {} },
+  })
+  const kernel = instance.exports as unknown as Exports
+  const base = kernel.memory.buffer.byteLength
+  kernel.memory.grow(Math.ceil((BUFFER_BYTES * 4) / 65536))
+  const [src, e, plus, minus] = [0, 1, 2, 3].map((i) => base + i * BUFFER_BYTES) as [
+    number,
+    number,
+    number,
+    number,
+  ]
+  const bytes = new Uint8Array(kernel.memory.buffer)
+  const floats = new Float32Array(kernel.memory.buffer)
+
+  /** One chunk: count elements from element index `at`; results are left in plus and minus. */
+  const chunk = (raw: Uint8Array, dtype: DType, at: number, count: number, recipe: Recipe) => {
+    const lead = at % 2
+    const n = Math.ceil((lead + count) / 32) * 32
+    const pair = (at - lead) / 2
+    bytes.set(raw, src)
+    kernel.widen(src, DTYPE_CODE[dtype], count, e + lead * 4)
+    for (const t of recipe.terms) {
+      kernel.accumulate(e, n, pair, t.k0, t.k1, t.coefficient, t.decay)
+    }
+    return { lead, n, pair }
+  }
+
+  return {
+    apply(raw, dtype, first, recipe, versions, folded) {
+      const n = versions[0]?.length ?? folded?.length ?? 0
+      if (first + n > 2 ** 33) throw new RangeError('noise is defined for the first 2^33 elements')
+      const size = DTYPE_BYTES[dtype]
+      const { probe, scales } = recipe
+      for (let i = 0; i < n; i += CHUNK) {
+        const count = Math.min(CHUNK, n - i)
+        const part = raw.subarray(i * size, (i + count) * size)
+        const at = chunk(part, dtype, first + i, count, recipe)
+        const take = (from: number, to: Float32Array) => {
+          const start = from / 4 + at.lead
+          to.set(floats.subarray(start, start + count), i)
+        }
+        if (folded) take(e, folded)
+        for (let p = 0; p < versions.length; p++) {
+          const scale = scales[p]!
+          if (!probe || scale === 0) {
+            take(e, versions[p]!)
+          } else {
+            kernel.probePair(e, at.n, at.pair, probe.k0, probe.k1, scale, plus, minus)
+            take(plus, versions[p]!)
+            if (p + 1 < versions.length && scales[p + 1] === -scale) take(minus, versions[++p]!)
+          }
+        }
+      }
+    },
+  }
+}

@@ -1,0 +1,43 @@
+// What the values of options may be, and the one sentence that a wrong one gets. The options
+// themselves are in config.ts.
+
+import { z } from 'zod'
+import { UserError } from './errors.ts'
+import { parseBytes } from './units.ts'
+
+// A number, or its text; a blank text is none. zod's own coercion takes it for 0.
+const numeric = (expected: string, fits: (value: number) => boolean) =>
+  z.preprocess(
+    (value) => (typeof value === 'string' && value.trim() ? Number(value) : value),
+    z.number(`expected ${expected}`).refine(fits, `expected ${expected}`),
+  )
+export const wholeFrom = (least: number) =>
+  numeric(`a whole number of at least ${least}`, (n) => Number.isSafeInteger(n) && n >= least)
+export const positive = numeric('a number above 0', (n) => n > 0)
+export const nonnegative = numeric('a number of at least 0', (n) => n >= 0)
+export const share = numeric('a number above 0 and at most 1', (n) => n > 0 && n <= 1)
+export const whole = wholeFrom(0)
+export const count = wholeFrom(1)
+export const bytes = z.union([z.number().int().positive(), z.string().transform(parseBytes)])
+export const path = z.string().min(1)
+export const list = z.union([
+  z.array(z.string()),
+  z.string().transform((text) => text.split(',').map((word) => word.trim())),
+])
+
+/**
+ * Checks one value.
+ * @throws UserError (usage) naming flag, expectation and what was found
+ */
+export function parseValue(flag: string, schema: z.ZodType, value: unknown): unknown {
+  const wrong = (why: string) => new UserError(`${flag}: ${why}`, { exitCode: 2 })
+  let parsed
+  try {
+    parsed = schema.safeParse(value)
+  } catch (error) {
+    throw error instanceof UserError ? wrong(error.message) : error // a byte size, from units.ts
+  }
+  if (parsed.success) return parsed.data
+  const why = parsed.error.issues[0]!.message.replace(/^Invalid (input|option): /, '')
+  throw wrong(`${why}, found ${JSON.stringify(value)}`)
+}

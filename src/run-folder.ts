@@ -1,0 +1,233 @@
+// The files of a run: config.json (what it was started with), journal.jsonl, metrics.jsonl,
+// checkpoint-<step>/ and model/. Decides whether a run may start or go on in a folder; what is in
+// the files is made elsewhere.
+
+import { randomBytes } from 'node:crypto'
+import { appendFile, mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { z } from 'zod'
+import { UserError } from './errors.ts'
+import { flagName, type Config } from './config.ts'
+import { meanLoss, type JournalEntry } from './journal.ts'
+import { writeTextAtomically } from './weights/atomic.ts'
+import { asUserError, readJsonObject } from './weights/files.ts'
+
+/** Options that decide the trajectory: a resumed run must have the same. */
+const TRAJECTORY = [
+  'method',
+  'lr',
+  'eps',
+  'weightDecay',
+  'seed',
+  'batchSize',
+  'accumulate',
+  'maxLength',
+  'template',
+  'labelWords',
+  'textColumn',
+  'labelColumn',
+  'padding',
+  'lrSchedule',
+  'warmupSteps',
+] as const
+
+const MAX_RECORD_BYTES = 2 ** 24
+
+/** config.json of a run. */
+export interface RunRecord {
+  readonly zo2: string
+  readonly model: string
+  /** The hub's commit, or null for a local folder. */
+  readonly commit: string | null
+  /** See fingerprint.ts: identifies the base weights. */
+  readonly fingerprint: string
+  /** Of the training data. */
+  readonly train_sha256: string
+  readonly config: Partial<Config>
+}
+
+const Record: z.ZodType<RunRecord> = z.object({
+  zo2: z.string(),
+  model: z.string(),
+  commit: z.string().nullable(),
+  fingerprint: z.string(),
+  train_sha256: z.string(),
+  config: z.record(z.string(), z.unknown()),
+})
+
+/** Makes the folder. UserError if the path is something else. */
+export async function makeRunFolder(dir: string): Promise<void> {
+  try {
+    await mkdir(dir, { recursive: true })
+  } catch (error) {
+    throw asUserError(error, `${dir}: expected a folder, or a place for a new one`)
+  }
+}
+
+/** The record of the run in `dir`, or null. UserError if its config.json is something else. */
+export async function readRunRecord(dir: string): Promise<RunRecord | null> {
+  const path = join(dir, 'config.json')
+  if (!(await stat(path).catch(() => null))) return null
+  const parsed = Record.safeParse(await readJsonObject(path, MAX_RECORD_BYTES))
+  if (parsed.success) return parsed.data
+  throw new UserError(`${path}: not the record of a run; name the output folder of zo2 finetune`)
+}
+
+/**
+ * Decides whether a run may start or go on in the folder; its lock must be held. A run that never
+ * made a step may be started anew.
+ * @returns the record of the run to continue, or null for a new one
+ */
+export async function claimRunFolder(dir: string, resume: boolean): Promise<RunRecord | null> {
+  await removeLeftovers(dir)
+  const before = await readRunRecord(dir)
+  if (!before && resume) {
+    const others = (await readdir(dir)).filter((name) => !name.startsWith('run.lock'))
+    if (others.length === 0) return null // killed before it wrote anything
+    throw new UserError(`${dir} holds no run to resume (no config.json); leave out --resume`)
+  }
+  const journal = await stat(join(dir, 'journal.jsonl')).catch(() => null)
+  if (!before || !journal || journal.size === 0) return null
+  if (resume) return before
+  throw new UserError(
+    `${dir} holds a run already; continue it with --resume or choose another --output-dir`,
+  )
+}
+
+/** Writes config.json, after checking that the run goes on as it began. */
+export async function recordRun(
+  dir: string,
+  before: RunRecord | null,
+  record: RunRecord,
+): Promise<void> {
+  if (before) checkSame(dir, before, record)
+  await writeTextAtomically(join(dir, 'config.json'), JSON.stringify(record, null, 2) + '\n')
+}
+
+/** Removes what a killed run left half-written; nothing finished has such a name. */
+async function removeLeftovers(dir: string): Promise<void> {
+  const leftover =
+    /^(\.(config\.json|metrics\.jsonl|evals\.jsonl|model|checkpoint-\d+)\.[0-9a-f]{12}\.tmp|\.zo2-overlay-\d+-\d+|run\.lock\.\d+\.\w+)$/
+  for (const name of await readdir(dir)) {
+    if (leftover.test(name)) await rm(join(dir, name), { recursive: true, force: true })
+  }
+}
+
+/** Removes a finished folder such that a kill in between leaves no half of it under its name. */
+export async function discard(path: string): Promise<void> {
+  const aside = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`)
+  try {
+    await rename(path, aside)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
+    throw asUserError(error, `${path}: cannot be replaced`)
+  }
+  await rm(aside, { recursive: true, force: true })
+}
+
+function checkSame(dir: string, before: RunRecord, now: RunRecord): void {
+  if (before.fingerprint !== now.fingerprint) {
+    throw new UserError(
+      `${dir} was run on other weights (${before.model}, fingerprint ${before.fingerprint}) than ${now.model} (${now.fingerprint}); resume with the same model`,
+    )
+  }
+  if (before.commit !== now.commit) {
+    throw new UserError(
+      `${dir} was run on commit ${before.commit} of ${before.model}, found ${now.commit}; resume with the same --revision`,
+    )
+  }
+  if (before.train_sha256 !== now.train_sha256) {
+    throw new UserError(
+      `${dir} was run on other training data than ${now.config.train} holds now (it was ${before.config.train}); resume with the same data`,
+    )
+  }
+  for (const key of TRAJECTORY) {
+    const [was, is] = [before.config[key], now.config[key]].map((v) => JSON.stringify(v))
+    if (was !== is) {
+      throw new UserError(
+        `${dir} was run with --${flagName(key)} ${was ?? 'left out'}, found ${is ?? 'none'}; resume with the same`,
+      )
+    }
+  }
+}
+
+/** Saved checkpoints by step, newest first. Only folders that were finished have this name. */
+export async function savedCheckpoints(dir: string): Promise<{ step: number; dir: string }[]> {
+  return (await readdir(dir))
+    .map((name) => /^checkpoint-(\d+)$/.exec(name))
+    .filter((match) => match !== null)
+    .map((match) => ({ step: Number(match[1]), dir: join(dir, match[0]) }))
+    .sort((a, b) => b.step - a.step)
+}
+
+/** Removes all but the newest `keep` checkpoints. */
+export async function pruneCheckpoints(dir: string, keep: number): Promise<void> {
+  for (const old of (await savedCheckpoints(dir)).slice(keep)) await discard(old.dir)
+}
+
+/** After a kill: no checkpoint of steps that the journal has not, and no more than `keep`. */
+export async function settleCheckpoints(dir: string, steps: number, keep: number): Promise<void> {
+  for (const saved of await savedCheckpoints(dir)) {
+    if (saved.step > steps) await discard(saved.dir)
+  }
+  await pruneCheckpoints(dir, keep)
+}
+
+/** Adds one line to metrics.jsonl or evals.jsonl. */
+export async function appendLine(path: string, value: object): Promise<void> {
+  try {
+    await appendFile(path, JSON.stringify(value) + '\n')
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    throw new UserError(
+      `${path}: cannot be written (${code}); free some disk space and continue with --resume`,
+      { cause: error },
+    )
+  }
+}
+
+/**
+ * Makes metrics.jsonl and evals.jsonl fit the journal after a kill: each journalled step has one
+ * line, which is what the journal knows if its own was lost; evaluations from here on are made anew.
+ */
+export async function mendMetrics(dir: string, entries: readonly JournalEntry[]): Promise<void> {
+  const path = join(dir, 'metrics.jsonl')
+  const known = new Map((await readSteps(path)).map((line) => [line.step, line]))
+  const lines = entries.map((entry) => known.get(entry.step) ?? stepMetrics(entry))
+  await writeLines(path, lines)
+  const evals = join(dir, 'evals.jsonl')
+  const kept = (await readSteps(evals)).filter(({ step }) => step < entries.length)
+  await writeLines(evals, kept)
+}
+
+/** What the journal knows of a step, as metrics.jsonl has it. */
+export const stepMetrics = (entry: JournalEntry) => ({
+  step: entry.step,
+  loss: meanLoss(entry),
+  loss_plus: entry.loss_plus,
+  loss_minus: entry.loss_minus,
+  projected_grad: entry.projected_grad,
+  lr: entry.lr,
+  eps: entry.eps,
+})
+
+/** The whole lines of a file that may be absent or torn. */
+async function readSteps(path: string): Promise<{ step: number }[]> {
+  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return ''
+    throw asUserError(error, `${path}: cannot be read`)
+  })
+  return text.split('\n').flatMap((line) => {
+    try {
+      const value = JSON.parse(line) as { step?: unknown } | null
+      return typeof value?.step === 'number' ? [value as { step: number }] : []
+    } catch {
+      return []
+    }
+  })
+}
+
+async function writeLines(path: string, lines: readonly object[]): Promise<void> {
+  if (lines.length === 0) return rm(path, { force: true })
+  await writeTextAtomically(path, lines.map((line) => JSON.stringify(line) + '\n').join(''))
+}

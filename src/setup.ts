@@ -1,0 +1,151 @@
+// The composition root: from a configuration to an open device, a checkpoint and an engine. The
+// only place where parts are joined; nobody below imports it.
+
+import { createModel } from '../models/index.ts'
+import type { Model } from '../models/model.ts'
+import type { Config } from './config.ts'
+import { cpuMemory } from './device/cpu/memory.ts'
+import type { Device, MemoryModel } from './device/device.ts'
+import { webgpuMemory } from './device/webgpu/memory.ts'
+import { createEngine, type Engine, type EngineOptions } from './engine.ts'
+import { UserError } from './errors.ts'
+import { createMethod } from './methods/index.ts'
+import type { Update } from './methods/perturbation.ts'
+import type { Reporter } from './report.ts'
+import { formatBytes } from './units.ts'
+import { openCheckpoint } from './weights/checkpoint.ts'
+import { resolveModel } from './weights/hub.ts'
+import type { Checkpoint, DType } from './weights/types.ts'
+
+export const DTYPES: Readonly<Record<Config['dtype'], DType>> = {
+  float32: 'F32',
+  float16: 'F16',
+  bfloat16: 'BF16',
+}
+
+/** A model whose headers are read and checked; no weights in memory, no device open. */
+export interface LoadedModel {
+  readonly source: string
+  readonly dir: string
+  /** The hub commit, or null for a local folder. */
+  readonly commit: string | null
+  readonly checkpoint: Checkpoint
+  readonly model: Model
+}
+
+/** Finds a model (folder or hub id), downloading what is missing. */
+export async function loadModel(
+  source: string,
+  config: Pick<Config, 'revision' | 'cacheDir'>,
+  report: Reporter,
+): Promise<LoadedModel> {
+  const seen = new Set<string>() // a line for each file, also where live lines are not shown
+  const { dir, commit } = await resolveModel(source, {
+    ...(config.revision === undefined ? {} : { revision: config.revision }),
+    ...(config.cacheDir === undefined ? {} : { cacheDir: config.cacheDir }),
+    log: (line) => report.line(line),
+    onProgress: ({ file, doneBytes, totalBytes }) => {
+      if (!seen.has(file)) report.line(`downloading ${file}, ${formatBytes(totalBytes)}`)
+      seen.add(file)
+      report.live(`${file}  ${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`)
+    },
+  })
+  const checkpoint = await openCheckpoint(dir)
+  return { source, dir, commit, checkpoint, model: createModel(checkpoint.config) }
+}
+
+/** The memory model of the device that `config` will open, without opening it. */
+export async function memoryModel(
+  config: Pick<Config, 'device' | 'adapter'>,
+): Promise<MemoryModel> {
+  return (await deviceKind(config)) === 'cpu' ? cpuMemory : webgpuMemory
+}
+
+/** auto: a hardware GPU if there is one, else cpu. A named adapter means webgpu. */
+async function deviceKind(config: Pick<Config, 'device' | 'adapter'>): Promise<'cpu' | 'webgpu'> {
+  if (config.device !== 'auto') {
+    if (config.device === 'cpu' && config.adapter !== undefined) {
+      throw new UserError('--adapter names a WebGPU adapter; leave out --device cpu', {
+        exitCode: 2,
+      })
+    }
+    return config.device
+  }
+  if (config.adapter !== undefined) return 'webgpu'
+  const { listAdapters } = await import('./device/webgpu/device.ts')
+  return (await listAdapters()).some((adapter) => !adapter.software) ? 'webgpu' : 'cpu'
+}
+
+/** Opens the device that the configuration asks for. */
+export async function openDevice(
+  config: Pick<Config, 'device' | 'adapter' | 'transfer' | 'threads'>,
+): Promise<Device> {
+  if ((await deviceKind(config)) === 'cpu') {
+    const { openCpu } = await import('./device/cpu/device.ts')
+    return openCpu({ threads: config.threads })
+  }
+  const { openWebgpu } = await import('./device/webgpu/device.ts')
+  return openWebgpu({
+    transfer: config.transfer,
+    ...(config.adapter === undefined ? {} : { adapter: config.adapter }),
+  })
+}
+
+/** What an engine needs beyond the model: trajectory and purpose. */
+export interface EngineState {
+  readonly updates: readonly Update[]
+  readonly folded: number
+  readonly trains: boolean
+  /** Source of the weights if not the model's own folder (a saved checkpoint). */
+  readonly checkpoint?: Checkpoint
+  readonly scratchDir: string
+}
+
+export function engineOptions(
+  loaded: LoadedModel,
+  config: Config,
+  memory: MemoryModel,
+  state: EngineState,
+): EngineOptions {
+  return {
+    checkpoint: state.checkpoint ?? loaded.checkpoint,
+    model: loaded.model,
+    method: createMethod(config.method),
+    seed: config.seed,
+    updates: state.updates,
+    folded: state.folded,
+    memory,
+    budgetBytes: config.memory,
+    slabBytes: config.slab,
+    resident: config.resident,
+    replayWindow: config.replayWindow,
+    trains: state.trains,
+    ramBytes: config.ram,
+    scratchDir: config.scratchDir ?? state.scratchDir,
+    threads: config.threads,
+  }
+}
+
+/** Opens device and engine together; `close` closes both, in order, also after a failure. */
+export async function openEngine(
+  loaded: LoadedModel,
+  config: Config,
+  state: EngineState,
+): Promise<{ engine: Engine; device: Device; close: () => Promise<void> }> {
+  const device = await openDevice(config)
+  try {
+    const memory = device.info.kind === 'cpu' ? cpuMemory : webgpuMemory
+    const engine = await createEngine(device, engineOptions(loaded, config, memory, state))
+    const close = async () => {
+      try {
+        await engine.close()
+      } finally {
+        await device.close()
+      }
+    }
+    return { engine, device, close }
+  } catch (error) {
+    await device.close()
+    throw error
+  }
+}

@@ -1,0 +1,81 @@
+// Files that appear whole or not at all: written beside their place, synced, then renamed into it.
+// Leaves what is written to the caller. A crash leaves at most a `.tmp` file, never half a result.
+import { randomBytes } from 'node:crypto'
+import { open, rename, rm, type FileHandle } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { UserError } from '../errors.ts'
+import { asUserError } from './files.ts'
+
+/** Appends bytes to the file being written; `chunk` may be reused once the promise resolves. */
+export type Append = (chunk: Uint8Array) => Promise<void>
+
+/**
+ * Creates or replaces the file at `path` by what `body` appends. `neededBytes` is its final size,
+ * named when the disk is full. On any error the temporary file is removed and `path` is as it was.
+ */
+export async function writeAtomically(
+  path: string,
+  neededBytes: number,
+  body: (append: Append) => Promise<void>,
+): Promise<void> {
+  const directory = dirname(path)
+  const temporary = join(directory, `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`)
+  const own = (error: unknown): never => {
+    throw (
+      fullDiskError(error, path, neededBytes) ?? asUserError(error, `${path}: cannot be written`)
+    )
+  }
+  const handle = await open(temporary, 'wx').catch(own)
+  try {
+    try {
+      await body((chunk) => writeFully(handle, chunk).catch(own))
+      await handle.sync().catch(own)
+    } finally {
+      await handle.close().catch(own)
+    }
+    await rename(temporary, path).catch(own)
+  } catch (error) {
+    await rm(temporary, { force: true })
+    throw error
+  }
+  await syncDirectory(directory)
+}
+
+/**
+ * Makes renames and new names in a directory durable; does nothing where the system has no such
+ * call.
+ */
+export async function syncDirectory(directory: string): Promise<void> {
+  if (process.platform === 'win32') return
+  const handle = await open(directory, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Writes a small text file atomically. */
+export async function writeTextAtomically(path: string, text: string): Promise<void> {
+  const bytes = new TextEncoder().encode(text)
+  await writeAtomically(path, bytes.length, (append) => append(bytes))
+}
+
+async function writeFully(handle: FileHandle, chunk: Uint8Array): Promise<void> {
+  const stepBytes = 1 << 30
+  let done = 0
+  while (done < chunk.byteLength) {
+    const length = Math.min(stepBytes, chunk.byteLength - done)
+    done += (await handle.write(chunk, done, length, null)).bytesWritten
+  }
+}
+
+function fullDiskError(error: unknown, path: string, neededBytes: number): UserError | undefined {
+  const code = (error as NodeJS.ErrnoException | null)?.code
+  if (code !== 'ENOSPC' && code !== 'EDQUOT') return undefined
+  return new UserError(
+    `${path}: no space left for the ${neededBytes} bytes this file needs (${code}); ` +
+      `free space there or choose another directory`,
+    { cause: error },
+  )
+}

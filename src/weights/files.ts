@@ -1,0 +1,166 @@
+// Positional reads of files that came from outside: open, check, read exactly, close. Also the two
+// helpers that keep error sentences about such files short and printable.
+// Leaves formats to safetensors.ts and torch-bin.ts, and writing to atomic.ts. Nothing here keeps a
+// copy of what it reads: the operating system's page cache is the memory tier for weights.
+import { open, stat, type FileHandle } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { UserError } from '../errors.ts'
+import type { TensorEntry } from './types.ts'
+
+// One read(2) moves less than 2 GiB, and Node takes the length as an int32.
+const MAX_READ_BYTES = 1 << 30
+
+const LFS_POINTER = 'version https://git-lfs'
+
+/** Weight files held open for reading. */
+export interface WeightFiles {
+  /**
+   * Fills `into` with the tensor's bytes from `offsetBytes` (relative to the tensor) on. `into` may
+   * view any memory: a mapped GPU buffer, a SharedArrayBuffer, a slice of a larger array.
+   * Throws UserError when the file has become shorter or fails.
+   */
+  read(entry: TensorEntry, offsetBytes: number, into: Uint8Array): Promise<void>
+  /** Closes every file after the reads in flight have ended. Safe to call twice. */
+  close(): Promise<void>
+}
+
+/** Opens each distinct path once. On any failure nothing stays open. */
+export async function openFiles(paths: readonly string[]): Promise<WeightFiles> {
+  const handles = new Map<string, FileHandle>()
+  const close = async (): Promise<void> => {
+    const open = [...handles.values()]
+    handles.clear()
+    await Promise.all(open.map((handle) => handle.close()))
+  }
+  try {
+    for (const path of new Set(paths.map((path) => resolve(path)))) {
+      handles.set(path, (await openForReading(path)).handle)
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+  return {
+    close,
+    async read(entry, offsetBytes, into) {
+      const handle = handles.get(entry.file)
+      if (handle === undefined) throw new Error(`${entry.file} is not among the open weight files`)
+      if (!(offsetBytes >= 0 && offsetBytes + into.byteLength <= entry.bytes)) {
+        const range = `[${offsetBytes}, ${offsetBytes + into.byteLength})`
+        throw new Error(`bytes ${range} lie outside ${entry.name} of ${entry.bytes} bytes`)
+      }
+      await readFully(handle, entry.file, entry.offsetBytes + offsetBytes, into)
+    },
+  }
+}
+
+/** Opens a regular file (symbolic links are followed); UserError when that cannot be done. */
+export async function openForReading(
+  path: string,
+): Promise<{ handle: FileHandle; fileBytes: number }> {
+  try {
+    // Looked at before it is opened: opening a pipe would wait for its writer for ever.
+    const found = await stat(path)
+    if (!found.isFile()) throw new UserError(`${path}: expected a file, found something else`)
+    return { handle: await open(path, 'r'), fileBytes: found.size }
+  } catch (error) {
+    throw asUserError(error, `${path}: cannot be opened`)
+  }
+}
+
+/** Fills `into` from `positionBytes` of the file, over as many reads as that takes. */
+export async function readFully(
+  handle: FileHandle,
+  path: string,
+  positionBytes: number,
+  into: Uint8Array,
+): Promise<void> {
+  let done = 0
+  while (done < into.byteLength) {
+    const length = Math.min(MAX_READ_BYTES, into.byteLength - done)
+    const { bytesRead } = await handle
+      .read(into, done, length, positionBytes + done)
+      .catch((error: unknown) => {
+        throw asUserError(error, `${path}: reading byte ${positionBytes + done} failed`)
+      })
+    if (bytesRead === 0) {
+      throw new UserError(
+        `${path}: expected ${into.byteLength - done} more bytes at ${positionBytes + done}, ` +
+          `found the end of the file: it was changed or truncated while in use; restore it`,
+      )
+    }
+    done += bytesRead
+  }
+}
+
+/**
+ * Reads a whole file that must not be larger than `maxBytes`, as UTF-8 JSON whose top is an
+ * object.
+ */
+export async function readJsonObject(
+  path: string,
+  maxBytes: number,
+): Promise<Record<string, unknown>> {
+  const { handle, fileBytes } = await openForReading(path)
+  try {
+    if (fileBytes > maxBytes) {
+      throw new UserError(
+        `${path}: expected at most ${maxBytes} bytes of JSON, found ${fileBytes}; ` +
+          `this is not the file of that name, download it again`,
+      )
+    }
+    const raw = new Uint8Array(fileBytes)
+    await readFully(handle, path, 0, raw)
+    return parseJsonObject(raw, path)
+  } finally {
+    await handle.close()
+  }
+}
+
+function parseJsonObject(raw: Uint8Array, path: string): Record<string, unknown> {
+  let value: unknown
+  try {
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(raw))
+  } catch (error) {
+    const found = looksLikeLfsPointer(raw) ? 'a Git LFS pointer' : (error as Error).message
+    const advice = looksLikeLfsPointer(raw) ? 'run git lfs pull' : 'download it again'
+    throw new UserError(`${path}: expected JSON, found ${found}; ${advice}`, { cause: error })
+  }
+  if (!isObject(value)) {
+    throw new UserError(`${path}: expected a JSON object, found ${describe(value)}; replace it`)
+  }
+  return value
+}
+
+/** True when these are the first bytes of the text that Git LFS leaves in place of a large file. */
+export function looksLikeLfsPointer(firstBytes: Uint8Array): boolean {
+  return String.fromCharCode(...firstBytes.subarray(0, LFS_POINTER.length)) === LFS_POINTER
+}
+
+/** A JSON object, as opposed to null, an array or a plain value. */
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** Short, printable words for an untrusted value; never walks into it. */
+export function describe(value: unknown): string {
+  if (typeof value === 'string') return quote(value)
+  if (value === null || typeof value !== 'object') return String(value)
+  if (Array.isArray(value)) return `a list of ${value.length}`
+  return 'an object'
+}
+
+/** An untrusted name in quotes: control characters escaped, at most 80 characters of it. */
+export function quote(name: string): string {
+  return JSON.stringify(name.length > 80 ? `${name.slice(0, 77)}...` : name)
+}
+
+/** Keeps a UserError; turns an operating system error into one that starts with `prefix`. */
+export function asUserError(error: unknown, prefix: string): unknown {
+  const code = (error as NodeJS.ErrnoException | null)?.code
+  if (error instanceof UserError || typeof code !== 'string') return error
+  // EBADF is a handle of ours used after its close: a bug, so it keeps its stack.
+  if (code === 'EBADF' || code.startsWith('ERR_')) return error
+  const advice = code === 'ENOENT' ? 'check the path' : 'check the disk and the permissions'
+  return new UserError(`${prefix} (${code}); ${advice}`, { cause: error })
+}

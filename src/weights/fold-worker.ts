@@ -1,0 +1,74 @@
+// One thread that folds updates into weights: reads a run of a slab, applies the terms, writes f32
+// to the overlay. Synchronous file calls on purpose: this thread has nothing else to do.
+
+import { readSync, writeSync } from 'node:fs'
+import { parentPort } from 'node:worker_threads'
+import type { NoiseTerm } from '../noise/distributions.ts'
+import { createNoiseKernel } from '../noise/wasm.ts'
+import { DTYPE_BYTES, type DType } from './types.ts'
+
+/** A place for bytes: a file position, or shared memory. */
+export type Place =
+  | { readonly fd: number; readonly path: string; readonly offsetBytes: number }
+  | { readonly memory: SharedArrayBuffer; readonly offsetBytes: number }
+
+/** E = terms applied to `count` elements from element index `first`, from `source` to `target` (f32). */
+export interface FoldJob {
+  readonly source: Place
+  readonly dtype: DType
+  readonly first: number
+  readonly count: number
+  readonly terms: readonly NoiseTerm[]
+  readonly target: Place
+}
+
+/** null, or what went wrong; `code` is the system's (ENOSPC). */
+export type FoldReply = { message: string; code?: string | undefined } | null
+
+const STEP_ELEMENTS = 2 ** 18
+const kernel = createNoiseKernel()
+const raw = new Uint8Array(STEP_ELEMENTS * 4)
+const folded = new Float32Array(STEP_ELEMENTS)
+
+parentPort!.on('message', (job: FoldJob) => {
+  let reply: FoldReply = null
+  try {
+    fold(job)
+  } catch (error) {
+    const { message, code } = error as NodeJS.ErrnoException
+    reply = { message, code }
+  }
+  parentPort!.postMessage(reply)
+})
+
+function fold(job: FoldJob): void {
+  const size = DTYPE_BYTES[job.dtype]
+  for (let i = 0; i < job.count; i += STEP_ELEMENTS) {
+    const n = Math.min(STEP_ELEMENTS, job.count - i)
+    const bytes = raw.subarray(0, n * size)
+    transfer(job.source, i * size, bytes, 'read')
+    const e = folded.subarray(0, n)
+    kernel.apply(bytes, job.dtype, job.first + i, { terms: job.terms, scales: [] }, [], e)
+    transfer(job.target, i * 4, new Uint8Array(e.buffer, 0, n * 4), 'write')
+  }
+}
+
+function transfer(place: Place, atBytes: number, bytes: Uint8Array, way: 'read' | 'write'): void {
+  const offset = place.offsetBytes + atBytes
+  if ('memory' in place) {
+    const there = new Uint8Array(place.memory, offset, bytes.length)
+    if (way === 'read') bytes.set(there)
+    else there.set(bytes)
+    return
+  }
+  for (let done = 0; done < bytes.length;) {
+    const [at, left] = [offset + done, bytes.length - done]
+    const moved =
+      way === 'read'
+        ? readSync(place.fd, bytes, done, left, at)
+        : writeSync(place.fd, bytes, done, left, at)
+    if (moved === 0)
+      throw new Error(`${place.path}: expected ${left} more bytes at ${at}, found its end`)
+    done += moved
+  }
+}

@@ -1,0 +1,78 @@
+// A small pool of fold threads. Jobs start in the order of the calls; each promise settles when its
+// bytes are in the overlay. What is folded, and when, is overlay.ts's business.
+
+import type { Worker } from 'node:worker_threads'
+import { UserError } from '../errors.ts'
+import { startWorker } from '../threads.ts'
+import type { FoldJob, FoldReply } from './fold-worker.ts'
+
+export interface FoldPool {
+  /** Resolves when the job's result is in its target; UserError when the disk is full. */
+  fold(job: FoldJob): Promise<void>
+  /** Ends the threads; jobs that have not ended are rejected. */
+  close(): Promise<void>
+}
+
+interface Waiting {
+  readonly job: FoldJob
+  readonly resolve: () => void
+  readonly reject: (error: Error) => void
+}
+
+export function createFoldPool(threads: number): FoldPool {
+  const queue: Waiting[] = []
+  const active = new Map<Worker, Waiting>()
+  const idle: Worker[] = []
+  const workers: Worker[] = []
+
+  const settle = (worker: Worker, error: Error | null) => {
+    const done = active.get(worker)
+    active.delete(worker)
+    worker.unref()
+    if (error) done?.reject(error)
+    else done?.resolve()
+  }
+  const start = (): Worker => {
+    const worker = startWorker('./fold-worker', import.meta.url)
+    worker.on('message', (reply: FoldReply) => {
+      settle(worker, reply && failure(reply))
+      idle.push(worker)
+      next()
+    })
+    worker.on('error', (error) => settle(worker, error))
+    workers.push(worker)
+    return worker
+  }
+  const next = () => {
+    while (queue.length > 0) {
+      const worker = idle.pop() ?? (workers.length < threads ? start() : undefined)
+      if (!worker) return
+      const waiting = queue.shift()!
+      active.set(worker, waiting)
+      worker.ref() // the process must not end while somebody waits for this job
+      worker.postMessage(waiting.job)
+    }
+  }
+  return {
+    fold: (job) =>
+      new Promise((resolve, reject) => {
+        queue.push({ job, resolve, reject })
+        next()
+      }),
+    async close() {
+      const closed = new Error('the fold pool is closed')
+      for (const { reject } of queue.splice(0)) reject(closed)
+      await Promise.all(workers.map((worker) => worker.terminate()))
+      for (const worker of [...active.keys()]) settle(worker, closed)
+    },
+  }
+}
+
+function failure(reply: NonNullable<FoldReply>): Error {
+  if (['ENOSPC', 'EDQUOT', 'EFBIG'].includes(reply.code ?? '')) {
+    return new UserError(
+      `no disk space left for the folded weights (${reply.message}); free some, name another folder with --scratch-dir, or keep them in memory with a larger --ram`,
+    )
+  }
+  return new Error(`folding weights failed: ${reply.message}`)
+}

@@ -1,0 +1,144 @@
+// The command line as a real child process: compiles the current sources once per content (into
+// node_modules/.cache, whole or not at all), starts `zo2`, and hands back exit code and output.
+
+import { spawn, type ChildProcess } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import ts from 'typescript'
+
+export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
+export const TINY = join(ROOT, 'test/fixtures/tiny-opt')
+export const LAYOUTS = join(ROOT, 'test/fixtures/layouts')
+export const SHAKESPEARE = join(ROOT, 'examples/tinyshakespeare')
+export const SENTIMENT = join(ROOT, 'examples/sentiment')
+
+/** What a finished process left. */
+export interface Finished {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export interface Running {
+  readonly child: ChildProcess
+  /** Both streams so far. */
+  readonly output: { stdout: string; stderr: string }
+  readonly finished: Promise<Finished>
+}
+
+export interface CliOptions {
+  readonly env?: Readonly<Record<string, string>>
+  readonly cwd?: string
+  /** A shell line that runs before and around: `$0 "$@"` is the command. */
+  readonly shell?: string
+}
+
+let bin: string | undefined
+
+/** Starts the command line; the caller awaits `finished` or kills the child. */
+export function startCli(args: readonly string[], options: CliOptions = {}): Running {
+  bin ??= compiled()
+  const command = [process.execPath, bin, ...args]
+  const [file, ...rest] = options.shell ? ['bash', '-c', options.shell, ...command] : command
+  const child = spawn(file!, rest, {
+    cwd: options.cwd ?? ROOT,
+    env: { ...process.env, ...options.env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const output = { stdout: '', stderr: '' }
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (output.stdout += text))
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (output.stderr += text))
+  const finished = new Promise<Finished>((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', (code, signal) => resolve({ code, signal, ...output }))
+  })
+  return { child, output, finished }
+}
+
+/** Runs the command line to its end. */
+export function cli(args: readonly string[], options?: CliOptions): Promise<Finished> {
+  return startCli(args, options).finished
+}
+
+/** Runs it, expects exit code 0, and parses the one JSON object on stdout. */
+export async function cliJson(args: readonly string[], options?: CliOptions) {
+  const { code, stdout, stderr } = await cli([...args, '--json'], options)
+  if (code !== 0) throw new Error(`zo2 ${args.join(' ')} ended with ${code}: ${stderr}`)
+  return JSON.parse(stdout) as Record<string, unknown>
+}
+
+/** Resolves once `text` stands on stderr; rejects if the process ends before. */
+export async function seen({ output, finished, child }: Running, text: string): Promise<void> {
+  while (!output.stderr.includes(text)) {
+    if (child.exitCode !== null || child.signalCode !== null) {
+      throw new Error(`ended before "${text}": ${(await finished).stderr}`)
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
+
+/** A new folder under the system's temporary one; the caller removes it. */
+export const makeFolder = () => mkdtempSync(join(tmpdir(), 'zo2-test-'))
+
+/** Path of bin.js made from the sources as they are now. */
+function compiled(): string {
+  const files = sources()
+  const hash = createHash('sha256').update(ts.version)
+  for (const file of files) hash.update(file).update(readFileSync(join(ROOT, file)))
+  const cache = join(ROOT, 'node_modules/.cache')
+  const home = join(cache, `zo2-cli-${hash.digest('hex').slice(0, 16)}`)
+  if (!existsSync(home)) {
+    const draft = `${home}.${randomBytes(4).toString('hex')}.tmp`
+    for (const file of files) compile(file, draft)
+    try {
+      renameSync(draft, home)
+    } catch (error) {
+      // Another test process was first: its result has the same content.
+      if (!existsSync(home)) throw error
+      rmSync(draft, { recursive: true })
+    }
+  }
+  return join(home, 'dist/src/bin.js')
+}
+
+function sources(): string[] {
+  const found = ['src', 'scheduler', 'models'].flatMap((folder) =>
+    readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' })
+      .filter((name) => /\.(ts|wasm)$/.test(name) && !name.endsWith('.as.ts'))
+      .map((name) => join(folder, name)),
+  )
+  return [...found.sort(), 'package.json']
+}
+
+/** As tsconfig.build.json compiles it, without the type check, which `npm run check` makes. */
+function compile(file: string, home: string): void {
+  const isSource = file.endsWith('.ts')
+  const place = file === 'package.json' ? file : join('dist', file.replace(/\.ts$/, '.js'))
+  const target = join(home, place)
+  mkdirSync(dirname(target), { recursive: true })
+  if (!isSource) return copyFileSync(join(ROOT, file), target)
+  const { outputText } = ts.transpileModule(readFileSync(join(ROOT, file), 'utf8'), {
+    fileName: file,
+    compilerOptions: {
+      target: ts.ScriptTarget.ES2023,
+      module: ts.ModuleKind.ESNext,
+      verbatimModuleSyntax: true,
+      rewriteRelativeImportExtensions: true,
+    },
+  })
+  writeFileSync(target, outputText)
+}

@@ -1,0 +1,175 @@
+// Every device a test runs on, and what device tests share: seeded numbers, slabs, and running one
+// scenario on a device and on the f64 reference. A machine without a Vulkan adapter fails the webgpu
+// tests; it does not skip them.
+
+import type { Device, MemoryModel, Slot, Tensor, Tile, Workload } from '../../src/device/device.ts'
+import { openCpu } from '../../src/device/cpu/device.ts'
+import { cpuMemory } from '../../src/device/cpu/memory.ts'
+import { openWebgpu } from '../../src/device/webgpu/device.ts'
+import { webgpuMemory } from '../../src/device/webgpu/memory.ts'
+import { NOISE_STD, round16, type Recipe } from '../../src/noise/distributions.ts'
+import { noiseKey } from '../../src/noise/threefry.ts'
+import { convertElements } from '../../src/weights/dtypes.ts'
+import { DTYPE_BYTES, type DType } from '../../src/weights/types.ts'
+import { openReference } from '../reference/device.ts'
+
+export interface TestDevice {
+  readonly name: string
+  readonly memory: MemoryModel
+  open(): Promise<Device>
+}
+
+async function openLavapipe(): Promise<Device> {
+  try {
+    return await openWebgpu({ adapter: 'llvmpipe' })
+  } catch (cause) {
+    const message = 'no software Vulkan adapter; run: bash scripts/setup-vulkan.sh'
+    throw new Error(message, { cause })
+  }
+}
+
+export const openDevices = (): TestDevice[] => [
+  { name: 'cpu', memory: cpuMemory, open: () => openCpu() },
+  { name: 'webgpu', memory: webgpuMemory, open: openLavapipe },
+]
+
+/** Room for every case of the device tests. */
+export const WORKLOAD: Workload = {
+  probes: 3,
+  rows: 1200,
+  batch: 4,
+  tokens: 700,
+  heads: 12,
+  headSize: 64,
+  tileElements: 2 ** 17,
+  tileRows: 1024,
+  headRows: 64,
+  terms: 4,
+  slabBytes: 2 ** 20,
+  slots: 2,
+}
+
+/** n numbers of about standard normal distribution times `scale`; the same for the same seed. */
+export function values(n: number, seed: number, scale = 1): Float32Array {
+  let state = seed * 2654435761 + 1
+  const uniform = () => {
+    state = Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x9e3779b9
+    return ((state ^ (state >>> 13)) >>> 0) / 2 ** 32
+  }
+  const normal = () => Math.sqrt(-2 * Math.log(uniform() + 1e-12)) * Math.cos(6.2832 * uniform())
+  return Float32Array.from({ length: n }, () => scale * normal())
+}
+
+/** A tensor with contents. */
+export function filled(d: Device, rows: number, cols: number, data: Float32Array): Tensor {
+  const tensor = d.tensor('activations', `test ${rows}x${cols}`, rows, cols)
+  d.write(tensor, data)
+  return tensor
+}
+
+/** Terms of some past updates and the probes' scales, as a run makes them but larger. */
+export function recipeOf(scales: number[], terms: number, decay = 1): Recipe {
+  const term = (j: number) => ({
+    ...noiseKey(3, j, 'w', 'z'),
+    coefficient: round16((j % 2 ? -1 : 1) * 0.004),
+    decay: Math.fround(decay),
+  })
+  return {
+    terms: Array.from({ length: terms }, (_, j) => term(j)),
+    probe: noiseKey(3, 99, 'w', 'z'),
+    scales: scales.map((s) => round16(s / NOISE_STD)),
+  }
+}
+
+/** Tiles of `height` rows over rows [row0, row0 + rows); the last may be lower. */
+export function tilesOver(row0: number, rows: number, height: number): Tile[] {
+  const count = Math.ceil(rows / height)
+  return Array.from({ length: count }, (_, i) => {
+    return { row0: row0 + i * height, rows: Math.min(height, rows - i * height) }
+  })
+}
+
+/** A matrix as a checkpoint holds it. */
+export interface Matrix {
+  readonly dtype: DType
+  readonly cols: number
+  /** Little endian, from row `tiles[0].row0` on. */
+  readonly bytes: Uint8Array
+  readonly tiles: readonly Tile[]
+  readonly recipe: Recipe
+}
+
+export function matrixOf(
+  dtype: DType,
+  cols: number,
+  tiles: readonly Tile[],
+  recipe: Recipe,
+): Matrix {
+  const rows = tiles.reduce((sum, t) => sum + t.rows, 0)
+  const f32 = new Uint8Array(values(rows * cols, 17, 0.05).buffer)
+  return { dtype, cols, bytes: convertElements(f32, 'F32', dtype), tiles, recipe }
+}
+
+/** Stages and commits `tiles` of a matrix. */
+export async function load(d: Device, slot: Slot, m: Matrix, tiles = m.tiles): Promise<void> {
+  const rowBytes = m.cols * DTYPE_BYTES[m.dtype]
+  const rows = tiles.reduce((sum, t) => sum + t.rows, 0)
+  const start = (tiles[0]!.row0 - m.tiles[0]!.row0) * rowBytes
+  const bytes = rows * rowBytes
+  const staged = await d.stage(slot, bytes)
+  staged.set(m.bytes.subarray(start, start + bytes))
+  d.commit(slot, { name: 'w', dtype: m.dtype, cols: m.cols, tiles, recipe: m.recipe })
+}
+
+/** Runs of `perSlab` tiles through two slots in turn, the next loaded before one is used. */
+export async function throughSlabs(
+  d: Device,
+  m: Matrix,
+  perSlab: number,
+  use: (slot: Slot) => Promise<void>,
+): Promise<void> {
+  const slots = [0, 1].map((i) => d.slot('slots', `ring ${i}`, m.bytes.length))
+  const slabs: (readonly Tile[])[] = []
+  for (let i = 0; i < m.tiles.length; i += perSlab) slabs.push(m.tiles.slice(i, i + perSlab))
+  await load(d, slots[0]!, m, slabs[0])
+  for (let i = 0; i < slabs.length; i++) {
+    if (i + 1 < slabs.length) await load(d, slots[(i + 1) % 2]!, m, slabs[i + 1])
+    await use(slots[i % 2]!)
+  }
+}
+
+/** Runs `body` on a device and frees the tensors and slots that it made. */
+export async function scoped<T>(device: Device, body: (d: Device) => Promise<T>): Promise<T> {
+  const made: (Tensor | Slot)[] = []
+  const note = <M extends Tensor | Slot>(memory: M): M => {
+    made.push(memory)
+    return memory
+  }
+  const d = new Proxy(device, {
+    get(target, key: keyof Device) {
+      if (key === 'tensor') return (...a: Parameters<Device['tensor']>) => note(device.tensor(...a))
+      if (key === 'slot') return (...a: Parameters<Device['slot']>) => note(device.slot(...a))
+      const value: unknown = target[key]
+      return typeof value === 'function' ? (value.bind(target) as unknown) : value
+    },
+  })
+  try {
+    return await body(d)
+  } finally {
+    for (const memory of made) device.free(memory)
+  }
+}
+
+/** Largest |device - reference| of a scenario that returns numbers; NaN if any pair is not finite. */
+export async function differ(
+  device: Device,
+  scenario: (d: Device) => Promise<Float32Array>,
+): Promise<number> {
+  const expected = await scenario(openReference())
+  const found = await scoped(device, scenario)
+  if (found.length !== expected.length) return NaN
+  return expected.reduce((max, v, i) => {
+    const difference = Math.abs(v - found[i]!)
+    return difference <= max ? max : difference
+  }, 0)
+}

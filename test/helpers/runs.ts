@@ -1,0 +1,129 @@
+// Training runs for tests, without the command line: an engine on an open device, some steps, and
+// the weights they make. Everything a comparison needs is returned as plain values.
+
+import { createHash } from 'node:crypto'
+import { mkdtempSync } from 'node:fs'
+import { readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll } from 'vitest'
+import { createModel } from '../../models/index.ts'
+import { IGNORED, type Batch } from '../../src/data/types.ts'
+import type { Device, MemoryModel } from '../../src/device/device.ts'
+import { createEngine, type Engine, type EngineOptions } from '../../src/engine.ts'
+import { exportModel } from '../../src/export.ts'
+import type { JournalEntry } from '../../src/journal.ts'
+import { createMethod } from '../../src/methods/index.ts'
+import { zoStep } from '../../src/step.ts'
+import { openCheckpoint } from '../../src/weights/checkpoint.ts'
+
+const MiB = 2 ** 20
+
+/** An open device with its memory model. */
+export interface OpenDevice {
+  readonly device: Device
+  readonly memory: MemoryModel
+}
+
+/** A folder that is removed after the test file. */
+export function tempFolder(): string {
+  const dir = mkdtempSync(join(tmpdir(), 'zo2-test-'))
+  afterAll(() => rm(dir, { recursive: true, force: true }))
+  return dir
+}
+
+/** An engine that trains the checkpoint in `dir`; everything else has a default. */
+export async function openRun(
+  { device, memory }: OpenDevice,
+  dir: string,
+  options: Partial<EngineOptions> = {},
+): Promise<Engine> {
+  const checkpoint = await openCheckpoint(dir)
+  return createEngine(device, {
+    checkpoint,
+    model: createModel(checkpoint.config),
+    method: createMethod('mezo-sgd'),
+    seed: 5,
+    updates: [],
+    folded: 0,
+    memory,
+    budgetBytes: 2 ** 40,
+    slabBytes: 64 * MiB,
+    resident: 'none',
+    replayWindow: 4,
+    trains: true,
+    ramBytes: 2 ** 40,
+    scratchDir: tmpdir(),
+    threads: 1,
+    ...options,
+  })
+}
+
+export interface Training {
+  /** The micro-batches of every step. */
+  readonly batches: readonly (readonly Batch[])[]
+  readonly lr: number
+  readonly eps: number
+  readonly weightDecay: number
+}
+
+/** One step for each entry of `batches`; the journal of these steps. */
+export async function trainSteps(engine: Engine, training: Training): Promise<JournalEntry[]> {
+  const { batches, lr, eps, weightDecay } = training
+  const journal: JournalEntry[] = []
+  for (const [step, micro] of batches.entries()) {
+    const append = async (entry: JournalEntry) => void journal.push(entry)
+    await zoStep(engine, { batches: micro, step, lr, eps, weightDecay, append })
+  }
+  return journal
+}
+
+/** The weights that the engine exports, as f32: a digest of every tensor by its name. */
+export async function exportedDigests(engine: Engine): Promise<Record<string, string>> {
+  const digests: Record<string, string> = {}
+  for (const [name, bytes] of await exportedTensors(engine)) {
+    digests[name] = createHash('sha256').update(bytes).digest('hex').slice(0, 16)
+  }
+  return digests
+}
+
+/** The weights that the engine exports, little-endian f32 bytes by name. */
+export async function exportedTensors(engine: Engine): Promise<Map<string, Uint8Array>> {
+  const parent = mkdtempSync(join(tmpdir(), 'zo2-test-'))
+  try {
+    const dir = join(parent, 'model')
+    await exportModel(engine, dir, { dtype: 'F32' })
+    const { tensors } = await openCheckpoint(dir)
+    const files = new Map<string, Uint8Array>()
+    const result = new Map<string, Uint8Array>()
+    const seen = new Set<string>()
+    for (const entry of tensors.values()) {
+      // A tied head is a second name, noted in the header, of bytes that are there once.
+      const range = `${entry.file} ${entry.offsetBytes}`
+      if (seen.has(range)) continue
+      seen.add(range)
+      if (!files.has(entry.file)) files.set(entry.file, await readFile(entry.file))
+      const { offsetBytes, bytes } = entry
+      // Copied: a Float32Array can be made of it.
+      const part = files.get(entry.file)!.subarray(offsetBytes, offsetBytes + bytes)
+      result.set(entry.name, Uint8Array.from(part))
+    }
+    return result
+  } finally {
+    await rm(parent, { recursive: true, force: true })
+  }
+}
+
+/** A batch of seeded tokens; row b has b pads on its right. Every token but the first is labelled. */
+export function syntheticBatch(rows: number, tokens: number, vocab: number, seed: number): Batch {
+  const id = (b: number, t: number) => (seed * 7919 + b * 1299709 + t * 104729) % vocab
+  const grid = <T>(cell: (b: number, t: number, real: boolean) => T) =>
+    Array.from({ length: rows }, (_, b) =>
+      Array.from({ length: tokens }, (_, t) => cell(b, t, t < tokens - (b % tokens))),
+    )
+  return {
+    inputIds: grid((b, t, real) => (real ? id(b, t) : 1)),
+    attentionMask: grid((_b, _t, real) => (real ? 1 : 0)),
+    labels: grid((b, t, real) => (real && t > 0 ? id(b, t) : IGNORED)),
+  }
+}

@@ -1,0 +1,32 @@
+// What the webgpu tests share. They run on the best adapter of the machine: a GPU, else the
+// software adapter that scripts/setup-vulkan.sh installs; without any they fail.
+
+import type { Workload } from '../../src/device/device.ts'
+import { listAdapters } from '../../src/device/webgpu/device.ts'
+import type { Recipe } from '../../src/noise/distributions.ts'
+import { threefry2x32 } from '../../src/noise/threefry.ts'
+
+export const adapters = await listAdapters()
+if (adapters.length === 0) throw new Error('no WebGPU adapter: run "bash scripts/setup-vulkan.sh"')
+
+/** The adapter under test. */
+export const { name: ADAPTER, software: SOFTWARE } = adapters[0]!
+
+/** Seeded values in [-1, 1). */
+export function randoms(count: number, seed: number): Float32Array<ArrayBuffer> {
+  return Float32Array.from(
+    { length: count },
+    (_, i) => threefry2x32(seed, 1, i, 0)[0] / 2 ** 31 - 1,
+  )
+}
+
+/** One version, the weights themselves. */
+export const plain: Recipe = { terms: [], scales: [0] }
+
+export function workload(part: Partial<Workload>): Workload {
+  return {
+    ...{ probes: 1, rows: 8, batch: 1, tokens: 8, heads: 1, headSize: 8 },
+    ...{ tileElements: 4096, tileRows: 64, headRows: 8, terms: 4, slabBytes: 16384, slots: 2 },
+    ...part,
+  }
+}

@@ -1,0 +1,252 @@
+// The device contract in plain f64 loops, for tests only. Weights are decoded and perturbed in f32 by
+// src/noise/distributions.ts, exactly as every device must; all arithmetic after that is f64.
+// It keeps no scratch and no ledger, and does each operation when it is called.
+
+import type {
+  Activation,
+  Device,
+  Rows,
+  Slot,
+  Tensor,
+  Tile,
+  Weights,
+} from '../../src/device/device.ts'
+import { createLedger } from '../../src/device/ledger.ts'
+import { applyTerms, probeVersion } from '../../src/noise/distributions.ts'
+import { DTYPE_BYTES, type DType } from '../../src/weights/types.ts'
+
+/** A device whose tensors are f64; `exact` reads them without rounding. */
+export interface ReferenceDevice extends Device {
+  exact(tensor: Tensor): Float64Array
+}
+
+interface SlotState {
+  bytes: Uint8Array
+  weights?: Weights
+}
+
+export function openReference(): ReferenceDevice {
+  const tensors = new Map<Tensor, Float64Array>()
+  const slots = new Map<Slot, SlotState>()
+  const of = (tensor: Tensor) => tensors.get(tensor)!
+  const take = (slot: Slot): { weights: Weights; bytes: Uint8Array } => {
+    const { weights, bytes } = slots.get(slot)!
+    if (!weights) throw new Error(`reference: slot ${slot.label} is not committed`)
+    delete slots.get(slot)!.weights
+    return { weights, bytes }
+  }
+  return {
+    info: { kind: 'cpu', name: 'reference', detail: 'f64 loops', software: true },
+    ledger: createLedger(),
+    maxSlabBytes: Infinity,
+    exact: of,
+    tensor(_category, label, rows, cols) {
+      const tensor: Tensor = { label, rows, cols }
+      tensors.set(tensor, new Float64Array(rows * cols))
+      return tensor
+    },
+    slot(_category, label, bytes) {
+      const slot: Slot = { label, bytes }
+      slots.set(slot, { bytes: new Uint8Array(bytes) })
+      return slot
+    },
+    free(memory) {
+      tensors.delete(memory as Tensor)
+      slots.delete(memory as Slot)
+    },
+    reserve() {},
+    write: (tensor, data, row0 = 0) => of(tensor).set(data, row0 * tensor.cols),
+    read: async (t, row0, rows) =>
+      Float32Array.from(of(t).subarray(row0 * t.cols, (row0 + rows) * t.cols)),
+    stage: async (slot, bytes) => slots.get(slot)!.bytes.subarray(0, bytes),
+    commit(slot, weights) {
+      slots.get(slot)!.weights = weights
+    },
+    discard(slot) {
+      delete slots.get(slot)!.weights
+    },
+    async linear(x, slot, bias, y, at, relu) {
+      forEachLogit(of(x), x.cols, take(slot), at, (row, n, p, value) => {
+        const sum = value + (bias ? of(bias)[p * y.cols + n]! : 0)
+        of(y)[row * y.cols + n] = relu && sum < 0 ? 0 : sum
+      })
+    },
+    async layerNorm(x, scale, bias, eps, y, at) {
+      for (let row = 0; row < at.probes * at.rows; row++) {
+        const p = Math.floor(row / at.rows)
+        const affine = (t: Tensor | null, c: number, none: number) =>
+          t ? of(t)[p * x.cols + c]! : none
+        normalise(of(x), row, x.cols, eps).forEach((v, c) => {
+          of(y)[row * x.cols + c] = v * affine(scale, c, 1) + affine(bias, c, 0)
+        })
+      }
+    },
+    async attention(q, k, v, keyMask, y, shape) {
+      attention(of(q), of(k), of(v), of(keyMask), of(y), { ...shape, cols: q.cols })
+    },
+    async activation(kind, x, at) {
+      const array = of(x).subarray(0, at.probes * at.rows * x.cols)
+      array.forEach((v, i) => (array[i] = ACTIVATIONS[kind](v)))
+    },
+    async add(x, y, at) {
+      for (let i = 0; i < at.probes * at.rows * x.cols; i++) of(y)[i]! += of(x)[i]!
+    },
+    async gatherRows(x, indices, y) {
+      indices.forEach((from, to) => {
+        of(y).set(of(x).subarray(from * x.cols, (from + 1) * x.cols), to * x.cols)
+      })
+    },
+    async crossEntropy(x, slot, targets, state, at) {
+      forEachLogit(of(x), x.cols, take(slot), at, (row, n, _p, value) => {
+        const s = of(state).subarray(row * 3, row * 3 + 3)
+        const top = Math.max(s[0]!, value)
+        s[1] = s[1]! * Math.exp(s[0]! - top) + Math.exp(value - top)
+        s[0] = top
+        if (targets[row] === n) s[2] = value
+      })
+    },
+    async logits(x, slot, at, sink) {
+      const slab = take(slot)
+      for (const tile of slab.weights.tiles) {
+        const data = new Float32Array(at.probes * at.rows * tile.rows)
+        forEachLogit(of(x), x.cols, slab, at, (row, n, _p, value) => {
+          if (within(tile, n)) data[row * tile.rows + n - tile.row0] = value
+        })
+        sink(tile, data)
+      }
+    },
+    async sync() {},
+    async close() {
+      tensors.clear()
+      slots.clear()
+    },
+  }
+}
+
+const within = (tile: Tile, row: number) => row >= tile.row0 && row < tile.row0 + tile.rows
+
+/** x[row] . W_p[n] for every row of every probe and every row n of the slab. */
+function forEachLogit(
+  x: Float64Array,
+  cols: number,
+  slab: { weights: Weights; bytes: Uint8Array },
+  at: Rows,
+  visit: (row: number, n: number, probe: number, value: number) => void,
+): void {
+  const row0 = slab.weights.tiles[0]!.row0
+  for (let p = 0; p < at.probes; p++) {
+    const w = perturbed(slab.bytes, slab.weights, p)
+    for (let r = 0; r < at.rows; r++) {
+      const row = p * at.rows + r
+      for (let n = 0; n < w.length / cols; n++) {
+        let sum = 0
+        for (let k = 0; k < cols; k++) sum += x[row * cols + k]! * w[n * cols + k]!
+        visit(row, row0 + n, p, sum)
+      }
+    }
+  }
+}
+
+/** The f32 weights of a whole slab for probe p. */
+export function perturbed(bytes: Uint8Array, weights: Weights, p: number): Float32Array {
+  const { dtype, cols, tiles, recipe } = weights
+  const count = tiles.reduce((sum, t) => sum + t.rows, 0) * cols
+  const first = tiles[0]!.row0 * cols
+  const w = decode(bytes, dtype, count)
+  applyTerms(w, first, recipe.terms)
+  return probeVersion(w, first, recipe, p)
+}
+
+function decode(bytes: Uint8Array, dtype: DType, count: number): Float32Array {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const size = DTYPE_BYTES[dtype]
+  return Float32Array.from({ length: count }, (_, i) => {
+    if (dtype === 'F32') return view.getFloat32(i * size, true)
+    const half = view.getUint16(i * size, true)
+    return dtype === 'F16' ? halfToFloat(half) : bfloatToFloat(half)
+  })
+}
+
+const bfloatToFloat = (h: number) => new Float32Array(Uint32Array.of(h << 16).buffer)[0]!
+
+/** IEEE 754 binary16 by its definition. */
+function halfToFloat(h: number): number {
+  const sign = h & 0x8000 ? -1 : 1
+  const exponent = (h >> 10) & 31
+  const fraction = h & 1023
+  if (exponent === 31) return fraction ? NaN : sign * Infinity
+  if (exponent === 0) return sign * fraction * 2 ** -24
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15)
+}
+
+function normalise(x: Float64Array, row: number, cols: number, eps: number): Float64Array {
+  const values = x.subarray(row * cols, (row + 1) * cols)
+  const mean = values.reduce((s, v) => s + v, 0) / cols
+  const variance = values.reduce((s, v) => s + (v - mean) ** 2, 0) / cols
+  return values.map((v) => (v - mean) / Math.sqrt(variance + eps))
+}
+
+interface AttentionShape {
+  probes: number
+  batch: number
+  tokens: number
+  heads: number
+  cols: number
+}
+
+/** Rows that see no key are 0. */
+function attention(
+  q: Float64Array,
+  k: Float64Array,
+  v: Float64Array,
+  keyMask: Float64Array,
+  y: Float64Array,
+  { probes, batch, tokens, heads, cols }: AttentionShape,
+): void {
+  const size = cols / heads
+  for (let s = 0; s < probes * batch; s++) {
+    for (let h = 0; h < heads; h++) {
+      const at = (t: number, d: number) => (s * tokens + t) * cols + h * size + d
+      for (let i = 0; i < tokens; i++) {
+        const weights = new Map<number, number>()
+        for (let j = 0; j <= i; j++) {
+          if (keyMask[(s % batch) * tokens + j] === 0) continue
+          let dot = 0
+          for (let d = 0; d < size; d++) dot += q[at(i, d)]! * k[at(j, d)]!
+          weights.set(j, dot / Math.sqrt(size))
+        }
+        const top = Math.max(...weights.values())
+        let sum = 0
+        for (const w of weights.values()) sum += Math.exp(w - top)
+        for (let d = 0; d < size; d++) {
+          let value = 0
+          for (const [j, w] of weights) value += (Math.exp(w - top) / sum) * v[at(j, d)]!
+          y[at(i, d)] = value
+        }
+      }
+    }
+  }
+}
+
+const ACTIVATIONS: Readonly<Record<Activation, (v: number) => number>> = {
+  relu: (v) => Math.max(0, v),
+  gelu: (v) => 0.5 * v * (1 + erf(v / Math.SQRT2)),
+  gelu_new: (v) => 0.5 * v * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3))),
+}
+
+/** erf by its Maclaurin series near 0 and by the continued fraction of erfc elsewhere. */
+export function erf(x: number): number {
+  const a = Math.abs(x)
+  if (a < 2.5) {
+    let term = a
+    let sum = a
+    for (let n = 1; n < 60; n++) {
+      term *= (-a * a) / n
+      sum += term / (2 * n + 1)
+    }
+    return (Math.sign(x) * 2 * sum) / Math.sqrt(Math.PI)
+  }
+  let fraction = 0
+  for (let n = 80; n > 0; n--) fraction = n / 2 / (a + fraction)
+  return Math.sign(x) * (1 - Math.exp(-a * a) / Math.sqrt(Math.PI) / (a + fraction))
+}

@@ -1,0 +1,139 @@
+// OPT's training loss in plain f64 loops, written from HF's modeling_opt.py and for tests only:
+// pre-norm, ReLU, tied or untied head, as every OPT but 350m. Knows nothing of devices, slabs or
+// probes: it takes all parameters by name and gives a number.
+
+import type { Batch } from '../../src/data/types.ts'
+import type { Checkpoint } from '../../src/weights/types.ts'
+import { openFiles } from '../../src/weights/files.ts'
+import { convertElements } from '../../src/weights/dtypes.ts'
+
+/** Every trained tensor once, by its HF name. */
+export type Parameters = Map<string, Float64Array>
+
+/** All tensors of a checkpoint widened to f64; a tied head is the token table. */
+export async function readParameters(checkpoint: Checkpoint): Promise<Parameters> {
+  const files = await openFiles(checkpoint.files)
+  try {
+    const parameters: Parameters = new Map()
+    for (const entry of checkpoint.tensors.values()) {
+      if (entry.name === 'lm_head.weight' && checkpoint.config['tie_word_embeddings'] !== false) {
+        continue
+      }
+      const raw = new Uint8Array(entry.bytes)
+      await files.read(entry, 0, raw)
+      const f32 = new Float32Array(convertElements(raw, entry.dtype, 'F32').slice().buffer)
+      parameters.set(entry.name, Float64Array.from(f32))
+    }
+    return parameters
+  } finally {
+    await files.close()
+  }
+}
+
+/** Mean of -log p(label) over the labelled tokens of the batch. */
+export function meanLoss(
+  theta: Parameters,
+  config: Readonly<Record<string, unknown>>,
+  batch: Batch,
+): number {
+  let [sum, count] = [0, 0]
+  batch.inputIds.forEach((ids, b) => {
+    const hidden = decode(theta, config, ids, batch.attentionMask[b]!)
+    for (let t = 1; t < ids.length; t++) {
+      const label = batch.labels[b]![t]!
+      if (label === -100) continue
+      const head = theta.get('lm_head.weight') ?? theta.get('model.decoder.embed_tokens.weight')!
+      const logits = times(hidden[t - 1]!, head, null)
+      const top = Math.max(...logits)
+      const lse = top + Math.log(logits.reduce((s, v) => s + Math.exp(v - top), 0))
+      sum += lse - logits[label]!
+      count++
+    }
+  })
+  return sum / count
+}
+
+/** The final hidden state [T][C] of one sequence. */
+function decode(
+  theta: Parameters,
+  config: Readonly<Record<string, unknown>>,
+  ids: readonly number[],
+  mask: readonly number[],
+): Float64Array[] {
+  const C = Number(config['hidden_size'])
+  const heads = Number(config['num_attention_heads'])
+  const at = (name: string) => theta.get(`model.decoder.${name}`)!
+  const linear = (x: Float64Array, name: string) =>
+    times(x, at(`${name}.weight`), at(`${name}.bias`))
+  const norm = (x: Float64Array, name: string) =>
+    layerNorm(x, at(`${name}.weight`), at(`${name}.bias`))
+  let seen = 0
+  let h = ids.map((id, t) => {
+    seen += mask[t]!
+    const position = seen * mask[t]! - 1 + 2
+    const token = at('embed_tokens.weight').subarray(id * C, (id + 1) * C)
+    const row = at('embed_positions.weight').subarray(position * C, (position + 1) * C)
+    return token.map((v, c) => v + row[c]!)
+  })
+  for (let i = 0; i < Number(config['num_hidden_layers']); i++) {
+    const layer = `layers.${i}`
+    const a = h.map((x) => norm(x, `${layer}.self_attn_layer_norm`))
+    const [q, k, v] = ['q', 'k', 'v'].map((p) =>
+      a.map((x) => linear(x, `${layer}.self_attn.${p}_proj`)),
+    ) as [Float64Array[], Float64Array[], Float64Array[]]
+    const mixed = attend(q, k, v, mask, heads)
+    h = h.map((x, t) => plus(x, linear(mixed[t]!, `${layer}.self_attn.out_proj`)))
+    h = h.map((x) => {
+      const f = linear(norm(x, `${layer}.final_layer_norm`), `${layer}.fc1`)
+      const relu = f.map((u) => Math.max(0, u))
+      return plus(x, linear(relu, `${layer}.fc2`))
+    })
+  }
+  return h.map((x) => norm(x, 'final_layer_norm'))
+}
+
+const plus = (x: Float64Array, y: Float64Array) => x.map((v, i) => v + y[i]!)
+
+/** x W^T + b with W [n, x.length]. */
+function times(x: Float64Array, w: Float64Array, bias: Float64Array | null): Float64Array {
+  return Float64Array.from({ length: w.length / x.length }, (_, n) => {
+    let sum = bias ? bias[n]! : 0
+    for (let k = 0; k < x.length; k++) sum += x[k]! * w[n * x.length + k]!
+    return sum
+  })
+}
+
+function layerNorm(x: Float64Array, scale: Float64Array, bias: Float64Array): Float64Array {
+  const mean = x.reduce((s, v) => s + v, 0) / x.length
+  const variance = x.reduce((s, v) => s + (v - mean) ** 2, 0) / x.length
+  return x.map((v, i) => ((v - mean) / Math.sqrt(variance + 1e-5)) * scale[i]! + bias[i]!)
+}
+
+/** Causal attention over [T][C]; padded keys get no weight, and a row that sees no key gives 0. */
+function attend(
+  q: Float64Array[],
+  k: Float64Array[],
+  v: Float64Array[],
+  mask: readonly number[],
+  heads: number,
+): Float64Array[] {
+  const C = q[0]!.length
+  const D = C / heads
+  return q.map((query, t) => {
+    const y = new Float64Array(C)
+    for (let head = 0; head < heads; head++) {
+      const score = (j: number) => {
+        let dot = 0
+        for (let d = head * D; d < (head + 1) * D; d++) dot += query[d]! * k[j]![d]!
+        return Math.exp(dot / Math.sqrt(D))
+      }
+      const keys = [...Array(t + 1).keys()].filter((j) => mask[j] === 1)
+      const weights = keys.map(score)
+      const sum = weights.reduce((s, w) => s + w, 0)
+      for (let d = head * D; d < (head + 1) * D; d++) {
+        keys.forEach((j, i) => (y[d]! += (weights[i]! / sum) * v[j]![d]!))
+      }
+    }
+    return y
+  })
+}
