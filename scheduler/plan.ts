@@ -45,6 +45,11 @@ export interface PlanInput {
   readonly headSize: number
   /** Updates a slab may owe at most. */
   readonly terms: number
+  /** Versions of a matrix, keys of a sequence, size of the largest addend: see Workload. */
+  readonly versions: number
+  readonly keys: number
+  readonly projectionCols: number
+  readonly addendElements: number
   readonly memory: MemoryModel
   readonly maxSlabBytes: number
   readonly budgetBytes: number
@@ -145,6 +150,7 @@ function cut(input: PlanInput, slabBytes: number): Omit<Slab, 'resident'>[] {
 /** What the run asks of the device; the ring's slots are filled in by the caller. */
 function workloadOf(input: PlanInput, slabs: readonly Omit<Slab, 'resident'>[]) {
   const { probes, batch, tokens, heads, headSize, terms } = input
+  const { versions, keys, projectionCols, addendElements } = input
   // The largest models have more tiles than a call may have arguments: no Math.max(...tiles).
   const most = (of: (tile: Tile, cols: number) => number) =>
     slabs.reduce((max, s) => s.tiles.reduce((m, t) => Math.max(m, of(t, s.cols)), max), 0)
@@ -160,6 +166,10 @@ function workloadOf(input: PlanInput, slabs: readonly Omit<Slab, 'resident'>[]) 
     tileRows: most((tile) => tile.rows),
     headRows: rows,
     terms,
+    versions,
+    keys,
+    projectionCols,
+    addendElements,
     slabBytes: slabs.reduce((max, s) => Math.max(max, s.bytes), 0),
   }
 }

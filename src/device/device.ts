@@ -54,15 +54,73 @@ export interface Weights {
   readonly cols: number
   /** Consecutive tiles in row order, contiguous; together they are the slab. */
   readonly tiles: readonly Tile[]
-  /** Terms owed and one scale per probe. Element index of (row, col) is row*K + col. */
+  /**
+   * Terms owed and one scale per probe, or a single scale that all probes share. Element index of
+   * (row, col) is row*cols + col.
+   */
   readonly recipe: Recipe
+  /**
+   * The file holds W transposed, [K, N] (GPT-2's Conv1D): tiles are ranges of K, and `linear` adds
+   * x[:, tile] * tile to y tile by tile, the first of the matrix setting y to bias + product.
+   */
+  readonly transposed?: boolean
 }
+
+/**
+ * A factored matrix added to a product without being formed. `project` takes x through the right
+ * factor once per matrix; `linear`, `crossEntropy` and `logits` then take their rows of the left.
+ */
+export type Addend = LowRankAddend | KroneckerAddend
+
+/** y[p] += ((x[p] * right^T) scaled by scales[p], column by column) * left^T. */
+export interface LowRankAddend {
+  readonly kind: 'low-rank'
+  /** Columns k of the projection. */
+  readonly rank: number
+  /** [k, K] */
+  readonly right: Float32Array
+  /** [N, k], all rows of the matrix. */
+  readonly left: Float32Array
+  /** [P, k] */
+  readonly scales: Float32Array
+}
+
+/**
+ * y[p] += sum over J terms of kron(A_j[p], B_j) x, with N = m1*m2, K = n1*n2, A_j [m1, n1] and
+ * B_j [m2, n2]: y[p][i*m2 + j] += sum_{t,c} left[p][i, t*n1 + c] * sum_l right[t][j, l] * x[c*n2 + l].
+ */
+export interface KroneckerAddend {
+  readonly kind: 'kronecker'
+  /** J. */
+  readonly terms: number
+  readonly m1: number
+  readonly m2: number
+  readonly n1: number
+  readonly n2: number
+  /** [J, m2, n2] */
+  readonly right: Float32Array
+  /** [P, m1, J*n1] */
+  readonly left: Float32Array
+}
+
+/** Columns of the projection that an addend needs for each row of x. */
+export const projectionCols = (a: Addend) =>
+  a.kind === 'low-rank' ? a.rank : a.terms * a.n1 * a.m2
 
 /** Rows of an operation: `probes` groups of `rows` rows each. */
 export interface Rows {
   readonly probes: number
   /** Rows of one probe: B*T, or the labelled rows of one probe in the head. */
   readonly rows: number
+}
+
+export interface AttentionShape {
+  readonly probes: number
+  readonly batch: number
+  readonly tokens: number
+  readonly heads: number
+  /** S: keys of a sequence, at least tokens (cached and prefix keys come first). */
+  readonly keys?: number
 }
 
 export type Activation = 'relu' | 'gelu' | 'gelu_new'
@@ -115,8 +173,13 @@ export interface Device {
   discard(slot: Slot): void
 
   /**
-   * y[p] [rows, N] = x[p] [rows, K] * W_p^T + bias[p]: all tiles of the slab, each into its own
-   * columns of y. bias is [>=P, N] or null; with relu, y = max(that, 0).
+   * Takes x [P*rows, K] through the addend's right factor, into scratch that holds it until the
+   * next call. Comes before the calls that name this addend, with the same rows.
+   */
+  project(x: Tensor, addend: Addend, at: Rows): Promise<void>
+  /**
+   * y[p] [rows, N] = x[p] [rows, K] * W_p^T + bias[p] + addend: all tiles of the slab, each into its
+   * own columns of y. bias is [>=P, N] or null; with relu, y = max(that, 0) (not for transposed).
    */
   linear(
     x: Tensor,
@@ -124,7 +187,7 @@ export interface Device {
     bias: Tensor | null,
     y: Tensor,
     at: Rows,
-    relu?: boolean,
+    options?: { readonly relu?: boolean; readonly addend?: Addend },
   ): Promise<void>
   /** y = (x - mean)/sqrt(var + eps) * scale[p] + bias[p] over cols; scale, bias [>=P, C] or null. */
   layerNorm(
@@ -136,9 +199,10 @@ export interface Device {
     at: Rows,
   ): Promise<void>
   /**
-   * Causal softmax(q*D^-0.5 * k^T) * v for each of P*B sequences of T tokens and each of H heads;
-   * q, k, v, y are [R, C]. keyMask [B, T] holds 1 for tokens and 0 for padding; a padded key gets
-   * no weight; rows that see no key at all are finite, their value is unspecified.
+   * Causal softmax(q*D^-0.5 * k^T) * v for each of P*B sequences and each of H heads; q and y are
+   * [P*B*T, C], k and v [P*B*S, C] with S `keys` (T if left out). The T queries of a sequence are
+   * its last ones: query t sees keys 0..S-T+t. keyMask [B, S] holds 1 for tokens and 0 for padding; a
+   * masked key gets no weight; rows that see no key at all are finite, their value is unspecified.
    */
   attention(
     q: Tensor,
@@ -146,7 +210,7 @@ export interface Device {
     v: Tensor,
     keyMask: Tensor,
     y: Tensor,
-    shape: { probes: number; batch: number; tokens: number; heads: number },
+    shape: AttentionShape,
   ): Promise<void>
   /** x = f(x) in place. gelu is the exact (erf) form, gelu_new the tanh form. */
   activation(kind: Activation, x: Tensor, at: Rows): Promise<void>
@@ -154,18 +218,28 @@ export interface Device {
   add(x: Tensor, y: Tensor, at: Rows): Promise<void>
   /** y[i] = x[indices[i]], for all indices (rows over all probes). */
   gatherRows(x: Tensor, indices: Uint32Array, y: Tensor): Promise<void>
+  /** y[indices[i]] = x[i], for all indices; they are distinct. */
+  scatterRows(x: Tensor, indices: Uint32Array, y: Tensor): Promise<void>
   /**
    * Online log-sum-exp over one vocabulary slab. logits[p] = x[p] [rows, K] * W_p^T; state
    * [P*rows, 3] carries (max, sum of exp(logit - max), logit of the target) and must start as
    * (-Infinity, 0, 0); targets has one vocabulary index for each of the P*rows rows.
    */
-  crossEntropy(x: Tensor, slot: Slot, targets: Uint32Array, state: Tensor, at: Rows): Promise<void>
+  crossEntropy(
+    x: Tensor,
+    slot: Slot,
+    targets: Uint32Array,
+    state: Tensor,
+    at: Rows,
+    addend?: Addend,
+  ): Promise<void>
   /** Logits of one vocabulary slab, tile by tile to the host: data is [P*rows, tile.rows]. */
   logits(
     x: Tensor,
     slot: Slot,
     at: Rows,
     sink: (tile: Tile, data: Float32Array) => void,
+    addend?: Addend,
   ): Promise<void>
 
   /** Waits for all issued work and surfaces its errors. */
@@ -188,6 +262,13 @@ export interface Workload extends Rows {
   readonly headRows: number
   /** Largest number of updates owed to a slab. */
   readonly terms: number
+  /** Versions of a matrix at most: P, or 1 where all probes share the weights. */
+  readonly versions: number
+  /** S: keys of a sequence at most; tokens unless there is a cache or a prefix. */
+  readonly keys: number
+  /** Of the largest addend: columns of its projection, and elements of both factors; 0 without. */
+  readonly projectionCols: number
+  readonly addendElements: number
   /** Bytes of the largest slab as it is staged, and slots in the ring. */
   readonly slabBytes: number
   readonly slots: number
