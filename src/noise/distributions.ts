@@ -49,9 +49,14 @@ export interface Recipe {
   readonly terms: readonly NoiseTerm[]
   /** Absent for evaluation: every version is E. */
   readonly probe?: NoiseKey
+  /** Where versions have different directions: the key of each, instead of `probe`. */
+  readonly keys?: readonly NoiseKey[]
   /** One per probe, rounded to 16 bits: +eps/sqrt(8), -eps/sqrt(8). Length is the probe count P. */
   readonly scales: readonly number[]
 }
+
+/** The key of version p's noise. */
+export const probeKey = (recipe: Recipe, p: number) => recipe.keys?.[p] ?? recipe.probe
 
 /** E after the recipe's terms, in place, for elements [first, first + w.length) of the tensor. */
 export function applyTerms(w: Float32Array, first: number, terms: readonly NoiseTerm[]): void {
@@ -65,7 +70,7 @@ export function applyTerms(w: Float32Array, first: number, terms: readonly Noise
 
 /** The version of probe p: fl(E + scale_p*z), as a new array. */
 export function probeVersion(e: Float32Array, first: number, recipe: Recipe, p: number) {
-  const { probe } = recipe
+  const probe = probeKey(recipe, p)
   const scale = recipe.scales[p]!
   if (!probe || scale === 0) return e.slice()
   return e.map((value, i) => Math.fround(value + scale * gaussianAt(probe, first + i)))

@@ -242,3 +242,24 @@ export function probePair(
     minus += 128
   }
 }
+
+/** e[i] = fl(e[i]*s) for n elements, n a multiple of 4. */
+export function scale(e: usize, n: i32, s: f32): void {
+  const factor = f32x4.splat(s)
+  const end = e + ((<usize>n) << 2)
+  for (let p = e; p < end; p += 16) v128.store(p, f32x4.mul(v128.load(p), factor))
+}
+
+/** e[i] = fl(e[i] + fl(s*v[i])) for n elements. */
+export function axpy(e: usize, v: usize, n: i32, s: f32): void {
+  const factor = f32x4.splat(s)
+  const end = e + ((<usize>n) << 2)
+  for (; e + 16 <= end; e += 16) {
+    v128.store(e, f32x4.add(v128.load(e), f32x4.mul(v128.load(v), factor)))
+    v += 16
+  }
+  for (; e < end; e += 4) {
+    store<f32>(e, load<f32>(e) + load<f32>(v) * s)
+    v += 4
+  }
+}

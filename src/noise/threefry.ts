@@ -36,7 +36,9 @@ export function threefry2x32(k0: number, k1: number, c0: number, c1: number): [n
 }
 
 /** What a stream of noise is for; the number is part of the key and never changes meaning. */
-export const ROLE = { z: 0, order: 1, sample: 2 } as const
+export const ROLE = { z: 0, order: 1, sample: 2, left: 3, right: 4, layers: 5 } as const
+/** Directions of one step are told apart in the bits above the role. */
+const ROLES = 256
 export type Role = keyof typeof ROLE
 
 /** The 64-bit Threefry key of one tensor's noise at one step. */
@@ -46,13 +48,21 @@ export interface NoiseKey {
 }
 
 /**
- * Key of (run seed, step, tensor name, role). Seed is a safe non-negative integer, step a u32.
+ * Key of (run seed, step, tensor name, role, direction). Seed is a safe non-negative integer, step a
+ * u32, direction below 2^24.
  * The name enters through the first eight bytes of its SHA-256, so that equal names (tied weights)
  * share noise and no registration order matters.
  */
-export function noiseKey(seed: number, step: number, name: string, role: Role): NoiseKey {
+export function noiseKey(
+  seed: number,
+  step: number,
+  name: string,
+  role: Role,
+  direction = 0,
+): NoiseKey {
   const [h0, h1] = nameWords(name)
-  const [a0, a1] = threefry2x32(seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0, step, ROLE[role])
+  const purpose = ROLE[role] + ROLES * direction
+  const [a0, a1] = threefry2x32(seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0, step, purpose)
   const [k0, k1] = threefry2x32(a0, a1, h0, h1)
   return { k0, k1 }
 }

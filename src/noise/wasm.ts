@@ -5,7 +5,9 @@
 import { readFileSync } from 'node:fs'
 import type { DType } from '../weights/types.ts'
 import { DTYPE_BYTES } from '../weights/types.ts'
-import type { Recipe } from './distributions.ts'
+import { probeKey, type Recipe } from './distributions.ts'
+import { eachRun, type Change } from './factors.ts'
+import type { NoiseKey } from './threefry.ts'
 
 interface Exports {
   memory: WebAssembly.Memory
@@ -29,6 +31,8 @@ interface Exports {
     plus: number,
     minus: number,
   ): void
+  scale(e: number, n: number, s: number): void
+  axpy(e: number, v: number, n: number, s: number): void
 }
 
 export interface NoiseKernel {
@@ -44,6 +48,15 @@ export interface NoiseKernel {
     recipe: Recipe,
     versions: readonly Float32Array[],
     folded?: Float32Array,
+  ): void
+  /** Elements [first, first + out.length) of a matrix of `cols` columns after `change`, as f32. */
+  change(
+    raw: Uint8Array,
+    dtype: DType,
+    first: number,
+    cols: number,
+    change: Change,
+    out: Float32Array,
   ): void
 }
 
@@ -67,8 +80,17 @@ export function createNoiseKernel(): NoiseKernel {
     number,
     number,
   ]
-  const bytes = new Uint8Array(kernel.memory.buffer)
-  const floats = new Float32Array(kernel.memory.buffer)
+  // Right factors are loaded behind the buffers; growing detaches the views.
+  const factorsAt = base + BUFFER_BYTES * 4
+  let bytes = new Uint8Array(kernel.memory.buffer)
+  let floats = new Float32Array(kernel.memory.buffer)
+  const room = (byteLength: number) => {
+    const missing = factorsAt + byteLength - kernel.memory.buffer.byteLength
+    if (missing <= 0) return
+    kernel.memory.grow(Math.ceil(missing / 65536))
+    bytes = new Uint8Array(kernel.memory.buffer)
+    floats = new Float32Array(kernel.memory.buffer)
+  }
 
   /** One chunk: count elements from element index `at`; results are left in plus and minus. */
   const chunk = (raw: Uint8Array, dtype: DType, at: number, count: number, recipe: Recipe) => {
@@ -83,12 +105,54 @@ export function createNoiseKernel(): NoiseKernel {
     return { lead, n, pair }
   }
 
-  return {
+  /** One chunk of a factored change, left in e: elements [at, at + count). */
+  const factored = (
+    at: number,
+    count: number,
+    cols: number,
+    rights: readonly number[],
+    c: Factored,
+  ) => {
+    if (c.decay !== 1) kernel.scale(e, Math.ceil(count / 4) * 4, c.decay)
+    c.terms.forEach((term, i) => {
+      for (let row = Math.floor(at / cols); row * cols < at + count; row++) {
+        eachRun(term, row, cols, (start, length, from, scale) => {
+          const begin = Math.max(at, row * cols + start)
+          const n = Math.min(at + count, row * cols + start + length) - begin
+          const skipped = begin - row * cols - start
+          if (n > 0) kernel.axpy(e + (begin - at) * 4, rights[i]! + (from + skipped) * 4, n, scale)
+        })
+      }
+    })
+  }
+
+  const self: NoiseKernel = {
+    change(raw, dtype, first, cols, change, out) {
+      if (change.kind === 'dense') {
+        self.apply(raw, dtype, first, { terms: change.terms, scales: [] }, [], out)
+        return
+      }
+      room(change.terms.reduce((sum, { right }) => sum + right.byteLength, 0))
+      let next = factorsAt
+      const rights = change.terms.map(({ right }) => {
+        floats.set(right, next / 4)
+        next += right.byteLength
+        return next - right.byteLength
+      })
+      const size = DTYPE_BYTES[dtype]
+      for (let i = 0; i < out.length; i += CHUNK) {
+        const count = Math.min(CHUNK, out.length - i)
+        bytes.set(raw.subarray(i * size, (i + count) * size), src)
+        kernel.widen(src, DTYPE_CODE[dtype], count, e)
+        factored(first + i, count, cols, rights, change)
+        out.set(floats.subarray(e / 4, e / 4 + count), i)
+      }
+    },
     apply(raw, dtype, first, recipe, versions, folded) {
       const n = versions[0]?.length ?? folded?.length ?? 0
       if (first + n > 2 ** 33) throw new RangeError('noise is defined for the first 2^33 elements')
       const size = DTYPE_BYTES[dtype]
-      const { probe, scales } = recipe
+      const { scales } = recipe
       for (let i = 0; i < n; i += CHUNK) {
         const count = Math.min(CHUNK, n - i)
         const part = raw.subarray(i * size, (i + count) * size)
@@ -100,15 +164,22 @@ export function createNoiseKernel(): NoiseKernel {
         if (folded) take(e, folded)
         for (let p = 0; p < versions.length; p++) {
           const scale = scales[p]!
+          const probe = probeKey(recipe, p)
           if (!probe || scale === 0) {
             take(e, versions[p]!)
           } else {
             kernel.probePair(e, at.n, at.pair, probe.k0, probe.k1, scale, plus, minus)
             take(plus, versions[p]!)
-            if (p + 1 < versions.length && scales[p + 1] === -scale) take(minus, versions[++p]!)
+            const mirrored = scales[p + 1] === -scale && sameKey(probeKey(recipe, p + 1), probe)
+            if (p + 1 < versions.length && mirrored) take(minus, versions[++p]!)
           }
         }
       }
     },
   }
+  return self
 }
+
+type Factored = Extract<Change, { kind: 'factored' }>
+
+const sameKey = (a: NoiseKey | undefined, b: NoiseKey) => a?.k0 === b.k0 && a.k1 === b.k1

@@ -1,0 +1,77 @@
+// Weights changed by factored updates: W <- fl(W*decay), then term by term and column by column of
+// the left factor W <- fl(W + fl(left*right)). The order of roundings is fixed, so that folding tile
+// by tile, gathering single rows and exporting give the same bits. This is the plain form and the
+// types; wasm.ts does the same with SIMD.
+
+import type { NoiseTerm } from './distributions.ts'
+
+/** left [N, rank] * right [rank, K], both row-major. */
+export interface LowRankTerm {
+  readonly kind: 'low-rank'
+  readonly rank: number
+  readonly left: Float32Array
+  readonly right: Float32Array
+}
+
+/** kron(left [m1, n1], right [m2, n2]), both row-major. */
+export interface KroneckerTerm {
+  readonly kind: 'kronecker'
+  readonly m2: number
+  readonly n1: number
+  readonly n2: number
+  readonly left: Float32Array
+  readonly right: Float32Array
+}
+
+export type FactorTerm = LowRankTerm | KroneckerTerm
+
+/** All that happened to a matrix since it was folded last: dense terms, or decay and factors. */
+export type Change =
+  | { readonly kind: 'dense'; readonly terms: readonly NoiseTerm[] }
+  | { readonly kind: 'factored'; readonly decay: number; readonly terms: readonly FactorTerm[] }
+
+export const NO_CHANGE: Change = { kind: 'dense', terms: [] }
+
+export const isNoChange = (change: Change) =>
+  change.terms.length === 0 && (change.kind === 'dense' || change.decay === 1)
+
+/**
+ * The runs of `right` that row `row` of a term is made of, in order: `visit(at, count, from, scale)`
+ * stands for row[at + i] += scale * right[from + i].
+ */
+export function eachRun(
+  term: FactorTerm,
+  row: number,
+  cols: number,
+  visit: (at: number, count: number, from: number, scale: number) => void,
+): void {
+  if (term.kind === 'low-rank') {
+    for (let c = 0; c < term.rank; c++) visit(0, cols, c * cols, term.left[row * term.rank + c]!)
+    return
+  }
+  const { m2, n1, n2, left } = term
+  const [i, j] = [Math.floor(row / m2), row % m2]
+  for (let c = 0; c < n1; c++) visit(c * n2, n2, j * n2, left[i * n1 + c]!)
+}
+
+/** Applies a factored change in place to elements [first, first + w.length) of a matrix. */
+export function applyFactors(
+  w: Float32Array,
+  first: number,
+  cols: number,
+  { decay, terms }: { decay: number; terms: readonly FactorTerm[] },
+): void {
+  for (let i = 0; i < w.length; i++) w[i] = Math.fround(w[i]! * decay)
+  for (const term of terms) {
+    const end = first + w.length
+    for (let row = Math.floor(first / cols); row * cols < end; row++) {
+      eachRun(term, row, cols, (at, count, from, scale) => {
+        for (let i = 0; i < count; i++) {
+          const k = row * cols + at + i - first
+          if (k < 0 || k >= w.length) continue
+          w[k] = Math.fround(w[k]! + Math.fround(term.right[from + i]! * scale))
+        }
+      })
+    }
+  }
+}
