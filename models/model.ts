@@ -12,6 +12,8 @@ export interface Matrix {
   readonly cols: number
   /** Transformer block it belongs to; -1 before the first, layers after the last. */
   readonly block: number
+  /** The file holds [K, N], the transpose of a Linear's weight (GPT-2's Conv1D): rows is K. */
+  readonly transposed?: boolean
 }
 
 /** A one-dimensional tensor: bias, norm scale. */
@@ -57,12 +59,17 @@ export interface ModelInput {
 /** The hands a model works with; src/run.ts joins stream, method and device behind it. */
 export interface Run {
   readonly device: Device
-  /** P probes of B*T rows. */
+  /** P probes of B*T rows; P is 1 until the first perturbed tensor, so read it when it is needed. */
   readonly at: Rows
   readonly shape: { probes: number; batch: number; tokens: number; heads: number }
   /** [B, T]: 1 token, 0 padding. */
   readonly keyMask: Tensor
   buffer(label: string): Tensor
+  /**
+   * To be called before each block and, with block = layers, after the last: h [R, C] is all that
+   * lives then. Where probes part, h is copied for each of them. Returns [h, spare], maybe swapped.
+   */
+  enterBlock(block: number, h: Tensor, spare: Tensor): Promise<[h: Tensor, spare: Tensor]>
   /** One version per probe [P, n]; null if the checkpoint's layout has none. */
   vector(name: string): Tensor | null
   /**

@@ -56,7 +56,7 @@ export function opt(config: Readonly<Record<string, unknown>>): Model {
 }
 
 async function forward(c: OptConfig, run: Run, input: ModelInput): Promise<void> {
-  const { device, at } = run
+  const { device } = run
   let h = run.buffer('h') // (R,C) the residual stream
   let x = run.buffer('x') // (R,C)
   const [q, k, v, f] = ['q', 'k', 'v', 'f'].map((label) => run.buffer(label)) as [
@@ -74,10 +74,11 @@ async function forward(c: OptConfig, run: Run, input: ModelInput): Promise<void>
     await run.linear(e, 'model.decoder.project_in', h)
   }
   await run.gather(EMBED_POSITIONS, optPositions(input), x)
-  await device.add(x, h, at)
+  await device.add(x, h, run.at)
 
   for (let i = 0; i < c.layers; i++) {
     const layer = `model.decoder.layers.${i}`
+    ;[h, x] = await run.enterBlock(i, h, x)
 
     let a = h
     if (c.preNorm) await layerNorm(run, h, `${layer}.self_attn_layer_norm`, (a = x))
@@ -86,7 +87,7 @@ async function forward(c: OptConfig, run: Run, input: ModelInput): Promise<void>
     await run.linear(a, `${layer}.self_attn.v_proj`, v)
     await device.attention(q, k, v, run.keyMask, x, run.shape)
     await run.linear(x, `${layer}.self_attn.out_proj`, q)
-    await device.add(q, h, at)
+    await device.add(q, h, run.at)
     if (!c.preNorm) {
       await layerNorm(run, h, `${layer}.self_attn_layer_norm`, x)
       ;[h, x] = [x, h]
@@ -96,13 +97,14 @@ async function forward(c: OptConfig, run: Run, input: ModelInput): Promise<void>
     if (c.preNorm) await layerNorm(run, h, `${layer}.final_layer_norm`, (a = x))
     await activatedLinear(run, a, `${layer}.fc1`, c.activation, f)
     await run.linear(f, `${layer}.fc2`, q)
-    await device.add(q, h, at)
+    await device.add(q, h, run.at)
     if (!c.preNorm) {
       await layerNorm(run, h, `${layer}.final_layer_norm`, x)
       ;[h, x] = [x, h]
     }
   }
 
+  ;[h, x] = await run.enterBlock(c.layers, h, x)
   // Norm, projection and head work on the rows whose logits are wanted, nothing else.
   const rows = await run.selectRows(h, x)
   let last = x

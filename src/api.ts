@@ -13,6 +13,7 @@ import { UserError } from './errors.ts'
 import { evaluateBatches, type Evaluation } from './evaluate.ts'
 import { exportModel } from './export.ts'
 import type { JournalEntry } from './journal.ts'
+import { METHOD_KEYS, type METHOD_OPTIONS } from './method-options.ts'
 import { silent } from './report.ts'
 import { forward } from './run.ts'
 import { DTYPES, engineOptions, loadModel, memoryModel, openDevice } from './setup.ts'
@@ -36,7 +37,7 @@ export type ModelOptions = Sizes &
   >
 
 /** Options of zoInit; meaning and defaults as the flags of the command line. */
-export type ZoOptions = Subset<'method' | 'lr' | 'eps' | 'weightDecay' | 'seed' | 'replayWindow'>
+export type ZoOptions = Subset<Exclude<keyof typeof METHOD_OPTIONS, 'adaptiveEps'>>
 
 /** A batch whose labels may be left out. */
 export type ForwardInput = Omit<BatchInput, 'labels'> & Partial<Pick<BatchInput, 'labels'>>
@@ -156,13 +157,8 @@ export async function zoInit(model: ZoModel, options: ZoOptions = {}): Promise<Z
   if (!handle) throw new UserError('zoInit takes a model made by fromPretrained')
   const given = Object.fromEntries(Object.entries(options).filter(([, v]) => v !== undefined))
   const config = parseConfig(given)
-  const only = Object.fromEntries(
-    (['method', 'lr', 'eps', 'weightDecay', 'seed', 'replayWindow'] as const).map((key) => [
-      key,
-      config[key],
-    ]),
-  ) as unknown as Config
-  const engine = await handle.train(only)
+  const only = Object.fromEntries(METHOD_KEYS.map((key) => [key, config[key]])) as unknown as Config
+  const engine = await handle.train({ ...only, steps: Infinity }) // a loop may go on for ever
   let step = 0
   const zo: Zo = {
     lr: config.lr,

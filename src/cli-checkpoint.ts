@@ -1,5 +1,6 @@
 // The commands about files and machines: inspect, export, convert, env.
 
+import { METHOD_KEYS } from './method-options.ts'
 import { arch, cpus, release, totalmem } from 'node:os'
 import { resolve } from 'node:path'
 import { Command } from 'commander'
@@ -12,7 +13,6 @@ import { UserError } from './errors.ts'
 import { exportModel } from './export.ts'
 import { fingerprint } from './fingerprint.ts'
 import { readJournal, replay } from './journal.ts'
-import { createMethod } from './methods/index.ts'
 import { table } from './report.ts'
 import { readRunRecord } from './run-folder.ts'
 import { DTYPES, engineOptions, loadModel, memoryModel, openDevice } from './setup.ts'
@@ -79,8 +79,8 @@ function exportCommand(contextOf: ContextOf): Command {
     if (!record) throw new UserError(`${run}: no run there (no config.json)`)
     const config: Config = { ...parseConfig(record.config), ...given, device: 'cpu' }
     // What decides the weights comes from the record, never from a flag's default.
-    const { method, seed, weightDecay } = parseConfig(record.config)
-    const base = { ...config, method, seed, weightDecay }
+    const own = parseConfig(record.config)
+    const base = { ...config, ...Object.fromEntries(METHOD_KEYS.map((key) => [key, own[key]])) }
     const moved = flags['model'] as string | undefined
     const pinned = moved === undefined && record.commit !== null
     const loaded = await loadModel(
@@ -93,11 +93,7 @@ function exportCommand(contextOf: ContextOf): Command {
         `${run} was run on other weights than ${loaded.source}; name the base with --model`,
       )
     }
-    const updates = replay(
-      await readJournal(join(run, 'journal.jsonl')),
-      createMethod(method),
-      weightDecay,
-    )
+    const updates = replay(await readJournal(join(run, 'journal.jsonl')), own.weightDecay)
     // Weights are made by the fold threads on the host; the device only completes the engine.
     const device = await openDevice(base)
     try {

@@ -23,6 +23,7 @@ import { generate } from './generate.ts'
 import { tokenizerOf } from './model-tokenizer.ts'
 import { count, nonnegative, share, whole } from './option-values.ts'
 import { planReport } from './plan-report.ts'
+import { METHOD_KEYS } from './method-options.ts'
 import { formatSeconds } from './report.ts'
 import { loadModel, openEngine } from './setup.ts'
 import { evaluationLine } from './trainer.ts'
@@ -31,7 +32,7 @@ import { formatBytes } from './units.ts'
 const DEVICE: OptionName[] = ['device', 'adapter', 'transfer', 'memory', 'slab', 'resident', 'threads', 'scratchDir'] // prettier-ignore
 const HUB: OptionName[] = ['revision', 'cacheDir']
 const EXAMPLES: OptionName[] = ['maxLength', 'template', 'labelWords', 'textColumn', 'labelColumn', 'padding'] // prettier-ignore
-const METHOD: OptionName[] = ['method', 'lr', 'eps', 'weightDecay', 'seed', 'replayWindow']
+const METHOD: OptionName[] = METHOD_KEYS
 const SCHEDULE: OptionName[] = ['steps', 'lrSchedule', 'warmupSteps', 'evalSteps', 'evalSamples', 'loggingSteps', 'maxSkipped'] // prettier-ignore
 const OUTPUT: OptionName[] = ['outputDir', 'resume', 'saveSteps', 'saveTotalLimit', 'saveModel', 'dtype'] // prettier-ignore
 
@@ -151,7 +152,7 @@ function planCommand(contextOf: ContextOf): Command {
   const command = new Command('plan')
     .description('device bytes, slabs and traffic of a run, before any weights are downloaded')
     .argument('<model>')
-  addOptions(command, ['method', 'eps', 'seed', 'replayWindow', 'batchSize', 'maxLength', ...DEVICE, 'ram', ...HUB]) // prettier-ignore
+  addOptions(command, [...METHOD_KEYS, 'steps', 'batchSize', 'maxLength', ...DEVICE, 'ram', ...HUB]) // prettier-ignore
   return command.action(async (source: string, flags: Flags) => {
     const { report, result } = contextOf(flags)
     const planned = await planReport(source, configOf(flags), report)

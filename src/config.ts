@@ -3,80 +3,23 @@
 
 import { availableParallelism } from 'node:os'
 import { z } from 'zod'
-import { METHOD_NAMES } from './methods/index.ts'
+import { checkMethod, METHOD_OPTIONS } from './method-options.ts'
 import {
   bytes,
   count,
   list,
-  nonnegative,
   parseValue,
   path,
-  positive,
   whole,
   wholeFrom,
+  type OptionSpec,
 } from './option-values.ts'
 import { UserError } from './errors.ts'
-
-export type Topic = 'method' | 'data' | 'schedule' | 'device' | 'output' | 'hub'
-
-export interface OptionSpec {
-  readonly topic: Topic
-  /** Placeholder of the value in --help; absent for a switch. */
-  readonly value?: string
-  readonly help: string
-  readonly schema: z.ZodType
-  readonly default?: unknown
-  /** Other spellings, kebab-case; snake_case twins of all names are accepted too. */
-  readonly aliases?: readonly string[]
-}
 
 const MiB = 2 ** 20
 
 export const OPTIONS = {
-  method: {
-    topic: 'method',
-    value: 'name',
-    help: `zeroth-order method: ${METHOD_NAMES.join(', ')}`,
-    schema: z.enum(METHOD_NAMES as [string, ...string[]]),
-    default: 'mezo-sgd',
-  },
-  lr: {
-    topic: 'method',
-    value: 'x',
-    help: 'learning rate',
-    schema: nonnegative,
-    default: 1e-6,
-    aliases: ['learning-rate'],
-  },
-  eps: {
-    topic: 'method',
-    value: 'x',
-    help: 'probe scale eps',
-    schema: positive,
-    default: 1e-3,
-    aliases: ['zo-eps'],
-  },
-  weightDecay: {
-    topic: 'method',
-    value: 'x',
-    help: 'decoupled weight decay; biases and norms do not decay',
-    schema: nonnegative,
-    default: 0,
-  },
-  seed: {
-    topic: 'method',
-    value: 'n',
-    help: 'run seed: noise and data order',
-    schema: whole,
-    default: 0,
-  },
-  replayWindow: {
-    topic: 'method',
-    value: 'K',
-    help: 'updates replayed from their seeds before they are folded into the overlay; changes speed, never a bit',
-    schema: count,
-    default: 2,
-  },
+  ...METHOD_OPTIONS,
 
   train: {
     topic: 'data',
@@ -344,5 +287,6 @@ export function parseConfig(input: Readonly<Record<string, unknown>>): Config {
     if (value === undefined) continue
     config[name] = parseValue(`--${flagName(name)}`, spec.schema, value)
   }
+  checkMethod(config)
   return config as Config
 }

@@ -9,8 +9,8 @@ import type { StreamCounters } from '../scheduler/stream.ts'
 import { tilesOf } from '../scheduler/tiles.ts'
 import type { Device, MemoryModel, Tensor } from './device/device.ts'
 import { createNoiseKernel, type NoiseKernel } from './noise/wasm.ts'
-import type { Method } from './methods/method.ts'
-import { terms, type Update } from './methods/perturbation.ts'
+import type { Estimator } from './methods/estimator.ts'
+import type { Method, MethodOptions, TrainingState, Update } from './methods/method.ts'
 import { findTensors, type ModelTensors } from './tensors.ts'
 import { createVectors, type Vectors } from './vectors.ts'
 import { openFiles } from './weights/files.ts'
@@ -21,7 +21,8 @@ export interface EngineOptions {
   readonly checkpoint: Checkpoint
   readonly model: Model
   readonly method: Method
-  readonly seed: number
+  readonly methodOptions: MethodOptions
+  readonly estimator: Estimator
   /** Updates made so far (a resumed run), oldest first. */
   readonly updates: readonly Update[]
   /** How many of them the checkpoint's files contain. */
@@ -30,10 +31,8 @@ export interface EngineOptions {
   readonly budgetBytes: number
   readonly slabBytes: number
   readonly resident: 'auto' | 'none' | 'all'
-  /** K: updates owed are folded when there are this many. */
-  readonly replayWindow: number
-  /** False for evaluation of a checkpoint as it is: slabs stay in the file's dtype. */
-  readonly trains: boolean
+  /** Whether updates may be folded: if not, slabs stay in the file's dtype. */
+  readonly folds: boolean
   readonly ramBytes: number
   readonly scratchDir: string
   readonly threads: number
@@ -66,8 +65,12 @@ export interface Engine {
   readonly store: WeightStore
   readonly vectors: Vectors
   readonly kernel: NoiseKernel
-  /** The trajectory: updates made so far, oldest first. */
-  readonly updates: Update[]
+  /** What the updates so far have made of the matrices. */
+  readonly state: TrainingState
+  /** Updates made so far. */
+  readonly updateCount: number
+  /** Takes a step's update into matrices and vectors; `begin` of its step comes before. */
+  push(update: Update): void
   readonly counters: StreamCounters
   /** The working set for a shape, grown if needed. */
   workingSet(shape: BatchShape): WorkingSet
@@ -76,22 +79,28 @@ export interface Engine {
 
 /** The plan of a run before anything is opened; `zo2 plan` prints it. */
 export function planFor(
-  options: Omit<EngineOptions, 'checkpoint' | 'method' | 'updates' | 'folded'>,
+  options: Omit<EngineOptions, 'checkpoint' | 'updates' | 'folded'>,
   tensors: ModelTensors,
   shape: BatchShape,
   maxSlabBytes: number,
 ): Plan {
-  const { model } = options
+  const { model, method, methodOptions } = options
   const dtypes = new Map(tensors.matrices.map((m) => [m.matrix.name, m.entry.dtype]))
+  const widened = (name: string) => options.folds && methodOptions.selection.trains(name)
+  const demand = method.demand(methodOptions, shapesOf(tensors), shape.probes)
   return plan({
     matrices: model.matrices,
     vectorElements: model.vectors.reduce((sum, v) => sum + v.size, 0),
     bufferCols: model.buffers.map((b) => b.cols),
-    elementBytes: (name) => (options.trains ? 4 : DTYPE_BYTES[dtypes.get(name)!]),
+    elementBytes: (name) => (widened(name) ? 4 : DTYPE_BYTES[dtypes.get(name)!]),
     ...shape,
     heads: model.heads,
     headSize: model.hidden / model.heads,
-    terms: options.replayWindow,
+    terms: demand.terms,
+    versions: demand.versions(shape.probes),
+    keys: shape.tokens,
+    projectionCols: demand.projectionCols,
+    addendElements: demand.addendElements,
     memory: options.memory,
     maxSlabBytes,
     budgetBytes: options.budgetBytes,
@@ -102,26 +111,41 @@ export function planFor(
 
 /** Opens weights and vectors on an open device. On failure nothing stays open but the device. */
 export async function createEngine(device: Device, options: EngineOptions): Promise<Engine> {
-  const { model, checkpoint, seed } = options
+  const { model, checkpoint, method, methodOptions } = options
   const tensors = findTensors(model, checkpoint)
   const kernel = createNoiseKernel()
-  const vectors = createVectors(await readVectors(tensors, kernel), kernel)
-  for (const update of options.updates.slice(options.folded)) {
-    vectors.update((name) => terms(seed, name, [update]))
-  }
+  const values = await readVectors(tensors, kernel)
+  const vectors = createVectors(values, kernel, methodOptions, method.beta(methodOptions))
+  const state = method.start(methodOptions, shapesOf(tensors), kernel)
   const store = await openStore({
     matrices: tensors.matrices.map(({ matrix, entry }) => ({
       name: matrix.name,
       cols: matrix.cols,
       tiles: tilesOf(matrix.rows, matrix.cols),
       entry,
+      trains: methodOptions.selection.trains(matrix.name),
     })),
-    folded: options.folded,
     ramBytes: options.ramBytes,
     scratchDir: options.scratchDir,
     threads: options.threads,
   })
   let current: WorkingSet | null = null
+  let updateCount = options.folded
+  const push = (update: Update) => {
+    state.push(update)
+    vectors.push(update)
+    updateCount++
+  }
+  try {
+    for (const update of options.updates.slice(options.folded)) {
+      const fold = state.begin(update.step)
+      if (fold) await store.fold(fold)
+      push(update)
+    }
+  } catch (error) {
+    await store.close()
+    throw error
+  }
   return {
     options,
     device,
@@ -129,7 +153,11 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
     store,
     vectors,
     kernel,
-    updates: [...options.updates],
+    state,
+    get updateCount() {
+      return updateCount
+    },
+    push,
     counters: { readBytes: 0, uploadBytes: 0, waitMs: 0 },
     workingSet(shape) {
       if (current && fits(shape, current.shape)) return current
@@ -147,6 +175,8 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
     },
   }
 }
+
+const shapesOf = (tensors: ModelTensors) => tensors.matrices.map(({ matrix }) => matrix)
 
 const fits = (a: BatchShape, b: BatchShape) =>
   a.probes <= b.probes && a.batch <= b.batch && a.tokens <= b.tokens

@@ -2,7 +2,6 @@
 // memory, by the fold threads. Final models, checkpoints and `zo2 export` are all made here.
 
 import type { Engine } from './engine.ts'
-import { terms } from './methods/perturbation.ts'
 import {
   buildFolder,
   convertChecked,
@@ -88,15 +87,15 @@ async function* valuesOf(
     yield vector
     return
   }
-  const { store, updates, options } = engine
-  const owed = terms(options.seed, name, updates.slice(store.folded))
+  const { store, state } = engine
+  const change = state.change(name)
   const tiles = tilesOf(shape[0]!, shape[1]!)
   const made: Promise<Float32Array>[] = []
   try {
     for (let i = 0; i < tiles.length; i++) {
       while (made.length < tiles.length && made.length <= i + TILES_AHEAD) {
         const memory = ring[made.length % ring.length]!
-        const next = store.materialise(name, tiles[made.length]!, owed, memory)
+        const next = store.materialise(name, tiles[made.length]!, change, memory)
         next.catch(() => {}) // thrown where it is awaited below
         made.push(next)
       }

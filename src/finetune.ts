@@ -11,7 +11,6 @@ import { fileHash, fingerprint } from './fingerprint.ts'
 import { exportModel } from './export.ts'
 import { openJournal, replay, type Journal } from './journal.ts'
 import { lockRun } from './lock.ts'
-import { createMethod } from './methods/index.ts'
 import { tokenizerOf } from './model-tokenizer.ts'
 import { memoryTable, type Reporter } from './report.ts'
 import {
@@ -23,7 +22,7 @@ import {
   savedCheckpoints,
   settleCheckpoints,
 } from './run-folder.ts'
-import { DTYPES, loadModel, openEngine, type LoadedModel } from './setup.ts'
+import { DTYPES, loadModel, methodOf, openEngine, type LoadedModel } from './setup.ts'
 import { train, untilStopped, type TrainResult } from './trainer.ts'
 import { formatBytes } from './units.ts'
 import { VERSION } from './version.ts'
@@ -96,8 +95,10 @@ async function runIn(
   report: Reporter,
   stop: AbortSignal,
 ): Promise<FinetuneSummary> {
-  const updates = replay(journal.entries, createMethod(config.method), config.weightDecay)
-  const start = await newestCheckpoint(dir, journal)
+  const updates = replay(journal.entries, config.weightDecay)
+  const { method, estimator } = methodOf(config, loaded.model)
+  // Factored methods fold at fixed steps only: they are replayed from the base, which is cheap.
+  const start = method.structure === 'dense' ? await newestCheckpoint(dir, journal) : null
   const { engine, device, close } = await openEngine(loaded, config, {
     updates,
     folded: start?.updates ?? 0,
@@ -107,7 +108,8 @@ async function runIn(
   })
   try {
     report.line(`device ${device.info.kind}: ${device.info.name} (${device.info.detail})`)
-    const set = engine.workingSet(largestBatch(config, data))
+    const probes = estimator.probes(config.eps).length
+    const set = engine.workingSet({ probes, ...largestBatch(config, data) })
     report.line(describePlan(engine))
     memoryTable(set.plan.bytes).forEach((row) => report.line(row))
     const layout = loaded.checkpoint
@@ -129,14 +131,13 @@ async function runIn(
   }
 }
 
-/** Probes, sequences and tokens of the largest batch that training or evaluation will see. */
+/** Sequences and tokens of the largest batch that training or evaluation will see. */
 function largestBatch(config: Config, data: Data) {
   const tokens = [...data.train, ...data.held].reduce(
     (most, e) => Math.max(most, ...[e, ...(e.options ?? [])].map((s) => s.inputIds.length)),
     0,
   )
-  const probes = createMethod(config.method).scales(config.eps).length
-  return { probes, batch: config.batchSize, tokens }
+  return { batch: config.batchSize, tokens }
 }
 
 function describePlan(engine: Engine): string {

@@ -5,8 +5,8 @@ import { open, type FileHandle } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { z } from 'zod'
 import { UserError } from './errors.ts'
-import type { Method } from './methods/method.ts'
-import type { Update } from './methods/perturbation.ts'
+import type { Estimator } from './methods/estimator.ts'
+import type { Update } from './methods/method.ts'
 import { syncDirectory } from './weights/atomic.ts'
 import { asUserError } from './weights/files.ts'
 
@@ -15,21 +15,57 @@ const Entry = z.strictObject({
   step: z.int().nonnegative(),
   lr: z.number(),
   eps: z.number(),
+  /** Of the one direction; with several, the mean of projected_grads. */
   projected_grad: z.number(),
-  /** Mean loss over the labelled tokens under each probe; null when it was not finite. */
+  /** One for each of several directions. */
+  projected_grads: z.array(z.number()).optional(),
+  /**
+   * Mean loss over the labelled tokens, over the probes of each side; the minus side of a one-sided
+   * estimate is the centre. null when it was not finite.
+   */
   loss_plus: z.number().nullable(),
   loss_minus: z.number().nullable(),
+  /** At the centre, where it is not the mean of both sides. */
+  loss: z.number().optional(),
   /** The step had a non-finite loss and changed nothing. */
   skipped: z.literal(true).optional(),
 })
 
 export type JournalEntry = Readonly<z.infer<typeof Entry>>
 
-/** The loss at the centre, estimated as the mean over the probes; null for a skipped step. */
+/** The loss at the centre, or its estimate as the mean of both sides; null for a skipped step. */
 export const meanLoss = (entry: JournalEntry | undefined): number | null =>
   entry?.loss_plus == null || entry.loss_minus === null
     ? null
-    : (entry.loss_plus + entry.loss_minus) / 2
+    : (entry.loss ?? (entry.loss_plus + entry.loss_minus) / 2)
+
+/** What a step writes down, from the mean loss of each probe. */
+export function entryOf(
+  at: Pick<JournalEntry, 'step' | 'lr' | 'eps'>,
+  losses: readonly number[],
+  estimator: Estimator,
+): JournalEntry {
+  const grads = estimator.grads(losses, at.eps)
+  if (!grads.every(Number.isFinite)) {
+    return { ...at, projected_grad: 0, loss_plus: null, loss_minus: null, skipped: true }
+  }
+  const sides = estimator.sides(losses)
+  return {
+    ...at,
+    projected_grad: grads.reduce((sum, grad) => sum + grad, 0) / grads.length,
+    ...(grads.length > 1 && { projected_grads: grads }),
+    loss_plus: sides.plus,
+    loss_minus: sides.minus,
+    ...(estimator.oneSided && { loss: estimator.centre(losses) }),
+  }
+}
+
+/** The update that an entry means; not for skipped steps. */
+export function updateOf(entry: JournalEntry, weightDecay: number): Update {
+  const { step, lr, projected_grad, projected_grads: several = [projected_grad] } = entry
+  const grads = several.map((grad) => grad / several.length)
+  return { step, lr, grads, decay: Math.fround(1 - lr * weightDecay) }
+}
 
 export interface Journal {
   readonly entries: readonly JournalEntry[]
@@ -73,16 +109,8 @@ export async function readJournal(path: string): Promise<JournalEntry[]> {
 }
 
 /** The updates that the entries mean, in order. */
-export function replay(
-  entries: readonly JournalEntry[],
-  method: Method,
-  weightDecay: number,
-): Update[] {
-  return entries
-    .filter((entry) => !entry.skipped)
-    .map(({ step, lr, eps, projected_grad }) =>
-      method.update(projected_grad, { step, lr, eps, weightDecay }),
-    )
+export function replay(entries: readonly JournalEntry[], weightDecay: number): Update[] {
+  return entries.filter((entry) => !entry.skipped).map((entry) => updateOf(entry, weightDecay))
 }
 
 function createJournal(file: FileHandle, path: string, entries: JournalEntry[]): Journal {

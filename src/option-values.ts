@@ -41,3 +41,17 @@ export function parseValue(flag: string, schema: z.ZodType, value: unknown): unk
   const why = parsed.error.issues[0]!.message.replace(/^Invalid (input|option): /, '')
   throw wrong(`${why}, found ${JSON.stringify(value)}`)
 }
+
+export type Topic = 'method' | 'data' | 'schedule' | 'device' | 'output' | 'hub'
+
+/** One option of the table in config.ts. */
+export interface OptionSpec {
+  readonly topic: Topic
+  /** Placeholder of the value in --help; absent for a switch. */
+  readonly value?: string
+  readonly help: string
+  readonly schema: z.ZodType
+  readonly default?: unknown
+  /** Other spellings, kebab-case; snake_case twins of all names are accepted too. */
+  readonly aliases?: readonly string[]
+}

@@ -7,9 +7,8 @@ import type { Plan } from '../scheduler/plan.ts'
 import type { Config } from './config.ts'
 import { planFor } from './engine.ts'
 import { UserError } from './errors.ts'
-import { createMethod } from './methods/index.ts'
 import { memoryTable, table, type Reporter } from './report.ts'
-import { DTYPES, memoryModel } from './setup.ts'
+import { DTYPES, memoryModel, methodOf } from './setup.ts'
 import { findTensors, type ModelTensors } from './tensors.ts'
 import { formatBytes } from './units.ts'
 import { openCheckpoint } from './weights/checkpoint.ts'
@@ -30,17 +29,17 @@ export async function planReport(source: string, config: Config, report: Reporte
       `--max-length ${tokens} exceeds the model's ${model.maxPositions} positions; lower it`,
     )
   }
-  const probes = createMethod(config.method).scales(config.eps).length
+  const chosen = methodOf(config, model)
+  const probes = chosen.estimator.probes(config.eps).length
   const plan = planFor(
     {
       model,
-      seed: config.seed,
+      ...chosen,
       memory: await memoryModel(config),
       budgetBytes: config.memory,
       slabBytes: config.slab,
       resident: config.resident,
-      replayWindow: config.replayWindow,
-      trains: true,
+      folds: true,
       ramBytes: config.ram,
       scratchDir: '',
       threads: config.threads,

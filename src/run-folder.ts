@@ -7,18 +7,17 @@ import { appendFile, mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/
 import { basename, dirname, join } from 'node:path'
 import { z } from 'zod'
 import { UserError } from './errors.ts'
-import { flagName, type Config } from './config.ts'
+import { flagName, OPTIONS, type Config, type OptionName } from './config.ts'
+import { METHOD_KEYS } from './method-options.ts'
+import type { OptionSpec } from './option-values.ts'
 import { meanLoss, type JournalEntry } from './journal.ts'
 import { writeTextAtomically } from './weights/atomic.ts'
 import { asUserError, readJsonObject } from './weights/files.ts'
 
 /** Options that decide the trajectory: a resumed run must have the same. */
-const TRAJECTORY = [
-  'method',
-  'lr',
-  'eps',
-  'weightDecay',
-  'seed',
+const TRAJECTORY: readonly OptionName[] = [
+  // The replay window changes speed, never a bit.
+  ...METHOD_KEYS.filter((key) => key !== 'replayWindow'),
   'batchSize',
   'accumulate',
   'maxLength',
@@ -29,7 +28,7 @@ const TRAJECTORY = [
   'padding',
   'lrSchedule',
   'warmupSteps',
-] as const
+]
 
 const MAX_RECORD_BYTES = 2 ** 24
 
@@ -142,7 +141,9 @@ function checkSame(dir: string, before: RunRecord, now: RunRecord): void {
     )
   }
   for (const key of TRAJECTORY) {
-    const [was, is] = [before.config[key], now.config[key]].map((v) => JSON.stringify(v))
+    // An option that is younger than the run had its default's effect then.
+    const { default: usual }: OptionSpec = OPTIONS[key]
+    const [was, is] = [before.config[key] ?? usual, now.config[key]].map((v) => JSON.stringify(v))
     if (was !== is) {
       throw new UserError(
         `${dir} was run with --${flagName(key)} ${was ?? 'left out'}, found ${is ?? 'none'}; resume with the same`,

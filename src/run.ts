@@ -6,15 +6,10 @@ import { stream, type StreamedSlab } from '../scheduler/stream.ts'
 import type { Slab } from '../scheduler/plan.ts'
 import type { Rows, Tensor, Tile } from './device/device.ts'
 import type { Engine, WorkingSet } from './engine.ts'
-import { recipe, terms } from './methods/perturbation.ts'
+import { blockOf } from './methods/selection.ts'
+import type { Probe } from './methods/method.ts'
+import { gather } from './gather.ts'
 import { DTYPE_BYTES } from './weights/types.ts'
-
-/** The probes of a step; null evaluates the weights as they are. */
-export interface Probe {
-  readonly step: number
-  /** One scale of the raw noise per probe. */
-  readonly scales: readonly number[]
-}
 
 /** What the head is asked for: rows are b*T + t, the positions whose next token is meant. */
 export type Wanted =
@@ -27,7 +22,7 @@ export type Wanted =
     }
 
 /**
- * Runs the model on a batch under P probes. For 'loss' returns the cross-entropy of each wanted row,
+ * Runs the model on a batch under P probes (null: the weights as they are). For 'loss' returns the cross-entropy of each wanted row,
  * in nats, per probe [P][M], as f64; for 'logits' an empty list.
  */
 export async function forward(
@@ -38,27 +33,28 @@ export async function forward(
 ): Promise<Float64Array[]> {
   const { device, model } = engine
   // A run resumed from its journal may owe more than the replay window that recipes are planned for.
-  await foldOwed(engine, engine.options.replayWindow + 1)
-  const probes = probe?.scales.length ?? 1
+  await foldOverdue(engine, 1)
+  const probes = probe?.probes.length ?? 1
   const [batch, tokens] = [input.inputIds.length, input.inputIds[0]!.length]
   const set = engine.workingSet({ probes, batch, tokens })
-  const weights = recipes(engine, probe)
   const keyMask = set.keyMask(batch, tokens)
   device.write(keyMask, Float32Array.from(input.attentionMask.flat()))
-  engine.vectors.upload(device, weights.ofVector)
+  engine.vectors.upload(device, probe)
 
+  const transposed = new Set(model.matrices.filter((m) => m.transposed).map((m) => m.name))
   const source = {
     describe: (slab: Slab) => {
       const dtype = engine.store.dtype(slab.name)
       return {
         bytes: slab.rows * slab.cols * DTYPE_BYTES[dtype],
-        version: engine.store.version,
+        version: engine.store.version(slab.name),
         weights: {
           name: slab.name,
           dtype,
           cols: slab.cols,
           tiles: slab.tiles,
-          recipe: weights.ofMatrix(slab.name),
+          recipe: engine.state.recipe(slab.name, probe),
+          transposed: transposed.has(slab.name),
         },
       }
     },
@@ -67,7 +63,7 @@ export async function forward(
   const slabs = stream(set.plan, set.slots, device, source, engine.counters)
   try {
     const at = { probes, rows: batch * tokens }
-    const run = createRun(engine, set, slabs, { at, batch, tokens, keyMask, weights, wanted })
+    const run = createRun(engine, set, slabs, { at, batch, tokens, keyMask, probe, wanted })
     await model.forward(run, input)
     const extra = await slabs.next()
     if (!extra.done) throw new Error(`${extra.value.slab.name} was streamed but not used`)
@@ -77,22 +73,10 @@ export async function forward(
   }
 }
 
-/** Starts folding all owed updates into the overlay once there are at least `window` of them. */
-export async function foldOwed(engine: Engine, window: number): Promise<void> {
-  const owed = engine.updates.slice(engine.store.folded)
-  if (owed.length < window) return
-  const { seed } = engine.options
-  await engine.store.fold(engine.updates.length, (name) => terms(seed, name, owed))
-}
-
-/** Recipes by tensor for this pass: matrices owe what is not folded, vectors owe nothing. */
-function recipes(engine: Engine, probe: Probe | null) {
-  const { seed } = engine.options
-  const owed = engine.updates.slice(engine.store.folded)
-  return {
-    ofMatrix: (name: string) => recipe(seed, name, owed, probe),
-    ofVector: (name: string) => recipe(seed, name, [], probe),
-  }
+/** Starts folding what dense methods owe beyond the replay window and `spare` updates more. */
+export async function foldOverdue(engine: Engine, spare: number): Promise<void> {
+  const fold = engine.state.overdue(spare)
+  if (fold) await engine.store.fold(fold)
 }
 
 interface Pass {
@@ -100,7 +84,7 @@ interface Pass {
   readonly batch: number
   readonly tokens: number
   readonly keyMask: Tensor
-  readonly weights: ReturnType<typeof recipes>
+  readonly probe: Probe | null
   readonly wanted: Wanted
 }
 
@@ -110,10 +94,12 @@ function createRun(
   slabs: AsyncGenerator<StreamedSlab, void, void>,
   pass: Pass,
 ): Run {
-  const { device, model, vectors } = engine
-  const { at, batch, tokens, wanted } = pass
+  const { device, model, vectors, state } = engine
+  const { batch, tokens, probe, wanted } = pass
+  /** Probes told apart so far: one until the first perturbed tensor. */
+  let at: Rows = perturbedBefore(engine, probe) ? pass.at : { ...pass.at, probes: 1 }
   /** Rows that linear works on: all of them until selectRows. */
-  let rows: Rows = at
+  let chosen: Rows | null = null
 
   /** Hands the matrix's slabs to `use`, one after another. */
   const slabsOf = async (name: string, use: (slab: StreamedSlab) => Promise<void>) => {
@@ -127,11 +113,22 @@ function createRun(
       row += next.value.slab.rows
     }
   }
+  /** The matrix's addend, x's way through its right factor done; nothing if it has none. */
+  const project = async (x: Tensor, name: string) => {
+    const addend = state.addend(name, probe)
+    if (!addend) return {}
+    await device.project(x, addend, chosen ?? at)
+    return { addend }
+  }
 
   return {
     device,
-    at,
-    shape: { probes: at.probes, batch, tokens, heads: model.heads },
+    get at() {
+      return at
+    },
+    get shape() {
+      return { probes: at.probes, batch, tokens, heads: model.heads }
+    },
     keyMask: pass.keyMask,
     vector: (name) => vectors.tensor(name),
     buffer(label) {
@@ -139,23 +136,36 @@ function createRun(
       if (!buffer) throw new Error(`the model names no activation buffer "${label}"`)
       return buffer
     },
-    linear: (x, name, y, relu) =>
-      slabsOf(`${name}.weight`, ({ slot }) =>
-        device.linear(x, slot, vectors.tensor(`${name}.bias`), y, rows, relu),
-      ),
-    gather: (name, indices, y) => gather(engine, pass, name, indices, y),
+    async linear(x, name, y, relu = false) {
+      const options = { relu, ...(await project(x, `${name}.weight`)) }
+      const bias = vectors.tensor(`${name}.bias`)
+      await slabsOf(`${name}.weight`, ({ slot }) =>
+        device.linear(x, slot, bias, y, chosen ?? at, options),
+      )
+    },
+    gather: (name, indices, y) => gather(engine, probe, at.probes, name, indices, y),
+    async enterBlock(block, h, spare) {
+      const due = block >= model.layers || perturbedIn(engine, probe, block)
+      if (!due || at.probes === pass.at.probes) return [h, spare]
+      const { probes, rows } = pass.at
+      const copies = Uint32Array.from({ length: probes * rows }, (_, i) => i % rows)
+      await device.gatherRows(h, copies, spare)
+      at = pass.at
+      return [spare, h]
+    },
     async selectRows(x, y) {
-      const { rows: chosen } = wanted
-      const all = Uint32Array.from({ length: at.probes * chosen.length }, (_, i) => {
-        const p = Math.floor(i / chosen.length)
-        return p * at.rows + chosen[i % chosen.length]!
+      const M = wanted.rows.length
+      const all = Uint32Array.from({ length: at.probes * M }, (_, i) => {
+        return Math.floor(i / M) * at.rows + wanted.rows[i % M]!
       })
       await device.gatherRows(x, all, y)
-      return (rows = { probes: at.probes, rows: chosen.length })
+      return (chosen = { probes: at.probes, rows: M })
     },
     async head(x, name) {
+      const { addend } = await project(x, name)
+      const rows = chosen ?? at
       if (wanted.kind === 'logits') {
-        await slabsOf(name, ({ slot }) => device.logits(x, slot, rows, wanted.sink))
+        await slabsOf(name, ({ slot }) => device.logits(x, slot, rows, wanted.sink, addend))
         return
       }
       const M = at.probes * wanted.rows.length
@@ -164,38 +174,27 @@ function createRun(
       device.write(set.lossState, start)
       const targets = new Uint32Array(M)
       for (let p = 0; p < at.probes; p++) targets.set(wanted.targets, p * wanted.targets.length)
-      await slabsOf(name, ({ slot }) => device.crossEntropy(x, slot, targets, set.lossState, rows))
+      await slabsOf(name, ({ slot }) =>
+        device.crossEntropy(x, slot, targets, set.lossState, rows, addend),
+      )
     },
   }
 }
 
-/** Reads each distinct row of the table once, makes one version per probe, writes y [R, cols]. */
-async function gather(engine: Engine, pass: Pass, name: string, indices: Uint32Array, y: Tensor) {
-  const { store, kernel, device } = engine
-  const { cols } = y
-  const { probes } = pass.at
-  const dtype = store.dtype(name)
-  const recipe = pass.weights.ofMatrix(name)
-  const distinct = [...new Set(indices)]
-  const raw = new Uint8Array(distinct.length * cols * DTYPE_BYTES[dtype])
-  const rowBytes = cols * DTYPE_BYTES[dtype]
-  await Promise.all(
-    distinct.map((row, i) => store.read(name, row, raw.subarray(i * rowBytes, (i + 1) * rowBytes))),
+/** Whether this step's probes see different weights before the first block. */
+function perturbedBefore({ model, options }: Engine, probe: Probe | null): boolean {
+  if (!probe) return true
+  const { selection } = options.methodOptions
+  const first = [...model.tables, ...model.matrices.filter((m) => m.block < 0)]
+  return first.some(({ name }) => selection.active(probe.step, name))
+}
+
+/** Whether they do within a block. */
+function perturbedIn({ model, options }: Engine, probe: Probe | null, block: number): boolean {
+  const { selection } = options.methodOptions
+  return [...model.matrices, ...model.vectors].some(
+    ({ name }) => blockOf(name) === block && selection.active(probe!.step, name),
   )
-  const versions = distinct.map((row, i) => {
-    const out = Array.from({ length: probes }, () => new Float32Array(cols))
-    const bytes = raw.subarray(i * rowBytes, (i + 1) * rowBytes)
-    kernel.apply(bytes, dtype, row * cols, recipe, out)
-    return out
-  })
-  const slotOf = new Map(distinct.map((row, i) => [row, i]))
-  const all = new Float32Array(probes * indices.length * cols)
-  for (let p = 0; p < probes; p++) {
-    indices.forEach((row, i) => {
-      all.set(versions[slotOf.get(row)!]![p]!, (p * indices.length + i) * cols)
-    })
-  }
-  device.write(y, all)
 }
 
 /** lse - logit of the target, in f64, from the state (max, sum, target logit) of each row. */

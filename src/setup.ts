@@ -9,8 +9,10 @@ import type { Device, MemoryModel } from './device/device.ts'
 import { webgpuMemory } from './device/webgpu/memory.ts'
 import { createEngine, type Engine, type EngineOptions } from './engine.ts'
 import { UserError } from './errors.ts'
+import { createEstimator } from './methods/estimator.ts'
 import { createMethod } from './methods/index.ts'
-import type { Update } from './methods/perturbation.ts'
+import type { Method, MethodOptions, Update } from './methods/method.ts'
+import { createSelection } from './methods/selection.ts'
 import type { Reporter } from './report.ts'
 import { formatBytes } from './units.ts'
 import { openCheckpoint } from './weights/checkpoint.ts'
@@ -101,25 +103,56 @@ export interface EngineState {
   readonly scratchDir: string
 }
 
+/** Method, estimator and selection of a configuration. */
+export function methodOf(config: Config, model: Model) {
+  const { seed, trainOnly, freeze, layersPerStep } = config
+  const selection = createSelection({
+    seed,
+    layers: model.layers,
+    trainOnly,
+    freeze,
+    layersPerStep,
+  })
+  const names = [...model.tables, ...model.matrices, ...model.vectors].map(({ name }) => name)
+  if (!names.some((name) => selection.trains(name))) {
+    throw new UserError(
+      `--train-only ${trainOnly?.join() ?? '*'} and --freeze ${freeze?.join() ?? ''} leave no tensor of this model to train; "zo2 inspect" lists their names`,
+    )
+  }
+  if (layersPerStep !== undefined && layersPerStep > model.layers) {
+    throw new UserError(
+      `--layers-per-step ${layersPerStep}: this model has ${model.layers} layers; expected at most that`,
+    )
+  }
+  return {
+    method: createMethod(config.method),
+    estimator: createEstimator(config.estimator, config.probes),
+    methodOptions: { ...config, selection, directions: config.probes },
+  }
+}
+
+/** Whether a run of this configuration can come to fold updates into its overlay. */
+const mayFold = (config: Config, method: Method, options: MethodOptions) =>
+  method.structure === 'dense' || config.steps > config.window * method.foldWindows(options)
+
 export function engineOptions(
   loaded: LoadedModel,
   config: Config,
   memory: MemoryModel,
   state: EngineState,
 ): EngineOptions {
+  const chosen = methodOf(config, loaded.model)
   return {
     checkpoint: state.checkpoint ?? loaded.checkpoint,
     model: loaded.model,
-    method: createMethod(config.method),
-    seed: config.seed,
+    ...chosen,
     updates: state.updates,
     folded: state.folded,
     memory,
     budgetBytes: config.memory,
     slabBytes: config.slab,
     resident: config.resident,
-    replayWindow: config.replayWindow,
-    trains: state.trains,
+    folds: state.trains && mayFold(config, chosen.method, chosen.methodOptions),
     ramBytes: config.ram,
     scratchDir: config.scratchDir ?? state.scratchDir,
     threads: config.threads,

@@ -1,20 +1,19 @@
 // ONE ZEROTH-ORDER STEP, top to bottom (MeZO, arXiv 2305.17333; streaming as in ZO2, 2503.12668):
 //
-//   fold updates owed, if there are K of them         weights' overlay, in the background
+//   begin the step: a window may turn                 complete windows or owed updates are folded
 //   for each micro-batch: one forward of all probes   slabs stream through the device once
-//   loss+, loss- = mean over all labelled tokens      the only wait
-//   g = (loss+ - loss-) / (2 eps)                     finite, or the step is skipped
+//   losses = mean over all labelled tokens            the only wait
+//   g_i = (loss_i+ - loss_i-) / (2 eps)               finite, or the step is skipped
 //   journal.append(step, lr, eps, g, ...)             durable before anything uses it
-//   trajectory.push(-lr*g); vectors updated           matrices: replayed at their next upload
+//   push -lr*g_i for every direction                  vectors updated; matrices at their next use
 //
 // Weights are never written here: theta_t is theta_0 plus the trajectory.
 
 import type { Batch } from './data/types.ts'
 import type { Engine } from './engine.ts'
-import type { JournalEntry } from './journal.ts'
+import { entryOf, updateOf, type JournalEntry } from './journal.ts'
 import { labelledRows } from './loss.ts'
-import { terms } from './methods/perturbation.ts'
-import { foldOwed, forward } from './run.ts'
+import { foldOverdue, forward } from './run.ts'
 
 export interface StepInput {
   /** Micro-batches: all are seen by the same probes; their tokens count alike. */
@@ -33,13 +32,15 @@ export interface StepInput {
  * skipped with projected_grad 0, and the weights stay as they are.
  */
 export async function zoStep(engine: Engine, input: StepInput): Promise<JournalEntry> {
-  const { method } = engine.options
+  const { estimator } = engine.options
   const { step, lr, eps, weightDecay } = input
 
-  await foldOwed(engine, engine.options.replayWindow)
+  const fold = engine.state.begin(step)
+  if (fold) await engine.store.fold(fold)
+  await foldOverdue(engine, 0)
 
-  const probe = { step, scales: method.scales(eps) }
-  const sums = probe.scales.map(() => 0)
+  const probe = { step, probes: estimator.probes(eps) }
+  const sums = probe.probes.map(() => 0)
   let tokens = 0
   for (const batch of input.batches) {
     const { rows, targets } = labelledRows(batch)
@@ -47,18 +48,11 @@ export async function zoStep(engine: Engine, input: StepInput): Promise<JournalE
     losses.forEach((ofProbe, p) => (sums[p]! += ofProbe.reduce((sum, loss) => sum + loss, 0)))
     tokens += rows.length
   }
-  const [lossPlus, lossMinus] = sums.map((sum) => sum / tokens) as [number, number]
+  const losses = sums.map((sum) => sum / tokens)
 
-  const g = method.projectedGrad([lossPlus, lossMinus], eps)
-  const entry: JournalEntry = Number.isFinite(g)
-    ? { step, lr, eps, projected_grad: g, loss_plus: lossPlus, loss_minus: lossMinus }
-    : { step, lr, eps, projected_grad: 0, loss_plus: null, loss_minus: null, skipped: true }
+  const entry = entryOf({ step, lr, eps }, losses, estimator)
   await input.append(entry)
 
-  if (!entry.skipped) {
-    const update = method.update(g, { step, lr, eps, weightDecay })
-    engine.updates.push(update)
-    engine.vectors.update((name) => terms(engine.options.seed, name, [update]))
-  }
+  if (!entry.skipped) engine.push(updateOf(entry, weightDecay))
   return entry
 }

@@ -190,7 +190,7 @@ async function saveCheckpoint(input: TrainInput, step: number) {
     layout,
     onProgress: () => stop.throwIfAborted(), // the journal is enough to resume
     extra: (folder) =>
-      writeFile(join(folder, 'zo2.json'), JSON.stringify({ step, updates: engine.updates.length })),
+      writeFile(join(folder, 'zo2.json'), JSON.stringify({ step, updates: engine.updateCount })),
   })
   await pruneCheckpoints(dir, config.saveTotalLimit)
   report.line(`saved ${path}`)

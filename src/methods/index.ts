@@ -1,10 +1,14 @@
 // method name -> method.
 
 import { UserError } from '../errors.ts'
+import { kronzo, kronzoM } from './kronzo.ts'
+import { lozo, lozoM } from './lozo.ts'
 import type { Method } from './method.ts'
 import { mezoSgd } from './mezo-sgd.ts'
 
-const METHODS: Readonly<Record<string, Method>> = { [mezoSgd.name]: mezoSgd }
+const METHODS: Readonly<Record<string, Method>> = Object.fromEntries(
+  [mezoSgd, lozo, lozoM, kronzo, kronzoM].map((method) => [method.name, method]),
+)
 
 export const METHOD_NAMES = Object.keys(METHODS)
 

@@ -1,24 +1,122 @@
-// What a method owns: the scales of its probes, and the update that a step's losses mean. Each
-// method is one file with its paper's equation on top; the algebra of directions is in
-// perturbation.ts. A method holds no state: the trajectory (a list of updates) is the state.
+// What a method is to the runtime: it takes the updates of a run, one after another, and says how
+// each tensor is seen by the probes of a step. Methods are one file each with their paper's equation
+// on top; what they share is in dense.ts and factored.ts. Weights and devices are not their business.
+//
+// The trajectory (a list of updates) is all there is to know of a run: every state here is a pure
+// function of it and of the run seed.
 
-import type { Update } from './perturbation.ts'
+import type { Addend } from '../device/device.ts'
+import type { Recipe } from '../noise/distributions.ts'
+import type { Change, FactorTerm } from '../noise/factors.ts'
+import type { NoiseKernel } from '../noise/wasm.ts'
+import type { KronStrategy } from './kronecker.ts'
+import type { Selection } from './selection.ts'
 
-/** The hyper-parameters of one step. */
-export interface StepScalars {
-  /** 0-based step; part of the noise key. */
+/** One probe: theta + scale * (direction number `direction` of this step), z of unit variance. */
+export interface ProbeScale {
+  readonly direction: number
+  readonly scale: number
+}
+
+/** The probes of a step. */
+export interface Probe {
+  readonly step: number
+  readonly probes: readonly ProbeScale[]
+}
+
+/** What a step decided; each tensor that trains moves by -lr * sum_i grads[i]*z_i, after its decay. */
+export interface Update {
   readonly step: number
   readonly lr: number
-  readonly eps: number
-  readonly weightDecay: number
+  /** One for each direction, divided by their number already. */
+  readonly grads: readonly number[]
+  /** 1 - lr*weight_decay as an f32; for matrices only. */
+  readonly decay: number
+}
+
+/** A matrix as its file holds it. */
+export interface MatrixShape {
+  readonly name: string
+  readonly rows: number
+  readonly cols: number
+  readonly transposed?: boolean
+}
+
+/** How single rows of a table come about on the host; `extra` is what each probe adds. */
+export type RowView =
+  | { readonly kind: 'dense'; readonly recipe: Recipe }
+  | {
+      readonly kind: 'factored'
+      readonly change: Change
+      readonly extra: readonly (readonly FactorTerm[])[]
+    }
+
+/** Gives what is to be folded into a matrix; asked once for each of them. */
+export type Fold = (name: string) => Change
+
+/** The state of one run's matrices. */
+export interface TrainingState {
+  /**
+   * Makes ready for the probes of `step`; windows turn here. Returns what must be folded first.
+   * Called before `push` of the same step, in training and in replay alike.
+   */
+  begin(step: number): Fold | null
+  /** What to fold before a pass when more than `spare` updates beyond the replay window are owed. */
+  overdue(spare: number): Fold | null
+  push(update: Update): void
+  /** What is not folded yet. */
+  change(name: string): Change
+  /** How the device makes the weights of a matrix under the probes, */
+  recipe(name: string, probe: Probe | null): Recipe
+  /** and what it adds to its products. */
+  addend(name: string, probe: Probe | null): Addend | null
+  rows(name: string, probe: Probe | null): RowView
+}
+
+/** Bounds that the planner needs. */
+export interface Demand {
+  /** Versions of a matrix for P probes. */
+  readonly versions: (probes: number) => number
+  /** Terms of a recipe at most. */
+  readonly terms: number
+  /** Of the largest addend: columns of its projection, elements of both factors. */
+  readonly projectionCols: number
+  readonly addendElements: number
+  /** Bytes of host memory that the state takes. */
+  readonly hostBytes: number
+}
+
+export interface MethodOptions {
+  readonly seed: number
+  readonly selection: Selection
+  /** K of dense methods. */
+  readonly replayWindow: number
+  /** Directions of a step. */
+  readonly directions: number
+  readonly rank: number
+  /** nu: steps that share the right factor. */
+  readonly window: number
+  /** Windows kept in factors before they are folded; undefined: the method's own choice. */
+  readonly foldWindows?: number | undefined
+  readonly rankScaling: 'paper' | 'none'
+  readonly kronStrategy: KronStrategy
+  readonly kronMaxFactor: number
+  /** beta of momentum methods. */
+  readonly momentum: number
 }
 
 export interface Method {
   readonly name: string
-  /** Scale of the raw noise for each probe. */
-  scales(eps: number): number[]
-  /** The projected gradient from the mean loss of each probe (f64). */
-  projectedGrad(losses: readonly number[], eps: number): number
-  /** The update that this projected gradient makes. */
-  update(projectedGrad: number, at: StepScalars): Update
+  /** dense: saved checkpoints can be resumed from; factored states are replayed from the base. */
+  readonly structure: 'dense' | 'low-rank' | 'kronecker'
+  /** beta of the momentum of vectors; 0 without momentum. */
+  beta(options: MethodOptions): number
+  /** Windows after whose end updates are folded; Infinity where there are no windows. */
+  foldWindows(options: MethodOptions): number
+  demand(options: MethodOptions, matrices: readonly MatrixShape[], probes: number): Demand
+  start(
+    options: MethodOptions,
+    matrices: readonly MatrixShape[],
+    kernel: NoiseKernel,
+  ): TrainingState
 }

@@ -1,57 +1,48 @@
-// The algebra of dense directions: theta_t = theta_0 + Delta_t as a list of (step, coefficient),
-// and how it becomes a recipe for one tensor. Tensor by tensor and element by element the sequence
-// of roundings is fixed, so that replaying, folding and resuming give the same bits everywhere.
+// The algebra of dense directions: one update as terms on one tensor, and how the probes of a step
+// see it. Element by element the sequence of roundings is fixed, so that replaying, folding and
+// resuming give the same bits everywhere. Factored directions are in factored.ts.
 
 import { NOISE_STD, round16, type NoiseTerm, type Recipe } from '../noise/distributions.ts'
 import { noiseKey } from '../noise/threefry.ts'
+import type { Probe, Update } from './method.ts'
+import type { Selection } from './selection.ts'
 
-/** One step's update of every tensor: w <- w*decay + coefficient*z(seed, step, tensor). */
-export interface Update {
-  readonly step: number
-  /** -lr*g/sqrt(8), rounded to 16 significant bits. */
-  readonly coefficient: number
-  /** 1 - lr*weight_decay as an f32, for tensors that decay. */
-  readonly decay: number
+/** A run's seed, and which tensors train. */
+export interface Scope {
+  readonly seed: number
+  readonly selection: Selection
 }
 
-/** Biases and norms do not decay (MeZO's rule; they are the one-dimensional tensors). */
-export const decays = (name: string) => !/bias|layer_?norm/.test(name)
-
-/** -lr*g*z and the decoupled weight decay as an update of integer noise. */
-export function denseUpdate(
-  step: number,
-  projectedGrad: number,
-  lr: number,
-  weightDecay: number,
-): Update {
-  return {
-    step,
-    coefficient: round16((-lr * projectedGrad) / NOISE_STD),
-    decay: Math.fround(1 - lr * weightDecay),
-  }
-}
-
-/** eps*z with z of unit variance as a scale of integer noise. */
-export const denseScale = (eps: number) => round16(eps / NOISE_STD)
-
-/** The terms that `updates` mean for the tensor `name`. */
-export function terms(seed: number, name: string, updates: readonly Update[]): NoiseTerm[] {
-  const decaying = decays(name)
-  return updates.map((update) => ({
-    ...noiseKey(seed, update.step, name, 'z'),
-    coefficient: update.coefficient,
-    decay: decaying ? update.decay : 1,
+/**
+ * w <- w*decay - lr*sum_i grads[i]*z_i as terms of integer noise, for a tensor active in this step.
+ * Only matrices decay: biases and norms, the one-dimensional tensors, do not (MeZO's rule).
+ */
+export function terms(
+  { seed, selection }: Scope,
+  name: string,
+  { step, lr, grads, decay }: Update,
+  decays: boolean,
+): NoiseTerm[] {
+  if (!selection.active(step, name)) return []
+  return grads.map((grad, direction) => ({
+    ...noiseKey(seed, step, name, 'z', direction),
+    coefficient: round16((-lr * grad) / NOISE_STD),
+    decay: decays && direction === 0 ? decay : 1,
   }))
 }
 
-/** How tensor `name` is seen at a step: updates owed, then one version per scale. */
+/** How probes see a tensor that owes `owed`; null: as it is. */
 export function recipe(
-  seed: number,
+  { seed, selection }: Scope,
   name: string,
-  owed: readonly Update[],
-  probe: { step: number; scales: readonly number[] } | null,
+  owed: readonly NoiseTerm[],
+  probe: Probe | null,
 ): Recipe {
-  const list = terms(seed, name, owed)
-  if (!probe) return { terms: list, scales: [0] }
-  return { terms: list, probe: noiseKey(seed, probe.step, name, 'z'), scales: probe.scales }
+  if (!probe || !selection.active(probe.step, name)) return { terms: owed, scales: [0] }
+  const key = (direction: number) => noiseKey(seed, probe.step, name, 'z', direction)
+  const scales = probe.probes.map(({ scale }) => round16(scale / NOISE_STD))
+  if (probe.probes.every(({ direction }) => direction === 0)) {
+    return { terms: owed, probe: key(0), scales }
+  }
+  return { terms: owed, keys: probe.probes.map(({ direction }) => key(direction)), scales }
 }

@@ -9,6 +9,8 @@ import type { NoiseTerm } from './distributions.ts'
 export interface LowRankTerm {
   readonly kind: 'low-rank'
   readonly rank: number
+  /** First row that `left` holds; 0 if left out. */
+  readonly row0?: number
   readonly left: Float32Array
   readonly right: Float32Array
 }
@@ -30,6 +32,17 @@ export type Change =
   | { readonly kind: 'dense'; readonly terms: readonly NoiseTerm[] }
   | { readonly kind: 'factored'; readonly decay: number; readonly terms: readonly FactorTerm[] }
 
+/** The change as one run of rows needs it: low-rank left factors are cut to these rows. */
+export function changeOfRows(change: Change, row0: number, rows: number): Change {
+  if (change.kind === 'dense') return change
+  const terms = change.terms.map((term) => {
+    if (term.kind === 'kronecker') return term
+    const { rank } = term
+    return { ...term, row0, left: term.left.slice(row0 * rank, (row0 + rows) * rank) }
+  })
+  return { ...change, terms }
+}
+
 export const NO_CHANGE: Change = { kind: 'dense', terms: [] }
 
 export const isNoChange = (change: Change) =>
@@ -46,7 +59,8 @@ export function eachRun(
   visit: (at: number, count: number, from: number, scale: number) => void,
 ): void {
   if (term.kind === 'low-rank') {
-    for (let c = 0; c < term.rank; c++) visit(0, cols, c * cols, term.left[row * term.rank + c]!)
+    const { rank, left, row0 = 0 } = term
+    for (let c = 0; c < rank; c++) visit(0, cols, c * cols, left[(row - row0) * rank + c]!)
     return
   }
   const { m2, n1, n2, left } = term

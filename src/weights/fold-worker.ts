@@ -3,7 +3,7 @@
 
 import { readSync, writeSync } from 'node:fs'
 import { parentPort } from 'node:worker_threads'
-import type { NoiseTerm } from '../noise/distributions.ts'
+import type { Change } from '../noise/factors.ts'
 import { createNoiseKernel } from '../noise/wasm.ts'
 import { DTYPE_BYTES, type DType } from './types.ts'
 
@@ -12,13 +12,15 @@ export type Place =
   | { readonly fd: number; readonly path: string; readonly offsetBytes: number }
   | { readonly memory: SharedArrayBuffer; readonly offsetBytes: number }
 
-/** E = terms applied to `count` elements from element index `first`, from `source` to `target` (f32). */
+/** `change` applied to `count` elements from element index `first`, from `source` to `target` (f32). */
 export interface FoldJob {
   readonly source: Place
   readonly dtype: DType
   readonly first: number
   readonly count: number
-  readonly terms: readonly NoiseTerm[]
+  /** Columns of the matrix. */
+  readonly cols: number
+  readonly change: Change
   readonly target: Place
 }
 
@@ -48,7 +50,7 @@ function fold(job: FoldJob): void {
     const bytes = raw.subarray(0, n * size)
     transfer(job.source, i * size, bytes, 'read')
     const e = folded.subarray(0, n)
-    kernel.apply(bytes, job.dtype, job.first + i, { terms: job.terms, scales: [] }, [], e)
+    kernel.change(bytes, job.dtype, job.first + i, job.cols, job.change, e)
     transfer(job.target, i * 4, new Uint8Array(e.buffer, 0, n * 4), 'write')
   }
 }

@@ -7,7 +7,7 @@ import { open, rm, statfs, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Tile } from '../device/device.ts'
 import { UserError } from '../errors.ts'
-import type { NoiseTerm } from '../noise/distributions.ts'
+import { changeOfRows, isNoChange, NO_CHANGE, type Change } from '../noise/factors.ts'
 import { formatBytes } from '../units.ts'
 import { asUserError, openFiles, readFully, type WeightFiles } from './files.ts'
 import { createFoldPool, type FoldPool } from './fold.ts'
@@ -20,26 +20,26 @@ export interface StoredMatrix {
   readonly cols: number
   readonly tiles: readonly Tile[]
   readonly entry: TensorEntry
+  /** False: frozen; it is never folded and has no place in the overlay. */
+  readonly trains: boolean
 }
 
 export interface WeightStore {
-  /** Updates contained in what `read` returns. */
-  readonly folded: number
-  /** Changes whenever the bytes do: 0 is the base. */
-  readonly version: number
+  /** Changes whenever the tensor's bytes do: 0 is the base. */
+  version(name: string): number
   dtype(name: string): DType
   /** Fills `into` with rows from row0 of the tensor; waits for a fold of these rows to end. */
   read(name: string, row0: number, into: Uint8Array): Promise<void>
   /**
-   * Folds updates [folded, count) into every matrix, in the background and in the order given at
-   * opening; from this call on `folded` is `count`. A failure surfaces at the next read.
+   * Folds changes into the matrices that have some, in the background and in the order given at
+   * opening. A failure surfaces at the next read.
    */
-  fold(count: number, termsOf: (name: string) => readonly NoiseTerm[]): Promise<void>
-  /** The tile's weights as f32 with further `terms` applied, made by a fold thread in `memory`. */
+  fold(changeOf: (name: string) => Change): Promise<void>
+  /** The tile's weights as f32 after a further `change`, made by a fold thread in `memory`. */
   materialise(
     name: string,
     tile: Tile,
-    terms: readonly NoiseTerm[],
+    change: Change,
     memory: SharedArrayBuffer,
   ): Promise<Float32Array>
   close(): Promise<void>
@@ -48,8 +48,6 @@ export interface WeightStore {
 export interface StoreOptions {
   /** In the order of their use. */
   readonly matrices: readonly StoredMatrix[]
-  /** Updates that the files contain already (a saved checkpoint); 0 for a base model. */
-  readonly folded: number
   /** The overlay stays in memory up to this many bytes. */
   readonly ramBytes: number
   /** Folder of the scratch file. */
@@ -61,6 +59,8 @@ interface Stored extends StoredMatrix {
   /** First byte of this tensor in the overlay file. */
   readonly overlayBytes: number
   memory: SharedArrayBuffer | null
+  /** Folds so far. */
+  version: number
   /** One promise per tile: the tile's overlay bytes are there. */
   readonly ready: Promise<void>[]
 }
@@ -70,8 +70,8 @@ export async function openStore(options: StoreOptions): Promise<WeightStore> {
   const stored = new Map<string, Stored>()
   let totalBytes = 0
   for (const m of options.matrices) {
-    stored.set(m.name, { ...m, overlayBytes: totalBytes, memory: null, ready: [] })
-    totalBytes += elementsOf(m) * 4
+    stored.set(m.name, { ...m, overlayBytes: totalBytes, memory: null, version: 0, ready: [] })
+    if (m.trains) totalBytes += elementsOf(m) * 4
   }
   const base = new Map<string, FileHandle>()
   try {
@@ -95,8 +95,6 @@ function createStore(
   stored: ReadonlyMap<string, Stored>,
   totalBytes: number,
 ): WeightStore {
-  let { folded } = options
-  let version = 0
   let pool: FoldPool | null = null
   let scratch: FileHandle | null = null
   const inMemory = totalBytes <= options.ramBytes
@@ -113,20 +111,15 @@ function createStore(
 
   /** Where the tensor's current bytes are, from element `first` on. */
   const currentPlace = (m: Stored, first: number): Place => {
-    if (version > 0) return overlayPlace(m, first)
+    if (m.version > 0) return overlayPlace(m, first)
     const { file, dtype, offsetBytes } = m.entry
     const { fd } = base.get(file)!
     return { fd, path: file, offsetBytes: offsetBytes + first * DTYPE_BYTES[dtype] }
   }
-  const dtypeOf = (m: Stored): DType => (version > 0 ? 'F32' : m.entry.dtype)
+  const dtypeOf = (m: Stored): DType => (m.version > 0 ? 'F32' : m.entry.dtype)
 
-  /** Queues one tile: source -> terms -> target, after whatever the tile waits for already. */
-  const foldTile = async (
-    m: Stored,
-    i: number,
-    terms: readonly NoiseTerm[],
-    target: Place | null,
-  ) => {
+  /** Queues one tile: source -> change -> target, after whatever the tile waits for already. */
+  const foldTile = async (m: Stored, i: number, change: Change, target: Place | null) => {
     const { row0, rows } = m.tiles[i]!
     const first = row0 * m.cols
     // Decided now, not when the tile's turn comes: `version` moves on as soon as all are queued.
@@ -134,21 +127,18 @@ function createStore(
     const to = target ?? overlayPlace(m, first)
     pool ??= createFoldPool(options.threads)
     await m.ready[i]
-    await pool.fold({ source, dtype, first, count: rows * m.cols, terms, target: to })
+    const own = changeOfRows(change, row0, rows)
+    const count = rows * m.cols
+    await pool.fold({ source, dtype, first, count, cols: m.cols, change: own, target: to })
   }
 
   return {
-    get folded() {
-      return folded
-    },
-    get version() {
-      return version
-    },
+    version: (name) => get(name).version,
     dtype: (name) => dtypeOf(get(name)),
 
     async read(name, row0, into) {
       const m = get(name)
-      if (version === 0)
+      if (m.version === 0)
         return files.read(m.entry, row0 * m.cols * DTYPE_BYTES[m.entry.dtype], into)
       const rows = into.byteLength / (4 * m.cols)
       await Promise.all(
@@ -161,27 +151,27 @@ function createStore(
       else await readFully(scratch!, 'the scratch file', m.overlayBytes + at, into)
     },
 
-    async fold(count, termsOf) {
+    async fold(changeOf) {
       if (!inMemory) scratch ??= await openScratch(options.scratchDir, totalBytes)
       for (const m of stored.values()) {
+        const change = m.trains ? changeOf(m.name) : NO_CHANGE
+        if (isNoChange(change)) continue
         if (inMemory) m.memory ??= new SharedArrayBuffer(elementsOf(m) * 4)
-        const terms = termsOf(m.name)
-        const jobs = m.tiles.map((_, i) => foldTile(m, i, terms, null))
+        const jobs = m.tiles.map((_, i) => foldTile(m, i, change, null))
         jobs.forEach((job, i) => {
           job.catch(() => {}) // surfaces at the tile's next read
           m.ready[i] = job
         })
+        m.version++
       }
-      folded = count
-      version++
     },
 
-    async materialise(name, tile, terms, memory) {
+    async materialise(name, tile, change, memory) {
       const m = get(name)
       await foldTile(
         m,
         m.tiles.findIndex((t) => t.row0 === tile.row0),
-        terms,
+        change,
         { memory, offsetBytes: 0 },
       )
       return new Float32Array(memory, 0, tile.rows * m.cols)

@@ -1,0 +1,40 @@
+// The state of dense methods: theta_t = theta_k + the updates owed since the last fold, as a list of
+// (step, gradients). They are replayed from their seeds at every upload, and folded K at a time.
+
+import type { NoiseTerm } from '../noise/distributions.ts'
+import type { Demand, Fold, MethodOptions, TrainingState, Update } from './method.ts'
+import { recipe, terms } from './perturbation.ts'
+
+export function startDense(options: MethodOptions): TrainingState {
+  const { replayWindow } = options
+  let owed: Update[] = []
+  const termsOf = (name: string, updates: readonly Update[]): NoiseTerm[] =>
+    updates.flatMap((update) => terms(options, name, update, true))
+  return {
+    begin: () => null,
+    overdue(spare): Fold | null {
+      if (owed.length < replayWindow + spare) return null
+      const folded = owed
+      owed = []
+      return (name) => ({ kind: 'dense', terms: termsOf(name, folded) })
+    },
+    push(update) {
+      owed.push(update)
+    },
+    change: (name) => ({ kind: 'dense', terms: termsOf(name, owed) }),
+    recipe: (name, probe) => recipe(options, name, termsOf(name, owed), probe),
+    addend: () => null,
+    rows: (name, probe) => ({
+      kind: 'dense',
+      recipe: recipe(options, name, termsOf(name, owed), probe),
+    }),
+  }
+}
+
+export const denseDemand = ({ replayWindow, directions }: MethodOptions): Demand => ({
+  versions: (probes) => probes,
+  terms: replayWindow * directions,
+  projectionCols: 0,
+  addendElements: 0,
+  hostBytes: 0,
+})
