@@ -3,7 +3,8 @@
 import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { flagName, OPTIONS, type OptionSpec } from '../src/config.ts'
+import { flagName, OPTIONS } from '../src/config.ts'
+import type { OptionSpec } from '../src/option-values.ts'
 import { cli, cliJson, LAYOUTS, makeFolder, SENTIMENT, TINY } from './helpers/cli.ts'
 import { prepare } from './helpers/crash.ts'
 

@@ -4,11 +4,10 @@
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createModel } from '../models/index.ts'
-import type { Engine, EngineOptions } from '../src/engine.ts'
+import type { Engine } from '../src/engine.ts'
 import { evaluateBatches } from '../src/evaluate.ts'
 import { replay, type JournalEntry } from '../src/journal.ts'
-import { createMethod } from '../src/methods/index.ts'
-import { denseScale } from '../src/methods/perturbation.ts'
+import type { Update } from '../src/methods/method.ts'
 import { openDevices } from './helpers/devices.ts'
 import { observerOf, type Observed } from './helpers/observe.ts'
 import {
@@ -19,6 +18,7 @@ import {
   tempFolder,
   trainSteps,
   type OpenDevice,
+  type RunOptions,
 } from './helpers/runs.ts'
 import { optConfig, writeSyntheticOpt, type OptShape } from './helpers/synthetic-opt.ts'
 
@@ -39,7 +39,7 @@ afterAll(async () => {
 
 async function withEngine<T>(
   name: string,
-  options: Partial<EngineOptions>,
+  options: RunOptions,
   use: (engine: Engine) => Promise<T>,
 ): Promise<T> {
   const engine = await openRun(opened.get(name)!, folder, options)
@@ -51,8 +51,9 @@ async function withEngine<T>(
 }
 
 const batches = Array.from({ length: STEPS }, (_, i) => [syntheticBatch(3, 8, SHAPE.vocab, i)])
-const updatesOf = (journal: readonly JournalEntry[], weightDecay: number) =>
-  replay(journal, createMethod('mezo-sgd'), weightDecay)
+const updateOf = (step: number, grad: number, lr: number, weightDecay: number): Update => ({
+  ...{ step, lr, grads: [grad], decay: Math.fround(1 - lr * weightDecay) },
+})
 
 /** A run on one device; `seen` is what it multiplies with at the end, as both probes see it. */
 async function runOn(name: string, weightDecay: number) {
@@ -61,12 +62,15 @@ async function runOn(name: string, weightDecay: number) {
     journal: await trainSteps(engine, training),
     weights: await exportedDigests(engine),
   }))
-  const updates = updatesOf(made.journal, weightDecay)
+  const updates = replay(made.journal, weightDecay)
   return { ...made, updates, seen: await observe(name, { updates, replayWindow: STEPS }) }
 }
 
-function observe(name: string, options: Partial<EngineOptions>): Promise<Observed> {
-  const probe = { step: STEPS, scales: [denseScale(1e-3), -denseScale(1e-3)] }
+function observe(name: string, options: RunOptions): Promise<Observed> {
+  const probe = {
+    step: STEPS,
+    probes: [1e-3, -1e-3].map((scale) => ({ direction: 0, scale })),
+  }
   const all = { ...options, model: observer.model }
   return withEngine(name, all, (engine) => observer.observe(engine, probe))
 }
@@ -99,9 +103,7 @@ describe.each([
 
 describe.each(devices)('on $name', ({ name }) => {
   it.each([0, 0.1])('products see the weights that are exported, decay %d', async (weightDecay) => {
-    const updates = [0.5, -2, 0.25].map((g, step) =>
-      createMethod('mezo-sgd').update(g, { step, lr: 1e-2, eps: 1e-3, weightDecay }),
-    )
+    const updates = [0.5, -2, 0.25].map((g, step) => updateOf(step, g, 1e-2, weightDecay))
     const options = { updates, replayWindow: 3 }
     const exported = await withEngine(name, options, exportedTensors)
     const seen = await withEngine(name, { ...options, model: observer.model }, (engine) =>
@@ -113,9 +115,7 @@ describe.each(devices)('on $name', ({ name }) => {
   })
 
   it('a resumed run evaluates with more updates owed than its replay window', async () => {
-    const updates = Array.from({ length: 40 }, (_, step) =>
-      createMethod('mezo-sgd').update(1, { step, lr: 1e-3, eps: 1e-3, weightDecay: 0 }),
-    )
+    const updates = Array.from({ length: 40 }, (_, step) => updateOf(step, 1, 1e-3, 0))
     const loss = (replayWindow: number) =>
       withEngine(name, { updates, replayWindow }, async (engine) => {
         const at = engine.workingSet({ probes: 2, batch: 3, tokens: 8 })
@@ -128,7 +128,7 @@ describe.each(devices)('on $name', ({ name }) => {
 })
 
 it('losses of the same step agree between the devices to 1e-4', async () => {
-  const updates = updatesOf((await runOn('cpu', 0)).journal, 0)
+  const updates = replay((await runOn('cpu', 0)).journal, 0)
   const entries: JournalEntry[] = []
   for (const { name } of devices) {
     const append = { lr: 1e-3, eps: 1e-3, weightDecay: 0 }

@@ -11,7 +11,6 @@ import type { Batch } from '../src/data/types.ts'
 import { openCpu } from '../src/device/cpu/device.ts'
 import type { Device } from '../src/device/device.ts'
 import { openWebgpu } from '../src/device/webgpu/device.ts'
-import type { EngineOptions } from '../src/engine.ts'
 import type { JournalEntry } from '../src/journal.ts'
 import type { DType } from '../src/weights/types.ts'
 import { openDevices, type TestDevice } from './helpers/devices.ts'
@@ -22,6 +21,7 @@ import {
   tempFolder,
   trainSteps,
   type OpenDevice,
+  type RunOptions,
 } from './helpers/runs.ts'
 import { SEVERAL_TILES, writeSyntheticOpt } from './helpers/synthetic-opt.ts'
 
@@ -49,7 +49,7 @@ const lossesOf = (journal: readonly JournalEntry[]) =>
 async function train(
   opened: OpenDevice,
   dir: string,
-  options: Partial<EngineOptions> = {},
+  options: RunOptions = {},
   { weightDecay = 0, steps = STEPS, vocab = SEVERAL_TILES.vocab } = {},
 ): Promise<Result> {
   const engine = await openRun(opened, dir, options)
@@ -72,7 +72,7 @@ function lazily<T>(make: () => Promise<T>): () => Promise<T> {
 }
 
 /** The smallest budget whose plan has 2 slots; too small for 3. */
-async function twoSlotBudget(opened: OpenDevice, options: Partial<EngineOptions>): Promise<number> {
+async function twoSlotBudget(opened: OpenDevice, options: RunOptions): Promise<number> {
   const engine = await openRun(opened, dirOf('F16'), options)
   try {
     const { plan } = engine.workingSet({ probes: 2, batch: 2, tokens: 5 })

@@ -32,7 +32,7 @@ const RULES: Readonly<Record<string, { values: string[]; types: string[] }>> = {
   noise: { values: ['vocabulary'], types: [] },
   vocabulary: { values: [], types: [] },
   weights: { values: ['noise', 'vocabulary', 'utilities', 'threads'], types: ['device'] },
-  methods: { values: ['noise', 'utilities'], types: [] },
+  methods: { values: ['noise', 'utilities'], types: ['device'] },
   data: { values: ['noise', 'utilities'], types: [] },
   scheduler: { values: ['utilities'], types: ['device', 'vocabulary', 'weights'] },
   models: { values: ['utilities'], types: ['device'] },

@@ -7,10 +7,10 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { beforeAll, describe, expect, it } from 'vitest'
 import type { Plan } from '../scheduler/plan.ts'
-import type { EngineOptions } from '../src/engine.ts'
 import { openDevices, type TestDevice } from './helpers/devices.ts'
 import {
   openRun,
+  type RunOptions,
   syntheticBatch,
   tempFolder,
   trainSteps,
@@ -59,7 +59,7 @@ describe.each(openDevices())('memory of $name', (test: TestDevice) => {
     expect(Object.values(device.ledger.now).every((bytes) => bytes === 0)).toBe(true)
   }
 
-  const cases: [string, Partial<EngineOptions>][] = [
+  const cases: [string, RunOptions][] = [
     ['streamed', { resident: 'none', replayWindow: 2 }],
     ['resident', { resident: 'all', replayWindow: 2 }],
     ['in the smallest slabs', { resident: 'none', slabBytes: 1, replayWindow: 8 }],
@@ -67,7 +67,7 @@ describe.each(openDevices())('memory of $name', (test: TestDevice) => {
   const LARGEST = { probes: 2, batch: 2, tokens: 12 }
 
   /** Trains with batches of at most LARGEST; peak and plan, which must agree in every category. */
-  async function expectPlanned(options: Partial<EngineOptions>, dir = TINY_OPT): Promise<Plan> {
+  async function expectPlanned(options: RunOptions, dir = TINY_OPT): Promise<Plan> {
     let found: Plan | undefined
     await onFresh(async (on) => {
       const engine = await openRun(on, dir, options)
@@ -124,7 +124,7 @@ describe.each(openDevices())('memory of $name', (test: TestDevice) => {
       try {
         await truncate(file, Math.floor(whole.length / 2))
         await expect(trainSteps(engine, step)).rejects.toThrow('model.safetensors')
-        expect(engine.updates.length).toBe(0)
+        expect(engine.updateCount).toBe(0)
         await writeFile(file, whole)
         expect(await trainSteps(engine, step)).toEqual(unbroken)
       } finally {

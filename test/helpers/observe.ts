@@ -3,7 +3,8 @@
 
 import type { Model } from '../../models/model.ts'
 import type { Engine } from '../../src/engine.ts'
-import { forward, type Probe } from '../../src/run.ts'
+import type { Probe } from '../../src/methods/method.ts'
+import { forward } from '../../src/run.ts'
 
 /** Weights by matrix name, one version per probe, [rows, cols] in f32. */
 export type Observed = Map<string, Float32Array[]>
@@ -35,7 +36,7 @@ export function observerOf(model: Model): Observer {
     model: observer,
     async observe(engine, probe) {
       const observed: Observed = new Map()
-      const probes = probe?.scales.length ?? 1
+      const probes = probe?.probes.length ?? 1
       for (const { name, rows, cols } of model.matrices) {
         const version = () => new Float32Array(rows * cols)
         observed.set(name, Array.from({ length: probes }, version))

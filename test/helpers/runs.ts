@@ -13,7 +13,10 @@ import type { Device, MemoryModel } from '../../src/device/device.ts'
 import { createEngine, type Engine, type EngineOptions } from '../../src/engine.ts'
 import { exportModel } from '../../src/export.ts'
 import type { JournalEntry } from '../../src/journal.ts'
+import { createEstimator } from '../../src/methods/estimator.ts'
 import { createMethod } from '../../src/methods/index.ts'
+import type { MethodOptions } from '../../src/methods/method.ts'
+import { EVERYTHING } from '../../src/methods/selection.ts'
 import { zoStep } from '../../src/step.ts'
 import { openCheckpoint } from '../../src/weights/checkpoint.ts'
 
@@ -32,26 +35,39 @@ export function tempFolder(): string {
   return dir
 }
 
+/** Options of engine and method side by side. */
+export type RunOptions = Partial<Omit<EngineOptions, 'method' | 'methodOptions' | 'estimator'>> &
+  Partial<Omit<MethodOptions, 'directions'>> & {
+    readonly method?: string
+    readonly probes?: number
+    readonly estimator?: 'two-sided' | 'one-sided'
+  }
+
+export const METHOD_DEFAULTS: MethodOptions = {
+  ...{ seed: 5, selection: EVERYTHING, replayWindow: 4, directions: 1, rank: 2, window: 3 },
+  ...{ rankScaling: 'paper', kronStrategy: 'approx_square', kronMaxFactor: 32, momentum: 0.9 },
+}
+
 /** An engine that trains the checkpoint in `dir`; everything else has a default. */
 export async function openRun(
   { device, memory }: OpenDevice,
   dir: string,
-  options: Partial<EngineOptions> = {},
+  { method = 'mezo-sgd', probes = 1, estimator = 'two-sided', ...options }: RunOptions = {},
 ): Promise<Engine> {
   const checkpoint = await openCheckpoint(dir)
   return createEngine(device, {
     checkpoint,
     model: createModel(checkpoint.config),
-    method: createMethod('mezo-sgd'),
-    seed: 5,
+    method: createMethod(method),
+    estimator: createEstimator(estimator, probes),
+    methodOptions: { ...METHOD_DEFAULTS, ...options, directions: probes },
     updates: [],
     folded: 0,
     memory,
     budgetBytes: 2 ** 40,
     slabBytes: 64 * MiB,
     resident: 'none',
-    replayWindow: 4,
-    trains: true,
+    folds: true,
     ramBytes: 2 ** 40,
     scratchDir: tmpdir(),
     threads: 1,
