@@ -6,7 +6,8 @@ import type { Worker } from 'node:worker_threads'
 import { describe, expect, it, vi } from 'vitest'
 import { openCpu } from '../src/device/cpu/device.ts'
 import { attentionElements, cpuScratch, cutAttention } from '../src/device/cpu/memory.ts'
-import { createOps, stableThreads } from '../src/device/cpu/ops.ts'
+import { createOps } from '../src/device/cpu/ops.ts'
+import { stableThreads } from '../src/device/cpu/sessions.ts'
 import { NoisePool } from '../src/device/cpu/prepare.ts'
 import type { Device } from '../src/device/device.ts'
 import { UserError } from '../src/errors.ts'
@@ -84,8 +85,8 @@ describe('threads of the cpu device', () => {
       for (const [m, n, k] of shapes) {
         const [x, w] = [values(m * k, 1), values(n * k, 2)]
         const [a, b] = [new Float32Array(m * n), new Float32Array(m * n)]
-        await single.gemm(x, w, null, a, { m, n, k })
-        await ops.gemm(x, w, null, b, { m, n, k })
+        await single.gemm(x, w, a, { m, n, k })
+        await ops.gemm(x, w, b, { m, n, k })
         expect(b).toEqual(a)
       }
       await ops.close()
@@ -114,13 +115,16 @@ describe('attention scratch of the cpu device', () => {
         [1, 2048],
         [3, 1],
       ] as const) {
-        const scratch = cpuScratch({ ...WORKLOAD, probes: 2, batch, tokens, heads, headSize })
+        const keys = tokens + 5
+        const scratch = cpuScratch({ ...WORKLOAD, probes: 2, batch, tokens, keys, heads, headSize })
         for (let t = 1; t <= tokens; t += 1 + (t >> 3)) {
-          for (let sequences = 1; sequences <= 2 * batch; sequences++) {
-            const shape = { sequences, tokens: t, heads, headSize }
-            const cut = cutAttention(shape)
-            expect(attentionElements(shape, cut)).toBeLessThanOrEqual(scratch.attention)
-            expect(cut.sequences * cut.queries * t).toBeLessThanOrEqual(scratch.mask)
+          for (const s of [t, Math.ceil((t + keys) / 2), keys]) {
+            for (let sequences = 1; sequences <= 2 * batch; sequences++) {
+              const shape = { sequences, tokens: t, keys: s, heads, headSize }
+              const cut = cutAttention(shape)
+              expect(attentionElements(shape, cut)).toBeLessThanOrEqual(scratch.attention)
+              expect(cut.sequences * cut.queries * s).toBeLessThanOrEqual(scratch.mask)
+            }
           }
         }
       }

@@ -84,7 +84,7 @@ describe.each(openDevices())('$name', ({ open }) => {
       const bias = filled(d, 2, 65, values(2 * 65, 2))
       const y = d.tensor('activations', 'y', 14, 65)
       const at = { probes: 2, rows: 7 }
-      await throughSlabs(d, matrix, 1, (slot) => d.linear(x, slot, bias, y, at, true))
+      await throughSlabs(d, matrix, 1, (slot) => d.linear(x, slot, bias, y, at, { relu: true }))
       const result = await d.read(y, 0, 14)
       expect(result.every((v) => v >= 0)).toBe(true)
       expect(result.some((v) => v === 0)).toBe(true)
@@ -126,30 +126,35 @@ describe.each(openDevices())('$name', ({ open }) => {
     expect(difference).toBeLessThan(1e-5)
   })
 
-  /** Padding of each sequence: [first token, end of tokens). */
-  const attentionCases: [string, number, number, number, number, [number, number][]][] = [
-    ['one token', 2, 1, 2, 4, [[0, 1]]],
-    ['left, right and no padding', 2, 9, 3, 5, [[4, 9], [0, 3], [0, 9]]],
-    ['a sequence of padding only', 1, 6, 2, 8, [[0, 6], [6, 6]]],
-    ['several heads and sequences', 3, 37, 4, 16, [[0, 37], [11, 37], [0, 20], [36, 37]]],
-    ['a long sequence', 1, 600, 12, 2, [[3, 600]]],
+  /** Tokens, keys before them, heads, head size; the keys of each sequence: [first, end). */
+  const attentionCases: [string, number, number, number, number, number, [number, number][]][] = [
+    ['one token', 2, 1, 0, 2, 4, [[0, 1]]],
+    ['left, right and no padding', 2, 9, 0, 3, 5, [[4, 9], [0, 3], [0, 9]]],
+    ['a sequence of padding only', 1, 6, 0, 2, 8, [[0, 6], [6, 6]]],
+    ['several heads and sequences', 3, 37, 0, 4, 16, [[0, 37], [11, 37], [0, 20], [36, 37]]],
+    ['a long sequence', 1, 600, 0, 12, 2, [[3, 600]]],
+    ['a prefix', 2, 7, 3, 3, 6, [[0, 10], [2, 10], [0, 8]]],
+    ['one token after a cache', 1, 1, 40, 4, 16, [[0, 41], [17, 41], [40, 41]]],
+    ['one token each after a cache, two probes', 2, 1, 12, 2, 8, [[0, 13], [5, 13]]],
+    ['one token after a long cache', 1, 1, 699, 12, 64, [[0, 700], [300, 700]]],
+    ['a few tokens after a long cache', 1, 90, 610, 12, 4, [[100, 700]]],
   ] // prettier-ignore
   it.each(attentionCases)(
-    'attention: %s, %d probes, %d tokens, %d heads of %d',
-    async (_name, probes, tokens, heads, size, spans) => {
-      const [batch, cols] = [spans.length, heads * size]
+    'attention: %s, %d probes, %d tokens after %d, %d heads of %d',
+    async (_name, probes, tokens, before, heads, size, spans) => {
+      const [batch, cols, keys] = [spans.length, heads * size, before + tokens]
       const rows = probes * batch * tokens
-      const mask = Float32Array.from({ length: batch * tokens }, (_, i) => {
-        const [from, to] = spans[Math.floor(i / tokens)]!
-        return i % tokens >= from && i % tokens < to ? 1 : 0
+      const mask = Float32Array.from({ length: batch * keys }, (_, i) => {
+        const [from, to] = spans[Math.floor(i / keys)]!
+        return i % keys >= from && i % keys < to ? 1 : 0
       })
       const scenario = async (d: Device) => {
-        const [q, k, v] = [6, 7, 8].map((seed) => {
-          return filled(d, rows, cols, values(rows * cols, seed, 2))
-        })
+        const all = probes * batch * keys
+        const q = filled(d, rows, cols, values(rows * cols, 6, 2))
+        const [k, v] = [7, 8].map((seed) => filled(d, all, cols, values(all * cols, seed, 2)))
         const y = d.tensor('activations', 'y', rows, cols)
-        const shape = { probes, batch, tokens, heads }
-        await d.attention(q!, k!, v!, filled(d, batch, tokens, mask), y, shape)
+        const shape = { probes, batch, tokens, heads, ...(before > 0 && { keys }) }
+        await d.attention(q, k!, v!, filled(d, batch, keys, mask), y, shape)
         return d.read(y, 0, rows)
       }
       const raw = await scoped(device, scenario)
@@ -160,7 +165,7 @@ describe.each(openDevices())('$name', ({ open }) => {
         return y.map((value, i) => {
           const row = Math.floor(i / cols)
           const [from, to] = spans[Math.floor(row / tokens) % batch]!
-          return from < to && row % tokens >= from ? value : 0
+          return from < to && before + (row % tokens) >= from ? value : 0
         })
       })
       expect(difference).toBeLessThan(1e-5) // inputs of twice unit size: sharp soft-max rows
@@ -178,14 +183,17 @@ describe.each(openDevices())('$name', ({ open }) => {
     expect(difference).toBeLessThan(2e-6)
   })
 
-  it('add and gatherRows are exact', async () => {
+  it('add, gatherRows and scatterRows are exact', async () => {
     const difference = await differ(device, async (d) => {
       const x = filled(d, 9, 13, values(117, 10))
       const y = filled(d, 9, 13, new Float32Array(117).fill(0.5))
       await d.add(x, y, { probes: 2, rows: 4 })
       const z = d.tensor('activations', 'z', 5, 13)
       await d.gatherRows(x, Uint32Array.of(8, 0, 0, 3, 7), z)
-      return Float32Array.from([...(await d.read(y, 0, 9)), ...(await d.read(z, 0, 5))])
+      const w = filled(d, 9, 13, new Float32Array(117).fill(-1))
+      await d.scatterRows(z, Uint32Array.of(7, 2, 8, 0), w) // the other rows stay
+      const read = await Promise.all([d.read(y, 0, 9), d.read(z, 0, 5), d.read(w, 0, 9)])
+      return Float32Array.from(read.flatMap((a) => [...a]))
     })
     expect(difference).toBeLessThan(1e-7)
   })

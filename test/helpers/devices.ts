@@ -45,6 +45,10 @@ export const WORKLOAD: Workload = {
   tileRows: 1024,
   headRows: 64,
   terms: 4,
+  versions: 3,
+  keys: 700,
+  projectionCols: 1024,
+  addendElements: 2 ** 16,
   slabBytes: 2 ** 20,
   slots: 2,
 }
@@ -97,6 +101,7 @@ export interface Matrix {
   readonly bytes: Uint8Array
   readonly tiles: readonly Tile[]
   readonly recipe: Recipe
+  readonly transposed?: boolean
 }
 
 export function matrixOf(
@@ -118,7 +123,7 @@ export async function load(d: Device, slot: Slot, m: Matrix, tiles = m.tiles): P
   const bytes = rows * rowBytes
   const staged = await d.stage(slot, bytes)
   staged.set(m.bytes.subarray(start, start + bytes))
-  d.commit(slot, { name: 'w', dtype: m.dtype, cols: m.cols, tiles, recipe: m.recipe })
+  d.commit(slot, { name: 'w', ...m, tiles })
 }
 
 /** Runs of `perSlab` tiles through two slots in turn, the next loaded before one is used. */

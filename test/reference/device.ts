@@ -4,6 +4,8 @@
 
 import type {
   Activation,
+  Addend,
+  AttentionShape,
   Device,
   Rows,
   Slot,
@@ -35,6 +37,12 @@ export function openReference(): ReferenceDevice {
     delete slots.get(slot)!.weights
     return { weights, bytes }
   }
+  let projected: { addend: Addend; sums: Sums } | undefined
+  const sumsOf = (addend: Addend | undefined): Sums => {
+    if (!addend) return () => 0
+    if (projected?.addend !== addend) throw new Error('reference: project() comes first')
+    return projected.sums
+  }
   return {
     info: { kind: 'cpu', name: 'reference', detail: 'f64 loops', software: true },
     ledger: createLedger(),
@@ -65,9 +73,19 @@ export function openReference(): ReferenceDevice {
     discard(slot) {
       delete slots.get(slot)!.weights
     },
-    async linear(x, slot, bias, y, at, relu) {
-      forEachLogit(of(x), x.cols, take(slot), at, (row, n, p, value) => {
-        const sum = value + (bias ? of(bias)[p * y.cols + n]! : 0)
+    async project(x, addend, at) {
+      projected = { addend, sums: factoredSums(addend, of(x), x.cols, at) }
+    },
+    async linear(x, slot, bias, y, at, { relu = false, addend } = {}) {
+      const start = (row: number, n: number, p: number) =>
+        (bias ? of(bias)[p * y.cols + n]! : 0) + sumsOf(addend)(row, n)
+      const slab = take(slot)
+      if (slab.weights.transposed) {
+        accumulate(of(x), x.cols, slab, at, of(y), start)
+        return
+      }
+      forEachLogit(of(x), x.cols, slab, at, (row, n, p, value) => {
+        const sum = value + start(row, n, p)
         of(y)[row * y.cols + n] = relu && sum < 0 ? 0 : sum
       })
     },
@@ -82,7 +100,7 @@ export function openReference(): ReferenceDevice {
       }
     },
     async attention(q, k, v, keyMask, y, shape) {
-      attention(of(q), of(k), of(v), of(keyMask), of(y), { ...shape, cols: q.cols })
+      attention(of(q), of(k), of(v), of(keyMask), of(y), shape, q.cols)
     },
     async activation(kind, x, at) {
       const array = of(x).subarray(0, at.probes * at.rows * x.cols)
@@ -96,8 +114,15 @@ export function openReference(): ReferenceDevice {
         of(y).set(of(x).subarray(from * x.cols, (from + 1) * x.cols), to * x.cols)
       })
     },
-    async crossEntropy(x, slot, targets, state, at) {
-      forEachLogit(of(x), x.cols, take(slot), at, (row, n, _p, value) => {
+    async scatterRows(x, indices, y) {
+      indices.forEach((to, from) => {
+        of(y).set(of(x).subarray(from * x.cols, (from + 1) * x.cols), to * x.cols)
+      })
+    },
+    async crossEntropy(x, slot, targets, state, at, addend) {
+      const sums = sumsOf(addend)
+      forEachLogit(of(x), x.cols, take(slot), at, (row, n, _p, product) => {
+        const value = product + sums(row, n)
         const s = of(state).subarray(row * 3, row * 3 + 3)
         const top = Math.max(s[0]!, value)
         s[1] = s[1]! * Math.exp(s[0]! - top) + Math.exp(value - top)
@@ -105,12 +130,12 @@ export function openReference(): ReferenceDevice {
         if (targets[row] === n) s[2] = value
       })
     },
-    async logits(x, slot, at, sink) {
-      const slab = take(slot)
+    async logits(x, slot, at, sink, addend) {
+      const [slab, sums] = [take(slot), sumsOf(addend)]
       for (const tile of slab.weights.tiles) {
         const data = new Float32Array(at.probes * at.rows * tile.rows)
         forEachLogit(of(x), x.cols, slab, at, (row, n, _p, value) => {
-          if (within(tile, n)) data[row * tile.rows + n - tile.row0] = value
+          if (within(tile, n)) data[row * tile.rows + n - tile.row0] = value + sums(row, n)
         })
         sink(tile, data)
       }
@@ -147,14 +172,72 @@ function forEachLogit(
   }
 }
 
-/** The f32 weights of a whole slab for probe p. */
+/** y += x[:, slab] * slab, or start + that for the first slab of a transposed matrix. */
+function accumulate(
+  x: Float64Array,
+  cols: number,
+  slab: { weights: Weights; bytes: Uint8Array },
+  at: Rows,
+  y: Float64Array,
+  start: (row: number, n: number, probe: number) => number,
+): void {
+  const N = slab.weights.cols
+  const row0 = slab.weights.tiles[0]!.row0
+  for (let p = 0; p < at.probes; p++) {
+    const w = perturbed(slab.bytes, slab.weights, p)
+    for (let row = p * at.rows; row < (p + 1) * at.rows; row++) {
+      for (let n = 0; n < N; n++) {
+        let sum = row0 === 0 ? start(row, n, p) : y[row * N + n]!
+        for (let k = 0; k < w.length / N; k++) sum += x[row * cols + row0 + k]! * w[k * N + n]!
+        y[row * N + n] = sum
+      }
+    }
+  }
+}
+
+/** What an addend adds to column n of a row. */
+type Sums = (row: number, n: number) => number
+
+function factoredSums(addend: Addend, x: Float64Array, cols: number, at: Rows): Sums {
+  if (addend.kind === 'low-rank') {
+    const { rank, right, left, scales } = addend
+    const projection = new Float64Array(at.probes * at.rows * rank)
+    projection.forEach((_, i) => {
+      const [row, j] = [Math.floor(i / rank), i % rank]
+      let sum = 0
+      for (let k = 0; k < cols; k++) sum += x[row * cols + k]! * right[j * cols + k]!
+      projection[i] = sum * scales[Math.floor(row / at.rows) * rank + j]!
+    })
+    return (row, n) => {
+      let sum = 0
+      for (let j = 0; j < rank; j++) sum += projection[row * rank + j]! * left[n * rank + j]!
+      return sum
+    }
+  }
+  const { terms, m1, m2, n1, n2, right, left } = addend
+  return (row, n) => {
+    const [p, i, j] = [Math.floor(row / at.rows), Math.floor(n / m2), n % m2]
+    let sum = 0
+    for (let t = 0; t < terms; t++) {
+      for (let c = 0; c < n1; c++) {
+        const a = left[(p * m1 + i) * terms * n1 + t * n1 + c]!
+        for (let l = 0; l < n2; l++) {
+          sum += a * right[(t * m2 + j) * n2 + l]! * x[row * cols + c * n2 + l]!
+        }
+      }
+    }
+    return sum
+  }
+}
+
+/** The f32 weights of a whole slab for probe p, or for all if the recipe has a single scale. */
 export function perturbed(bytes: Uint8Array, weights: Weights, p: number): Float32Array {
   const { dtype, cols, tiles, recipe } = weights
   const count = tiles.reduce((sum, t) => sum + t.rows, 0) * cols
   const first = tiles[0]!.row0 * cols
   const w = decode(bytes, dtype, count)
   applyTerms(w, first, recipe.terms)
-  return probeVersion(w, first, recipe, p)
+  return probeVersion(w, first, recipe, recipe.scales.length === 1 ? 0 : p)
 }
 
 function decode(bytes: Uint8Array, dtype: DType, count: number): Float32Array {
@@ -186,14 +269,6 @@ function normalise(x: Float64Array, row: number, cols: number, eps: number): Flo
   return values.map((v) => (v - mean) / Math.sqrt(variance + eps))
 }
 
-interface AttentionShape {
-  probes: number
-  batch: number
-  tokens: number
-  heads: number
-  cols: number
-}
-
 /** Rows that see no key are 0. */
 function attention(
   q: Float64Array,
@@ -201,18 +276,20 @@ function attention(
   v: Float64Array,
   keyMask: Float64Array,
   y: Float64Array,
-  { probes, batch, tokens, heads, cols }: AttentionShape,
+  { probes, batch, tokens, heads, keys = tokens }: AttentionShape,
+  cols: number,
 ): void {
   const size = cols / heads
   for (let s = 0; s < probes * batch; s++) {
     for (let h = 0; h < heads; h++) {
-      const at = (t: number, d: number) => (s * tokens + t) * cols + h * size + d
+      const query = (t: number, d: number) => (s * tokens + t) * cols + h * size + d
+      const key = (t: number, d: number) => (s * keys + t) * cols + h * size + d
       for (let i = 0; i < tokens; i++) {
         const weights = new Map<number, number>()
-        for (let j = 0; j <= i; j++) {
-          if (keyMask[(s % batch) * tokens + j] === 0) continue
+        for (let j = 0; j <= keys - tokens + i; j++) {
+          if (keyMask[(s % batch) * keys + j] === 0) continue
           let dot = 0
-          for (let d = 0; d < size; d++) dot += q[at(i, d)]! * k[at(j, d)]!
+          for (let d = 0; d < size; d++) dot += q[query(i, d)]! * k[key(j, d)]!
           weights.set(j, dot / Math.sqrt(size))
         }
         const top = Math.max(...weights.values())
@@ -220,8 +297,8 @@ function attention(
         for (const w of weights.values()) sum += Math.exp(w - top)
         for (let d = 0; d < size; d++) {
           let value = 0
-          for (const [j, w] of weights) value += (Math.exp(w - top) / sum) * v[at(j, d)]!
-          y[at(i, d)] = value
+          for (const [j, w] of weights) value += (Math.exp(w - top) / sum) * v[key(j, d)]!
+          y[query(i, d)] = value
         }
       }
     }

@@ -1,6 +1,6 @@
 // Causal attention with padding on the cpu device, cut so that the kernel's workspace stays small:
 // several whole sequences at once, or blocks of query rows of one sequence, which then see only the
-// keys up to their last row. How it is cut is said in memory.ts.
+// keys up to their last row. Queries are the last tokens of their keys. How it is cut is said in memory.ts.
 
 import { attentionElements, cutAttention, type AttentionShape } from './memory.ts'
 import type { CpuOps } from './ops.ts'
@@ -12,7 +12,7 @@ export interface AttentionArrays {
   readonly q: Float32Array
   readonly k: Float32Array
   readonly v: Float32Array
-  /** [B, T], 1 for tokens and 0 for padding. */
+  /** [B, S], 1 for tokens and 0 for padding. */
   readonly keyMask: Float32Array
   readonly y: Float32Array
 }
@@ -27,7 +27,7 @@ export async function attend(
   shape: AttentionShape,
   scratch: { mask: Float32Array; attention: number },
 ): Promise<void> {
-  const { tokens, heads } = shape
+  const { tokens, keys, heads } = shape
   const cols = heads * shape.headSize
   const cut = cutAttention(shape)
   if (attentionElements(shape, cut) > scratch.attention) {
@@ -36,39 +36,40 @@ export async function attend(
   for (let s = 0; s < shape.sequences; s += cut.sequences) {
     const sequences = Math.min(cut.sequences, shape.sequences - s)
     for (let first = 0; first < tokens; first += cut.queries) {
-      const keys = Math.min(tokens, first + cut.queries)
-      const queries = keys - first
-      const rows = (a: Float32Array, from: number, count: number) =>
-        a.subarray((s * tokens + from) * cols, (s * tokens + from + sequences * count) * cols)
-      const scores = scratch.mask.subarray(0, sequences * queries * keys)
-      fillMask(scores, arrays.keyMask, s, { tokens, first, queries, keys })
+      const queries = Math.min(cut.queries, tokens - first)
+      const seen = keys - tokens + first + queries
+      /** Several sequences are whole ones; of a single one, rows [from, from + count). */
+      const rows = (a: Float32Array, length: number, from: number, count: number) =>
+        a.subarray((s * length + from) * cols, (s * length + from + sequences * count) * cols)
+      const scores = scratch.mask.subarray(0, sequences * queries * seen)
+      fillMask(scores, arrays.keyMask, s, { keys, queries, seen })
       await ops.attention(
-        rows(arrays.q, first, queries),
-        rows(arrays.k, 0, keys),
-        rows(arrays.v, 0, keys),
+        rows(arrays.q, tokens, first, queries),
+        rows(arrays.k, keys, 0, seen),
+        rows(arrays.v, keys, 0, seen),
         scores,
-        rows(arrays.y, first, queries),
-        { sequences, queries, keys, heads },
+        rows(arrays.y, tokens, first, queries),
+        { sequences, queries, keys: seen, heads },
       )
     }
   }
 }
 
-/** 0 where query row first + i may see key j, MASKED elsewhere. */
+/** 0 where a query row may see a key, MASKED elsewhere: the last row sees all `seen` keys. */
 function fillMask(
   out: Float32Array,
   keyMask: Float32Array,
   sequence: number,
-  block: { tokens: number; first: number; queries: number; keys: number },
+  block: { keys: number; queries: number; seen: number },
 ): void {
-  const { tokens, first, queries, keys } = block
-  const batch = keyMask.length / tokens
+  const { keys, queries, seen } = block
+  const batch = keyMask.length / keys
   out.fill(MASKED)
-  for (let row = 0; row < out.length / keys; row++) {
-    const base = ((sequence + Math.floor(row / queries)) % batch) * tokens
-    const last = first + (row % queries)
+  for (let row = 0; row < out.length / seen; row++) {
+    const base = ((sequence + Math.floor(row / queries)) % batch) * keys
+    const last = seen - queries + (row % queries)
     for (let key = 0; key <= last; key++) {
-      if (keyMask[base + key] !== 0) out[row * keys + key] = 0
+      if (keyMask[base + key] !== 0) out[row * seen + key] = 0
     }
   }
 }

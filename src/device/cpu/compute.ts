@@ -1,33 +1,49 @@
-// The operations of the device contract on the cpu device: which rows, which probe and which scratch
-// go to which kernel of ops.ts. Shapes are those of device.ts.
+// The operations of the device contract on the cpu device: their order, and which rows, which probe
+// and which scratch go to which kernel. Matrix products are in matrices.ts. Shapes are those of
+// device.ts.
 
-import type { Activation, Device, Rows, Slot, Tensor, Tile, Workload } from '../device.ts'
+import {
+  projectionCols,
+  type Activation,
+  type Addend,
+  type Device,
+  type Rows,
+  type Slot,
+  type Tensor,
+  type Workload,
+} from '../device.ts'
+import { project, type AddendScratch } from './addends.ts'
 import { attend } from './attention.ts'
-import { addTile } from './head.ts'
+import { headTile, linearTile, logitsTile, type TileCall } from './matrices.ts'
 import { cpuScratch } from './memory.ts'
 import type { CpuOps } from './ops.ts'
 import type { Queue } from './queue.ts'
-import type { CpuSlots, Version } from './slots.ts'
+import type { CpuSlots } from './slots.ts'
 
 /** What reserve() set aside. */
-export interface Scratch {
+export interface Scratch extends AddendScratch {
   readonly workload: Workload
-  /** One probe's product with one tile. */
+  /** Product of the rows that go together with one tile. */
   readonly product: Float32Array
   readonly mask: Float32Array
   /** Elements one attention call may take, the library's own workspace included. */
   readonly attention: number
   readonly chunk: Float32Array
+  /** Whose rows `projection` holds. */
+  projected: { readonly addend: Addend; readonly rows: number } | undefined
 }
 
 export function createScratch(workload: Workload): Scratch {
-  const { product, mask, attention, chunk } = cpuScratch(workload)
+  const { product, projection, factors, mask, attention, chunk } = cpuScratch(workload)
   return {
     workload,
     product: new Float32Array(product),
+    projection: new Float32Array(projection),
+    factors: new Float32Array(factors),
     mask: new Float32Array(mask),
     attention,
     chunk: new Float32Array(chunk),
+    projected: undefined,
   }
 }
 
@@ -42,12 +58,14 @@ export interface Context {
 
 type Operations = Pick<
   Device,
+  | 'project'
   | 'linear'
   | 'layerNorm'
   | 'attention'
   | 'activation'
   | 'add'
   | 'gatherRows'
+  | 'scatterRows'
   | 'crossEntropy'
   | 'logits'
 >
@@ -56,8 +74,9 @@ export function createOperations(c: Context): Operations {
   const { ops, queue } = c
   const { run } = queue
   return {
-    linear: (x, slot, bias, y, at, relu) =>
-      eachTile(c, slot, (tile, version) => linear(c, x, tile, version, bias, y, at, relu)),
+    project: (x, addend, at) => run(() => projectRows(c, x, addend, at)),
+    linear: (x, slot, bias, y, at, { relu = false, addend } = {}) =>
+      eachTile(c, slot, at, addend, (call) => linearTile(c, call, x, bias, y, relu)),
     layerNorm: (x, scale, bias, eps, y, at) =>
       run(async () => {
         for (let p = 0; p < at.probes; p++) {
@@ -66,13 +85,14 @@ export function createOperations(c: Context): Operations {
           await ops.layerNorm(probe(c, x, p, at), one, zero, eps, probe(c, y, p, at))
         }
       }),
-    attention: (q, k, v, keyMask, y, { probes, batch, tokens, heads }) =>
+    attention: (q, k, v, keyMask, y, { probes, batch, tokens, heads, keys = tokens }) =>
       run(async () => {
-        const all = (t: Tensor) => c.rows(t, 0, probes * batch * tokens)
-        const arrays = { q: all(q), k: all(k), v: all(v), y: all(y) }
-        const shape = { sequences: probes * batch, tokens, heads, headSize: q.cols / heads }
-        const masked = { ...arrays, keyMask: c.rows(keyMask, 0, batch) }
-        await attend(ops, masked, shape, c.scratch())
+        const sequences = probes * batch
+        const all = (t: Tensor, length: number) => c.rows(t, 0, sequences * length)
+        const queries = { q: all(q, tokens), y: all(y, tokens) }
+        const cached = { k: all(k, keys), v: all(v, keys), keyMask: c.rows(keyMask, 0, batch) }
+        const shape = { sequences, tokens, keys, heads, headSize: q.cols / heads }
+        await attend(ops, { ...queries, ...cached }, shape, c.scratch())
       }),
     activation: (kind, x, at) => run(() => activation(c, kind, x, at)),
     add: (x, y, at) =>
@@ -82,10 +102,17 @@ export function createOperations(c: Context): Operations {
         const target = c.rows(y, 0, indices.length)
         indices.forEach((row, i) => target.set(c.rows(x, row, 1), i * x.cols))
       }),
-    crossEntropy: (x, slot, targets, state, at) =>
-      eachTile(c, slot, (tile, version) => crossEntropy(c, x, tile, version, targets, state, at)),
-    logits: (x, slot, at, sink) =>
-      eachTile(c, slot, async (tile, version) => sink(tile, await logits(c, x, tile, version, at))),
+    scatterRows: (x, indices, y) =>
+      run(async () => {
+        const source = c.rows(x, 0, indices.length)
+        indices.forEach((row, i) => {
+          c.rows(y, row, 1).set(source.subarray(i * x.cols, (i + 1) * x.cols))
+        })
+      }),
+    crossEntropy: (x, slot, targets, state, at, addend) =>
+      eachTile(c, slot, at, addend, (call) => headTile(c, call, x, targets, state)),
+    logits: (x, slot, at, sink, addend) =>
+      eachTile(c, slot, at, addend, async (call) => sink(call.tile, await logitsTile(c, call, x))),
   }
 }
 
@@ -93,66 +120,35 @@ export function createOperations(c: Context): Operations {
 async function eachTile(
   c: Context,
   slot: Slot,
-  body: (tile: Tile, version: Version) => Promise<void>,
+  at: Rows,
+  addend: Addend | undefined,
+  body: (call: TileCall) => Promise<void>,
 ): Promise<void> {
   c.queue.check()
   const use = c.slots.take(slot)
-  await c.queue.run(() => c.slots.run(use, body))
+  const { weights } = use
+  await c.queue.run(() =>
+    c.slots.run(use, (tile, versions) => body({ weights, tile, versions, at, addend })),
+  )
+}
+
+async function projectRows(c: Context, x: Tensor, addend: Addend, at: Rows): Promise<void> {
+  const scratch = c.scratch()
+  const { workload } = scratch
+  const rows = at.probes * at.rows
+  const elements = addend.right.length + addend.left.length
+  const needed = rows * (projectionCols(addend) + at.probes)
+  if (needed > scratch.projection.length || elements > workload.addendElements) {
+    const found = `${rows} rows of an addend of ${elements} elements`
+    throw new Error(`cpu device: ${found} are more than reserve() was told`)
+  }
+  scratch.projected = undefined
+  await project(c.ops, c.rows(x, 0, rows), addend, at, scratch)
+  scratch.projected = { addend, rows }
 }
 
 const probe = (c: Context, tensor: Tensor, p: number, at: Rows) =>
   c.rows(tensor, p * at.rows, at.rows)
-
-/** A probe's product with a tile goes to y at once if the tile spans y, else through scratch. */
-async function linear(
-  c: Context,
-  x: Tensor,
-  tile: Tile,
-  version: Version,
-  bias: Tensor | null,
-  y: Tensor,
-  at: Rows,
-  relu?: boolean,
-): Promise<void> {
-  const whole = tile.rows === y.cols
-  for (let p = 0; p < at.probes; p++) {
-    const target = probe(c, y, p, at)
-    const addend = bias && c.rows(bias, p, 1).subarray(tile.row0, tile.row0 + tile.rows)
-    const product = whole ? target : productOf(c, at, tile)
-    await multiply(c, x, version, tile, p, at, addend, product, relu)
-    if (!whole) copyColumns(product, tile, target, y.cols)
-  }
-}
-
-const productOf = (c: Context, at: Rows, tile: Tile) => {
-  const { product } = c.scratch()
-  if (at.rows * tile.rows > product.length) {
-    throw new Error('cpu device: a product is larger than what reserve() was told')
-  }
-  return product.subarray(0, at.rows * tile.rows)
-}
-
-async function multiply(
-  c: Context,
-  x: Tensor,
-  version: Version,
-  tile: Tile,
-  p: number,
-  at: Rows,
-  bias: Float32Array | null,
-  product: Float32Array,
-  relu?: boolean,
-): Promise<void> {
-  const size = { m: at.rows, n: tile.rows, k: x.cols }
-  await c.ops.gemm(probe(c, x, p, at), version(p), bias, product, size, relu)
-}
-
-function copyColumns(product: Float32Array, tile: Tile, y: Float32Array, yCols: number): void {
-  const rows = product.length / tile.rows
-  for (let row = 0; row < rows; row++) {
-    y.set(product.subarray(row * tile.rows, (row + 1) * tile.rows), row * yCols + tile.row0)
-  }
-}
 
 async function activation(c: Context, kind: Activation, x: Tensor, at: Rows): Promise<void> {
   const array = c.rows(x, 0, at.probes * at.rows)
@@ -163,40 +159,4 @@ async function activation(c: Context, kind: Activation, x: Tensor, at: Rows): Pr
     await c.ops.activation(kind, part, result)
     part.set(result)
   }
-}
-
-async function crossEntropy(
-  c: Context,
-  x: Tensor,
-  tile: Tile,
-  version: Version,
-  targets: Uint32Array,
-  state: Tensor,
-  at: Rows,
-): Promise<void> {
-  if (targets.length !== at.probes * at.rows) {
-    throw new Error(`cpu device: ${targets.length} targets for ${at.probes}x${at.rows} rows`)
-  }
-  for (let p = 0; p < at.probes; p++) {
-    const wanted = targets.subarray(p * at.rows, (p + 1) * at.rows)
-    const rows = { x: probe(c, x, p, at), targets: wanted, state: probe(c, state, p, at) }
-    await addTile(c.ops, rows, tile, version(p), x.cols)
-  }
-}
-
-/** Logits [P*rows, tile.rows] of one tile, in memory of their own: the caller may keep them. */
-async function logits(
-  c: Context,
-  x: Tensor,
-  tile: Tile,
-  version: Version,
-  at: Rows,
-): Promise<Float32Array> {
-  const elements = at.rows * tile.rows
-  const all = new Float32Array(at.probes * elements)
-  for (let p = 0; p < at.probes; p++) {
-    const product = all.subarray(p * elements, (p + 1) * elements)
-    await multiply(c, x, version, tile, p, at, null, product)
-  }
-  return all
 }

@@ -13,7 +13,7 @@ import { RING_TILES } from './memory.ts'
 import { createOps } from './ops.ts'
 import { NoisePool } from './prepare.ts'
 import { createQueue, type Queue } from './queue.ts'
-import { CpuSlots } from './slots.ts'
+import { CpuSlots, versionsOf } from './slots.ts'
 import { Memory } from './tensors.ts'
 
 const MAX_SLAB_BYTES = 2 ** 30
@@ -109,13 +109,13 @@ function write(queue: Queue, target: Float32Array, values: Float32Array): void {
   queue.run(async () => target.set(copy)).catch(() => {})
 }
 
-/** The ring holds `probes` versions of the largest tile that reserve() was told. */
-function checkTiles(weights: Weights, { probes, tileElements }: Workload): void {
+/** The ring holds `versions` versions of the largest tile that reserve() was told. */
+function checkTiles(weights: Weights, workload: Workload): void {
   const largest = Math.max(...weights.tiles.map((t) => t.rows)) * weights.cols
-  const versions = weights.recipe.scales.length
-  if (largest > tileElements || versions > probes) {
+  const versions = versionsOf(weights.recipe)
+  if (largest > workload.tileElements || versions > workload.versions) {
     const found = `${versions} versions of ${largest} elements`
-    const told = `${probes} of ${tileElements}`
+    const told = `${workload.versions} of ${workload.tileElements}`
     throw new Error(`cpu device: ${weights.name} has ${found}, reserve() was told ${told}`)
   }
 }

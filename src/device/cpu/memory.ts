@@ -8,7 +8,7 @@ export const RING_TILES = 2
 /** Element-wise operations and soft-max statistics go through in runs of this many elements. */
 const CHUNK_ELEMENTS = 262_144
 /** Logits of one run of the head, unless 64 rows have more. */
-export const HEAD_ELEMENTS = 2 ** 20
+const HEAD_ELEMENTS = 2 ** 20
 /** Bound on what one attention call allocates, not counting the keys and values of a long sequence. */
 const ATTENTION_ELEMENTS = 2 ** 22
 /** Fewer query rows per call would spend more on rearranging keys than on scores. */
@@ -18,6 +18,8 @@ export interface AttentionShape {
   /** Sequences in all: probes times batch. */
   readonly sequences: number
   readonly tokens: number
+  /** Keys of a sequence, at least tokens. */
+  readonly keys: number
   readonly heads: number
   readonly headSize: number
 }
@@ -30,11 +32,11 @@ export interface AttentionCut {
 
 /** f32 elements for each query row: mask, scores of each head, rearranged copies of q and result. */
 const queryElements = (shape: AttentionShape) =>
-  (shape.heads + 1) * shape.tokens + 2 * shape.heads * shape.headSize
+  (shape.heads + 1) * shape.keys + 2 * shape.heads * shape.headSize
 
 /** f32 elements one attention call holds: those of its query rows, and copies of k and v. */
 export function attentionElements(shape: AttentionShape, cut: AttentionCut): number {
-  const keys = 2 * shape.tokens * shape.heads * shape.headSize
+  const keys = 2 * shape.keys * shape.heads * shape.headSize
   return cut.sequences * (cut.queries * queryElements(shape) + keys)
 }
 
@@ -51,18 +53,18 @@ export function cutAttention(shape: AttentionShape): AttentionCut {
 }
 
 /**
- * What to set aside so that every shape with at most these sequences and tokens fits: an upper bound,
- * as cutting to whole rows leaves a remainder that a smaller shape may use.
+ * What to set aside so that every shape with at most these sequences, tokens and keys fits: an upper
+ * bound, as cutting to whole rows leaves a remainder that a smaller shape may use.
  */
 function attentionScratch(shape: AttentionShape) {
-  const { sequences, tokens, heads, headSize } = shape
+  const { sequences, tokens, keys, heads, headSize } = shape
   const perCall = Math.max(ATTENTION_ELEMENTS, MIN_QUERIES * queryElements(shape))
   return {
     attention: Math.min(
       attentionElements(shape, { sequences, queries: tokens }),
-      perCall + 2 * tokens * heads * headSize,
+      perCall + 2 * keys * heads * headSize,
     ),
-    mask: Math.min(sequences * tokens * tokens, Math.floor(perCall / (heads + 1))),
+    mask: Math.min(sequences * tokens * keys, Math.floor(perCall / (heads + 1))),
   }
 }
 
@@ -71,28 +73,45 @@ export interface CpuScratch {
   /** Buffers of prepared weights in circulation, each one version of one tile. */
   readonly ringBuffers: number
   readonly ringElements: number
-  /** One probe's product with one tile. */
+  /** Product of the rows that go together with one tile. */
   readonly product: number
+  /** Rows taken through an addend's right factor, with a column more for each probe. */
+  readonly projection: number
+  /** An addend's right factor, then a tile's part of its left one with the biases. */
+  readonly factors: number
+  /** Not ours: what an addend puts under a product. */
+  readonly start: number
   /** The mask, and what the attention kernel allocates while it runs. */
   readonly attention: number
   /** The mask alone, a part of `attention`: it is one of heads + 1 score matrices. */
   readonly mask: number
   /** Results of element-wise runs. */
   readonly chunk: number
-  /** Not ours: logits and two temporaries that the library allocates for one run of the head. */
+  /** Not ours: logits and temporaries that the library allocates for one run of the head. */
   readonly head: number
 }
 
 export function cpuScratch(w: Workload): CpuScratch {
+  const { probes, versions, projectionCols, addendElements } = w
+  const addend = projectionCols > 0
+  // Probes that share the weights go together.
+  const product = (versions < probes ? probes : 1) * w.rows * w.tileRows
+  const logits = Math.min(probes * w.headRows * w.tileRows, headElements(w.tileRows))
   return {
-    ringBuffers: RING_TILES * w.probes,
+    ringBuffers: RING_TILES * versions,
     ringElements: w.tileElements,
-    product: w.rows * w.tileRows,
-    ...attentionScratch({ ...w, sequences: w.probes * w.batch }),
+    product,
+    projection: addend ? probes * w.rows * (projectionCols + probes) : 0,
+    factors: addend ? (1 + probes) * addendElements + probes * w.tileRows : 0,
+    start: addend ? product : 0,
+    ...attentionScratch({ ...w, sequences: probes * w.batch }),
     chunk: CHUNK_ELEMENTS,
-    head: 3 * Math.min(w.headRows * w.tileRows, Math.max(HEAD_ELEMENTS, 64 * w.tileRows)),
+    head: (addend ? 4 : 3) * logits,
   }
 }
+
+/** Logits of one run of the head at most. */
+export const headElements = (tileRows: number) => Math.max(HEAD_ELEMENTS, 64 * tileRows)
 
 export const cpuMemory: MemoryModel = {
   kind: 'cpu',
@@ -102,6 +121,7 @@ export const cpuMemory: MemoryModel = {
   scratchBytes(workload) {
     const s = cpuScratch(workload)
     const ring = s.ringBuffers * s.ringElements
-    return 4 * (ring + s.product + s.attention + s.chunk + s.head)
+    const addends = s.projection + s.factors + s.start
+    return 4 * (ring + s.product + addends + s.attention + s.chunk + s.head)
   },
 }

@@ -1,11 +1,11 @@
-// The arithmetic of the cpu device: one small ONNX Runtime session for each operation, made when first
-// needed, run in place on plain f32 arrays. Order, memory and perturbed weights belong to device.ts
-// and prepare.ts. Facts about the kernels: `Gemm` is MLAS sgemm; its blocking over K depends on the
-// number of columns one thread gets, hence `stableThreads`.
+// The arithmetic of the cpu device besides matrix products (products.ts): norms, attention, sums and
+// activations, run in place on plain f32 arrays. Order, memory and perturbed weights belong to
+// device.ts and prepare.ts, sessions and threads to sessions.ts.
 
-import { InferenceSession, Tensor } from 'onnxruntime-node'
 import type { Activation } from '../device.ts'
-import { encodeModel, type OnnxGraph, type OnnxNode } from './onnx.ts'
+import type { OnnxGraph, OnnxNode } from './onnx.ts'
+import { createProducts, type Products } from './products.ts'
+import { createSessions, f32 } from './sessions.ts'
 
 export interface AttentionCall {
   readonly sequences: number
@@ -14,33 +14,7 @@ export interface AttentionCall {
   readonly heads: number
 }
 
-export interface GemmSize {
-  readonly m: number
-  readonly n: number
-  readonly k: number
-}
-
-export interface CpuOps {
-  /** y [m, n] = x [m, k] * w [n, k]^T + bias [n] (or nothing), then relu if asked for. */
-  gemm(
-    x: Float32Array,
-    w: Float32Array,
-    bias: Float32Array | null,
-    y: Float32Array,
-    size: GemmSize,
-    relu?: boolean,
-  ): Promise<void>
-  /**
-   * For each row of logits = x [m, k] * w [n, k]^T: the largest, sum(exp(logit - largest)), and the
-   * logit in column columns[row]. The logits themselves never leave the library.
-   */
-  head(
-    x: Float32Array,
-    w: Float32Array,
-    columns: BigInt64Array,
-    into: { max: Float32Array; sum: Float32Array; target: Float32Array },
-    size: GemmSize,
-  ): Promise<void>
+export interface CpuOps extends Products {
   /** y = (x - mean) / sqrt(var + eps) * scale + bias over rows of scale.length. */
   layerNorm(
     x: Float32Array,
@@ -75,38 +49,11 @@ const ACTIVATIONS: Readonly<Record<Activation, OnnxNode>> = {
   gelu_new: { op: 'FastGelu', domain: MS, inputs: ['x'], outputs: ['y'] },
 }
 
-/**
- * The largest of threads, threads/2, threads/4, ... that gives the bits of one thread. MLAS cuts
- * the rows of x among threads where m >= n (harmless, except that a single row takes another
- * kernel), else the columns in blocks of 16; pieces of at most 64 columns get a longer K block,
- * which changes the order of the sum.
- */
-export function stableThreads(m: number, n: number, threads: number): number {
-  const stable = (t: number) => (m >= n ? t <= m / 2 : Math.floor(Math.ceil(n / 16) / t) >= 5)
-  let t = threads
-  while (t > 1 && !stable(t)) t >>= 1
-  return t
-}
-
-const f32 = (data: Float32Array, ...dims: number[]) => new Tensor('float32', data, dims)
-
 export function createOps(threads: number): CpuOps {
   const sessions = createSessions()
   const { run } = sessions
   return {
-    async gemm(x, w, bias, y, { m, n, k }, relu = false) {
-      const t = stableThreads(m, n, threads)
-      const feeds = { x: f32(x, m, k), w: f32(w, n, k), ...(bias && { b: f32(bias, n) }) }
-      const graph = () => gemmGraph(bias !== null, relu)
-      await run(`gemm ${bias !== null} ${relu}`, graph, t, feeds, { y: f32(y, m, n) })
-    },
-    async head(x, w, columns, { max, sum, target }, { m, n, k }) {
-      const t = stableThreads(m, n, threads)
-      const index = new Tensor('int64', columns, [m, 1])
-      const feeds = { x: f32(x, m, k), w: f32(w, n, k), i: index }
-      const fetches = { m: f32(max, m, 1), s: f32(sum, m, 1), t: f32(target, m, 1) }
-      await run('head', () => headGraph, t, feeds, fetches)
-    },
+    ...createProducts(sessions, threads),
     async layerNorm(x, scale, bias, eps, y) {
       const cols = scale.length
       const rows = x.length / cols
@@ -136,57 +83,6 @@ export function createOps(threads: number): CpuOps {
     close: () => sessions.close(),
   }
 }
-
-type Values = Record<string, Tensor>
-
-/** Sessions by name and thread count; `run` makes the missing one. */
-function createSessions() {
-  const sessions = new Map<string, Promise<InferenceSession>>()
-  return {
-    async run(name: string, graph: () => OnnxGraph, threads: number, feeds: Values, into: Values) {
-      const key = `${name} ${threads}`
-      let session = sessions.get(key)
-      if (!session) sessions.set(key, (session = openSession(graph(), threads)))
-      await (await session).run(feeds, into)
-    },
-    async close() {
-      const open = await Promise.allSettled(sessions.values())
-      sessions.clear()
-      for (const s of open) if (s.status === 'fulfilled') await s.value.release()
-    },
-  }
-}
-
-/** No arena: it would keep the largest workspace. No spinning: the noise workers need the cores. */
-function openSession(graph: OnnxGraph, threads: number): Promise<InferenceSession> {
-  return InferenceSession.create(encodeModel(graph), {
-    executionProviders: ['cpu'],
-    executionMode: 'sequential',
-    intraOpNumThreads: threads,
-    interOpNumThreads: 1,
-    enableCpuMemArena: false,
-    enableMemPattern: false,
-    logSeverityLevel: 3,
-    extra: { session: { intra_op: { allow_spinning: '0' } } },
-  })
-}
-
-const gemmNode = (inputs: string[], output: string): OnnxNode => ({
-  op: 'Gemm',
-  inputs,
-  outputs: [output],
-  attributes: { transB: { int: 1 } },
-})
-
-/** The library fuses the two nodes of a product with relu. */
-const gemmGraph = (bias: boolean, relu: boolean): OnnxGraph => ({
-  nodes: [
-    gemmNode(bias ? ['x', 'w', 'b'] : ['x', 'w'], relu ? 'z' : 'y'),
-    ...(relu ? [{ op: 'Relu', inputs: ['z'], outputs: ['y'] }] : []),
-  ],
-  inputs: { x: 2, w: 2, ...(bias && { b: 1 }) },
-  outputs: { y: 2 },
-})
 
 const layerNormGraph = (eps: number): OnnxGraph => ({
   nodes: [
@@ -219,19 +115,4 @@ const addGraph: OnnxGraph = {
   nodes: [{ op: 'Add', inputs: ['x', 'z'], outputs: ['y'] }],
   inputs: { x: 1, z: 1 },
   outputs: { y: 1 },
-}
-
-const headGraph: OnnxGraph = {
-  nodes: [
-    gemmNode(['x', 'w'], 'z'),
-    { op: 'GatherElements', inputs: ['z', 'i'], outputs: ['t'], attributes: { axis: { int: 1 } } },
-    { op: 'ReduceMax', inputs: ['z'], outputs: ['m'], attributes: { axes: { ints: [-1] } } },
-    { op: 'Sub', inputs: ['z', 'm'], outputs: ['d'] },
-    { op: 'Exp', inputs: ['d'], outputs: ['e'] },
-    { op: 'Constant', inputs: [], outputs: ['last'], attributes: { value_ints: { ints: [-1] } } },
-    { op: 'ReduceSum', inputs: ['e', 'last'], outputs: ['s'] },
-  ],
-  inputs: { x: 2, w: 2, i: 2 },
-  int64: ['i'],
-  outputs: { m: 2, s: 2, t: 2 },
 }

@@ -1,7 +1,10 @@
-// Weight slots of the cpu device: raw bytes in shared memory, so that files are read straight into
-// them and noise workers read them in place. Keeps the order of commits, sends each tile to be
-// prepared as soon as it is committed, and tells when a slot's bytes may be overwritten.
+// Weight slots of the cpu device: raw bytes that files are read straight into. They are in shared
+// memory, where noise workers read them in place; but slabs that are multiplied as they are (f32,
+// nothing owed, no noise) are in memory of their own, as the library refuses shared memory. Keeps the
+// order of commits, sends each tile to be prepared as soon as it is committed, and tells when a slot's
+// bytes may be overwritten.
 
+import type { Recipe } from '../../noise/distributions.ts'
 import { DTYPE_BYTES } from '../../weights/types.ts'
 import type { Slot, Tile, Weights } from '../device.ts'
 import type { NoisePool, Prepared } from './prepare.ts'
@@ -16,15 +19,25 @@ export interface Use {
 }
 
 interface State {
-  readonly bytes: Uint8Array
+  bytes: Uint8Array
+  /** It has held slabs of both kinds and stays in shared memory, rather than be copied each time. */
+  mixed: boolean
   /** Committed, neither used up nor discarded. */
   use: Use | undefined
   /** Resolves when nobody reads the bytes any more. */
   idle: Promise<unknown>
 }
 
-/** The perturbed rows of one tile for one probe, [tile.rows, cols]. */
-export type Version = (probe: number) => Float32Array
+/** The weights of one tile, [tile.rows, cols], one version for each probe or one for all. */
+export interface Versions {
+  readonly shared: boolean
+  of(probe: number): Float32Array
+}
+
+const perturbs = ({ probe, scales }: Recipe) => probe !== undefined && scales.some((s) => s !== 0)
+
+/** Versions that a recipe asks for: one stands for all probes when none of them perturbs. */
+export const versionsOf = (recipe: Recipe) => (perturbs(recipe) ? recipe.scales.length : 1)
 
 export class CpuSlots {
   readonly #pool: NoisePool
@@ -41,7 +54,7 @@ export class CpuSlots {
   /** Throws RangeError when there is no such memory. */
   create(slot: Slot): void {
     const bytes = new Uint8Array(new SharedArrayBuffer(slot.bytes))
-    this.#states.set(slot, { bytes, use: undefined, idle: Promise.resolve() })
+    this.#states.set(slot, { bytes, mixed: false, use: undefined, idle: Promise.resolve() })
   }
 
   delete(slot: Slot): void {
@@ -63,7 +76,7 @@ export class CpuSlots {
   commit(slot: Slot, weights: Weights): void {
     const state = this.#find(slot)
     if (state.use) throw new Error(`cpu device: slot ${slot.label} is committed twice`)
-    const tiles = this.#submit(state.bytes, weights)
+    const tiles = this.#submit(state, weights)
     let ended!: () => void
     const over = new Promise<void>((resolve) => (ended = resolve))
     const use: Use = {
@@ -99,17 +112,20 @@ export class CpuSlots {
   }
 
   /** Uses a slab up: its tiles in order, each lent until `body` resolves. */
-  async run(use: Use, body: (tile: Tile, version: Version) => Promise<void>): Promise<void> {
+  async run(use: Use, body: (tile: Tile, versions: Versions) => Promise<void>): Promise<void> {
     const { tiles, weights } = use
     try {
       for (const [i, tile] of weights.tiles.entries()) {
         const versions = await tiles[i]!.versions
         const elements = tile.rows * weights.cols
-        await body(tile, (probe) => {
-          // One version stands for all probes when none of them perturbs.
-          const version = versions[versions.length === 1 ? 0 : probe]
-          if (!version) throw new Error(`cpu device: ${weights.name} has no version ${probe}`)
-          return version.subarray(0, elements)
+        const shared = versions.length === 1
+        await body(tile, {
+          shared,
+          of(probe) {
+            const version = versions[shared ? 0 : probe]
+            if (!version) throw new Error(`cpu device: ${weights.name} has no version ${probe}`)
+            return version.subarray(0, elements)
+          },
         })
         tiles[i]!.release()
       }
@@ -140,20 +156,45 @@ export class CpuSlots {
   }
 
   /** One job for each tile, in order. */
-  #submit(bytes: Uint8Array, { name, dtype, cols, tiles, recipe }: Weights): Prepared[] {
+  #submit(state: State, weights: Weights): Prepared[] {
+    const { name, dtype, cols, tiles, recipe } = weights
     const row0 = tiles[0]?.row0 ?? 0
     const rowBytes = cols * DTYPE_BYTES[dtype]
     const slabBytes = tiles.reduce((sum, t) => sum + t.rows, 0) * rowBytes
-    if (slabBytes === 0 || slabBytes > bytes.length) {
-      throw new Error(`cpu device: ${slabBytes} bytes of ${name} in a slot of ${bytes.length}`)
+    if (slabBytes === 0 || slabBytes > state.bytes.length) {
+      throw new Error(
+        `cpu device: ${slabBytes} bytes of ${name} in a slot of ${state.bytes.length}`,
+      )
     }
-    const perturbs = recipe.probe && recipe.scales.some((s) => s !== 0)
-    const made = perturbs ? recipe : { terms: recipe.terms, scales: [0] }
+    const made = perturbs(recipe) ? recipe : { terms: recipe.terms, scales: [0] }
+    const inPlace = moveBytes(
+      state,
+      dtype === 'F32' && made !== recipe && recipe.terms.length === 0,
+    )
     return tiles.map((tile) => {
       const start = (tile.row0 - row0) * rowBytes
-      const raw = bytes.subarray(start, start + tile.rows * rowBytes)
+      const raw = state.bytes.subarray(start, start + tile.rows * rowBytes)
+      if (inPlace) return asPrepared(raw)
       const [first, count] = [tile.row0 * cols, tile.rows * cols]
       return this.#pool.submit({ raw, dtype, first, count, recipe: made })
     })
   }
+}
+
+/** Puts the bytes where they can be used, `asIs` or by workers; true if the library may have them. */
+function moveBytes(state: State, asIs: boolean): boolean {
+  const shared = state.bytes.buffer instanceof SharedArrayBuffer
+  if (shared !== asIs) return asIs
+  if (shared && state.mixed) return false
+  const { length } = state.bytes
+  const moved = new Uint8Array(asIs ? new ArrayBuffer(length) : new SharedArrayBuffer(length))
+  moved.set(state.bytes)
+  state.bytes = moved
+  state.mixed = !shared
+  return asIs
+}
+
+function asPrepared(raw: Uint8Array): Prepared {
+  const version = new Float32Array(raw.buffer, raw.byteOffset, raw.byteLength / 4)
+  return { versions: Promise.resolve([version]), read: Promise.resolve(), release() {} }
 }

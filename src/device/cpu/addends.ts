@@ -1,0 +1,171 @@
+// Factored addends on the cpu device: rows taken through the right factor, and for each tile the part
+// of the left factor, laid out as products.ts takes them. Biases join the left factor, for there is
+// one for each probe while one product does the rows of all probes.
+//
+// Projected rows: low-rank [R, k + P], scaled, and behind them one column for each probe that is 1 in
+// the probe's rows; Kronecker [R, n1*J, m2], factor columns first.
+
+import {
+  projectionCols,
+  type Addend,
+  type KroneckerAddend,
+  type Rows,
+  type Tile,
+} from '../device.ts'
+import type { Products, Start } from './products.ts'
+
+export interface AddendScratch {
+  /** Projected rows. */
+  readonly projection: Float32Array
+  /** The right factor, then the tile's part of the left one. */
+  readonly factors: Float32Array
+}
+
+/** A bias for each probe, [P, cols] over all columns of the matrix. */
+export interface Biases {
+  readonly data: Float32Array
+  readonly cols: number
+}
+
+/** Rows of one call: `rows` of them from `row` on, those of `probes` probes from `probe` on. */
+export interface Run {
+  readonly probe: number
+  readonly probes: number
+  readonly row: number
+  readonly rows: number
+}
+
+/** A run of one row would take another kernel and get other bits than it has among others. */
+const LEAST_ROWS = 64
+
+/**
+ * All rows at once if they are to go `together` and are at most `most`; else each probe's in runs of
+ * equal length, of at most `most` rows or 64.
+ */
+export function runsOf(at: Rows, together: boolean, most: number): Run[] {
+  const { probes, rows } = at
+  if (together && probes * rows <= most) return [{ probe: 0, probes, row: 0, rows: probes * rows }]
+  const count = Math.ceil(rows / Math.max(LEAST_ROWS, Math.floor(most)))
+  const step = Math.ceil(rows / count)
+  const runs: Run[] = []
+  for (let probe = 0; probe < probes; probe++) {
+    for (let row = 0; row < rows; row += step) {
+      runs.push({ probe, probes: 1, row: probe * rows + row, rows: Math.min(step, rows - row) })
+    }
+  }
+  return runs
+}
+
+/** Takes x [P*rows, K] through the right factor into scratch.projection. */
+export async function project(
+  ops: Products,
+  x: Float32Array,
+  addend: Addend,
+  at: Rows,
+  { projection, factors }: AddendScratch,
+): Promise<void> {
+  const R = at.probes * at.rows
+  const right = factors.subarray(0, addend.right.length)
+  right.set(addend.right)
+  if (addend.kind === 'kronecker') {
+    const { terms, m2, n1, n2 } = addend
+    const size = { m: R * n1, n: terms * m2, k: n2 }
+    await ops.gemm(x, right, projection.subarray(0, size.m * size.n), size)
+    return
+  }
+  const { rank, scales } = addend
+  const size = { m: R, n: rank, k: x.length / R }
+  await ops.gemm(x, right, projection.subarray(0, R * rank), size)
+  // Rows get longer in place, so the last one moves first.
+  const cols = rank + at.probes
+  for (let row = R - 1; row >= 0; row--) {
+    const probe = Math.floor(row / at.rows)
+    for (let p = at.probes - 1; p >= 0; p--) projection[row * cols + rank + p] = p === probe ? 1 : 0
+    for (let j = rank - 1; j >= 0; j--) {
+      projection[row * cols + j] = projection[row * rank + j]! * scales[probe * rank + j]!
+    }
+  }
+}
+
+/** A tile's share of an addend. */
+export interface Share {
+  /** f32 elements for each row that the library allocates for the start value. */
+  readonly rowElements: number
+  /** What the product of a run with the tile starts from. */
+  start(run: Run): Start
+}
+
+/** Lays out rows `tile` of the left factor and their biases; valid until the next share. */
+export function shareOf(
+  addend: Addend,
+  tile: Tile,
+  biases: Biases | null,
+  at: Rows,
+  scratch: AddendScratch,
+): Share {
+  if (addend.kind === 'kronecker') return kroneckerShare(addend, tile, biases, at, scratch)
+  const { rank } = addend
+  const inner = rank + at.probes
+  const left = scratch.factors.subarray(0, tile.rows * inner)
+  for (let n = 0; n < tile.rows; n++) {
+    for (let j = 0; j < rank; j++) left[n * inner + j] = addend.left[(tile.row0 + n) * rank + j]!
+  }
+  for (let p = 0; p < at.probes; p++) {
+    const bias = biases && biasOf(biases, p, tile)
+    for (let n = 0; n < tile.rows; n++) left[n * inner + rank + p] = bias ? bias[n]! : 0
+  }
+  return {
+    rowElements: tile.rows,
+    start: ({ row, rows }) => ({
+      kind: 'low-rank',
+      inner,
+      rows: scratch.projection.subarray(row * inner, (row + rows) * inner),
+      left,
+    }),
+  }
+}
+
+/** Whole blocks of m2 columns that cover the tile. */
+function kroneckerShare(
+  addend: KroneckerAddend,
+  tile: Tile,
+  biases: Biases | null,
+  at: Rows,
+  { projection, factors }: AddendScratch,
+): Share {
+  const { terms, m1, m2, n1 } = addend
+  const first = Math.floor(tile.row0 / m2)
+  const blocks = Math.ceil((tile.row0 + tile.rows) / m2) - first
+  const inner = terms * n1
+  const left = factors.subarray(0, at.probes * blocks * inner)
+  for (let row = 0; row < at.probes * blocks; row++) {
+    const from = (Math.floor(row / blocks) * m1 + first + (row % blocks)) * inner
+    for (let t = 0; t < terms; t++) {
+      for (let c = 0; c < n1; c++)
+        left[row * inner + c * terms + t] = addend.left[from + t * n1 + c]!
+    }
+  }
+  const bias = biases && tileBiases(biases, tile, at.probes, factors.subarray(left.length))
+  const cols = projectionCols(addend)
+  const cut = blocks * m2 !== tile.rows
+  return {
+    rowElements: blocks * m2 + (cut ? tile.rows : 0),
+    start: ({ probe, probes, row, rows }) => ({
+      kind: 'kronecker',
+      ...{ probes, blocks, inner, width: m2, skip: tile.row0 - first * m2 },
+      rows: projection.subarray(row * cols, (row + rows) * cols),
+      left: left.subarray(probe * blocks * inner, (probe + probes) * blocks * inner),
+      bias: bias && bias.subarray(probe * tile.rows, (probe + probes) * tile.rows),
+    }),
+  }
+}
+
+export const biasOf = ({ data, cols }: Biases, probe: number, tile: Tile) =>
+  data.subarray(probe * cols + tile.row0, probe * cols + tile.row0 + tile.rows)
+
+/** Biases of a tile's columns, [P, tile.rows]: in place if the tile has all columns, else in `room`. */
+function tileBiases(biases: Biases, tile: Tile, probes: number, room: Float32Array): Float32Array {
+  if (tile.rows === biases.cols) return biases.data
+  for (let p = 0; p < probes; p++) room.set(biasOf(biases, p, tile), p * tile.rows)
+  return room.subarray(0, probes * tile.rows)
+}

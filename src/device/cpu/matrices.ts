@@ -1,0 +1,172 @@
+// linear, crossEntropy and logits of the cpu device, a tile at a time: which rows and which version of
+// the weights meet in one call of products.ts. Probes that share the weights go together, so that the
+// library packs a tile once; how addends join in is said in addends.ts.
+
+import type { Addend, Rows, Tensor, Tile, Weights } from '../device.ts'
+import { biasOf, runsOf, shareOf } from './addends.ts'
+import type { AddendScratch, Biases, Run, Share } from './addends.ts'
+import type { Context } from './compute.ts'
+import { addTile } from './head.ts'
+import { headElements } from './memory.ts'
+import type { Start } from './products.ts'
+import type { Versions } from './slots.ts'
+
+/** One tile, its weights and what is added to their product. */
+export interface TileCall {
+  readonly weights: Weights
+  readonly tile: Tile
+  readonly versions: Versions
+  readonly at: Rows
+  readonly addend: Addend | undefined
+}
+
+/** Product of a tile: rows of a matrix into columns of y, or rows of a transposed one over all of y. */
+export function linearTile(
+  c: Context,
+  call: TileCall,
+  x: Tensor,
+  bias: Tensor | null,
+  y: Tensor,
+  relu: boolean,
+): Promise<void> {
+  const biases = bias && { data: c.rows(bias, 0, call.at.probes), cols: bias.cols }
+  return call.weights.transposed
+    ? accumulate(c, call, x, biases, y)
+    : intoColumns(c, call, x, biases, y, relu)
+}
+
+/** A product goes to y at once if the tile spans y, else through scratch. */
+async function intoColumns(
+  c: Context,
+  { tile, versions, at, addend }: TileCall,
+  x: Tensor,
+  biases: Biases | null,
+  y: Tensor,
+  relu: boolean,
+): Promise<void> {
+  const { product } = c.scratch()
+  const whole = tile.rows === y.cols
+  const share = addend && shareOf(addend, tile, biases, at, projected(c, addend, at))
+  const together = versions.shared && (share !== undefined || !biases)
+  const most = Math.min(whole ? Infinity : product.length / tile.rows, mostRows(share, product))
+  for (const run of runsOf(at, together, most)) {
+    const size = { m: run.rows, n: tile.rows, k: x.cols }
+    const target = c.rows(y, run.row, run.rows)
+    const into = whole ? target : partOf(product, run.rows * tile.rows)
+    const start = startOf(share, biases, tile, run)
+    const from = c.rows(x, run.row, run.rows)
+    await c.ops.gemm(from, versions.of(run.probe), into, size, { start, relu })
+    if (!whole) copyColumns(into, tile, target, y.cols)
+  }
+}
+
+/** y += x[:, tile] * tile; the matrix's first tile also sets y to bias and addend. */
+async function accumulate(
+  c: Context,
+  { tile, versions, at, addend }: TileCall,
+  x: Tensor,
+  biases: Biases | null,
+  y: Tensor,
+): Promise<void> {
+  const { product } = c.scratch()
+  const [first, whole] = [tile.row0 === 0, tile.rows === x.cols]
+  const columns = { row0: 0, rows: y.cols }
+  const share =
+    first && addend ? shareOf(addend, columns, biases, at, projected(c, addend, at)) : undefined
+  const together = versions.shared && (!first || share !== undefined || !biases)
+  const most = Math.min(whole ? Infinity : product.length / tile.rows, mostRows(share, product))
+  for (const run of runsOf(at, together, most)) {
+    const size = { m: run.rows, n: y.cols, k: tile.rows }
+    const target = c.rows(y, run.row, run.rows)
+    const all = c.rows(x, run.row, run.rows)
+    const from = whole ? all : takeColumns(all, x.cols, tile, product)
+    const start: Start = first
+      ? startOf(share, biases, columns, run)
+      : { kind: 'matrix', matrix: target }
+    await c.ops.gemm(from, versions.of(run.probe), target, size, { start, transposed: true })
+  }
+}
+
+/** Joins a tile of the vocabulary to the state of every row. */
+export async function headTile(
+  c: Context,
+  { tile, versions, at, addend }: TileCall,
+  x: Tensor,
+  targets: Uint32Array,
+  state: Tensor,
+): Promise<void> {
+  if (targets.length !== at.probes * at.rows) {
+    throw new Error(`cpu device: ${targets.length} targets for ${at.probes}x${at.rows} rows`)
+  }
+  const share = addend && shareOf(addend, tile, null, at, projected(c, addend, at))
+  const most = headElements(tile.rows) / (share?.rowElements ?? tile.rows)
+  for (const run of runsOf(at, versions.shared, most)) {
+    const rows = {
+      x: c.rows(x, run.row, run.rows),
+      targets: targets.subarray(run.row, run.row + run.rows),
+      state: c.rows(state, run.row, run.rows),
+    }
+    await addTile(c.ops, rows, tile, versions.of(run.probe), share?.start(run))
+  }
+}
+
+/** Logits [P*rows, tile.rows] of one tile, in memory of their own: the caller may keep them. */
+export async function logitsTile(
+  c: Context,
+  { tile, versions, at, addend }: TileCall,
+  x: Tensor,
+): Promise<Float32Array> {
+  const all = new Float32Array(at.probes * at.rows * tile.rows)
+  const share = addend && shareOf(addend, tile, null, at, projected(c, addend, at))
+  for (const run of runsOf(at, versions.shared, mostRows(share, c.scratch().product))) {
+    const into = all.subarray(run.row * tile.rows, (run.row + run.rows) * tile.rows)
+    const size = { m: run.rows, n: tile.rows, k: x.cols }
+    const start = startOf(share, null, tile, run)
+    await c.ops.gemm(c.rows(x, run.row, run.rows), versions.of(run.probe), into, size, { start })
+  }
+  return all
+}
+
+/** Rows whose start values need no more than memory.ts sets aside: as much as for a product. */
+const mostRows = (share: Share | undefined, product: Float32Array) =>
+  share ? product.length / share.rowElements : Infinity
+
+function startOf(share: Share | undefined, biases: Biases | null, tile: Tile, run: Run): Start {
+  if (share) return share.start(run)
+  return biases ? { kind: 'bias', bias: biasOf(biases, run.probe, tile) } : { kind: 'zero' }
+}
+
+/** The scratch, if it holds the rows projected for this addend. */
+function projected(c: Context, addend: Addend, at: Rows): AddendScratch {
+  const scratch = c.scratch()
+  const rows = at.probes * at.rows
+  if (scratch.projected?.addend !== addend || scratch.projected.rows !== rows) {
+    throw new Error('cpu device: project() comes before the calls that name its addend')
+  }
+  return scratch
+}
+
+function partOf(product: Float32Array, elements: number): Float32Array {
+  if (elements > product.length) {
+    throw new Error('cpu device: a product is larger than what reserve() was told')
+  }
+  return product.subarray(0, elements)
+}
+
+function copyColumns(product: Float32Array, tile: Tile, y: Float32Array, yCols: number): void {
+  const rows = product.length / tile.rows
+  for (let row = 0; row < rows; row++) {
+    y.set(product.subarray(row * tile.rows, (row + 1) * tile.rows), row * yCols + tile.row0)
+  }
+}
+
+/** Columns `tile` of x, in `room`. */
+function takeColumns(x: Float32Array, cols: number, tile: Tile, room: Float32Array): Float32Array {
+  const rows = x.length / cols
+  const taken = partOf(room, rows * tile.rows)
+  for (let row = 0; row < rows; row++) {
+    const start = row * cols + tile.row0
+    taken.set(x.subarray(start, start + tile.rows), row * tile.rows)
+  }
+  return taken
+}

@@ -1,0 +1,71 @@
+// ONNX Runtime sessions of the cpu device: one small graph for each operation and thread count, made
+// when first needed and run in place on plain f32 arrays. Also the rule that keeps the bits of a
+// product the same for every number of threads. Which operations there are is said in ops.ts and
+// products.ts.
+
+import { InferenceSession, Tensor } from 'onnxruntime-node'
+import { encodeModel, type OnnxGraph } from './onnx.ts'
+
+export type Values = Record<string, Tensor>
+
+export interface Sessions {
+  /** Runs graph `name` on `feeds`; results are written into the memory of `into`. */
+  run(
+    name: string,
+    graph: () => OnnxGraph,
+    threads: number,
+    feeds: Values,
+    into: Values,
+  ): Promise<void>
+  close(): Promise<void>
+}
+
+export const f32 = (data: Float32Array, ...dims: number[]) => new Tensor('float32', data, dims)
+
+/** A list of whole numbers, as shapes and slice borders are given to a graph. */
+export const int64 = (...numbers: number[]) =>
+  new Tensor('int64', BigInt64Array.from(numbers, BigInt), [numbers.length])
+
+export function createSessions(): Sessions {
+  const sessions = new Map<string, Promise<InferenceSession>>()
+  return {
+    async run(name, graph, threads, feeds, into) {
+      const key = `${name} ${threads}`
+      let session = sessions.get(key)
+      if (!session) sessions.set(key, (session = openSession(graph(), threads)))
+      await (await session).run(feeds, into)
+    },
+    async close() {
+      const open = await Promise.allSettled(sessions.values())
+      sessions.clear()
+      for (const s of open) if (s.status === 'fulfilled') await s.value.release()
+    },
+  }
+}
+
+/** No arena: it would keep the largest workspace. No spinning: the noise workers need the cores. */
+function openSession(graph: OnnxGraph, threads: number): Promise<InferenceSession> {
+  return InferenceSession.create(encodeModel(graph), {
+    executionProviders: ['cpu'],
+    executionMode: 'sequential',
+    intraOpNumThreads: threads,
+    interOpNumThreads: 1,
+    enableCpuMemArena: false,
+    enableMemPattern: false,
+    logSeverityLevel: 3,
+    extra: { session: { intra_op: { allow_spinning: '0' } } },
+  })
+}
+
+/**
+ * The largest of threads, threads/2, threads/4, ... that gives the bits of one thread. MLAS cuts
+ * the rows of x among threads where m >= n (harmless, except that a single row takes another
+ * kernel), else the columns in blocks of 16; pieces of at most 64 columns get a longer K block,
+ * which changes the order of the sum.
+ */
+export function stableThreads(m: number, n: number, threads: number): number {
+  const stable = (t: number) => (m >= n ? t <= m / 2 : Math.floor(Math.ceil(n / 16) / t) >= 5)
+  let t = threads
+  while (t > 1 && !stable(t)) t >>= 1
+  return t
+}
