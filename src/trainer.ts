@@ -15,7 +15,7 @@ import { exportModel } from './export.ts'
 import { meanLoss, type Journal, type JournalEntry } from './journal.ts'
 import { formatSeconds, type Reporter } from './report.ts'
 import { appendLine, pruneCheckpoints, savedCheckpoints, stepMetrics } from './run-folder.ts'
-import { lrAt } from './schedule.ts'
+import { createEpsRule, lrAt } from './schedule.ts'
 import { zoStep } from './step.ts'
 import { formatBytes } from './units.ts'
 import type { Checkpoint } from './weights/types.ts'
@@ -58,6 +58,8 @@ export async function train(input: TrainInput): Promise<TrainResult> {
     if (due && !saved) await saveCheckpoint(input, step)
   }
   const pace = createPace(input)
+  const eps = createEpsRule(config)
+  journal.entries.forEach((entry) => eps.push(entry))
   await untilStopped(stop, async () => {
     await save(journal.entries.length) // a kill may have come just before
     await evaluate(journal.entries.length)
@@ -69,10 +71,11 @@ export async function train(input: TrainInput): Promise<TrainResult> {
         batches,
         step,
         lr: lrAt(step, config),
-        eps: config.eps,
+        eps: eps.at(step),
         weightDecay: config.weightDecay,
         append: (line) => journal.append(line),
       })
+      eps.push(entry)
       await pace.record(entry, batches, performance.now() - started, before)
       checkSkipped(input, entry)
       const [done, last] = [step + 1, step + 1 === config.steps]

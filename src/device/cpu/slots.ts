@@ -34,7 +34,8 @@ export interface Versions {
   of(probe: number): Float32Array
 }
 
-const perturbs = ({ probe, scales }: Recipe) => probe !== undefined && scales.some((s) => s !== 0)
+const perturbs = ({ probe, keys, scales }: Recipe) =>
+  (probe !== undefined || keys !== undefined) && scales.some((s) => s !== 0)
 
 /** Versions that a recipe asks for: one stands for all probes when none of them perturbs. */
 export const versionsOf = (recipe: Recipe) => (perturbs(recipe) ? recipe.scales.length : 1)
