@@ -142,6 +142,26 @@ export const METHOD_OPTIONS = {
     help: 'perturb and update n randomly drawn blocks per step (LeZO), and what is outside of blocks',
     schema: count,
   },
+  loraRank: {
+    topic: 'method',
+    value: 'r',
+    help: 'train LoRA matrices of this rank instead of the weights (mezo-sgd)',
+    schema: count,
+  },
+  loraAlpha: {
+    topic: 'method',
+    value: 'x',
+    help: 'LoRA scaling is alpha/r',
+    schema: positive,
+    default: 16,
+  },
+  loraTargets: {
+    topic: 'method',
+    value: 'names',
+    help: 'modules that get LoRA matrices',
+    schema: list,
+    default: ['q_proj', 'v_proj'],
+  },
 } as const satisfies Record<string, OptionSpec>
 
 /** A resumed or exported run must have the same of all of these. */
@@ -174,6 +194,15 @@ export function checkMethod(config: Readonly<Record<string, unknown>>): void {
   }
   if (config.estimator === 'one-sided' && (config.probes as number) < 2) {
     refuse('--estimator one-sided needs --probes of at least 2: it divides by their spread')
+  }
+  if (config.loraRank !== undefined && method !== 'mezo-sgd') {
+    refuse(`--lora-rank trains LoRA matrices by mezo-sgd; found --method ${method}`)
+  }
+  for (const name of ['loraAlpha', 'loraTargets'] as const) {
+    const changed = JSON.stringify(config[name]) !== JSON.stringify(METHOD_OPTIONS[name].default)
+    if (changed && config.loraRank === undefined) {
+      refuse(`--${name === 'loraAlpha' ? 'lora-alpha' : 'lora-targets'} needs --lora-rank`)
+    }
   }
   if (config.kronMaxFactor !== METHOD_OPTIONS.kronMaxFactor.default) {
     if (config.kronStrategy !== 'fixed_factor') {

@@ -182,18 +182,19 @@ function createRun(
 }
 
 /** Whether this step's probes see different weights before the first block. */
-function perturbedBefore({ model, options }: Engine, probe: Probe | null): boolean {
+function perturbedBefore({ model, state }: Engine, probe: Probe | null): boolean {
   if (!probe) return true
-  const { selection } = options.methodOptions
   const first = [...model.tables, ...model.matrices.filter((m) => m.block < 0)]
-  return first.some(({ name }) => selection.active(probe.step, name))
+  return first.some(({ name }) => state.parts(probe.step, name))
 }
 
 /** Whether they do within a block. */
-function perturbedIn({ model, options }: Engine, probe: Probe | null, block: number): boolean {
+function perturbedIn({ model, state, options }: Engine, probe: Probe | null, block: number) {
   const { selection } = options.methodOptions
-  return [...model.matrices, ...model.vectors].some(
-    ({ name }) => blockOf(name) === block && selection.active(probe!.step, name),
+  const own = ({ name }: { name: string }) => blockOf(name) === block
+  return (
+    model.matrices.some((m) => own(m) && state.parts(probe!.step, m.name)) ||
+    model.vectors.some((v) => own(v) && selection.active(probe!.step, v.name))
   )
 }
 

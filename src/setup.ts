@@ -11,6 +11,7 @@ import { createEngine, type Engine, type EngineOptions } from './engine.ts'
 import { UserError } from './errors.ts'
 import { createEstimator } from './methods/estimator.ts'
 import { createMethod } from './methods/index.ts'
+import { isTarget, loraMethod, loraSelection } from './methods/lora.ts'
 import type { Method, MethodOptions, Update } from './methods/method.ts'
 import { createSelection } from './methods/selection.ts'
 import type { Reporter } from './report.ts'
@@ -106,15 +107,12 @@ export interface EngineState {
 /** Method, estimator and selection of a configuration. */
 export function methodOf(config: Config, model: Model) {
   const { seed, trainOnly, freeze, layersPerStep } = config
-  const selection = createSelection({
-    seed,
-    layers: model.layers,
-    trainOnly,
-    freeze,
-    layersPerStep,
-  })
+  const all = createSelection({ seed, layers: model.layers, trainOnly, freeze, layersPerStep })
+  const lora = loraOf(config, model)
+  const selection = lora ? loraSelection(all) : all
   const names = [...model.tables, ...model.matrices, ...model.vectors].map(({ name }) => name)
-  if (!names.some((name) => selection.trains(name))) {
+  const trained = lora ? names.filter((name) => isTarget(name, lora.targets)) : names
+  if (!trained.some((name) => all.trains(name))) {
     throw new UserError(
       `--train-only ${trainOnly?.join() ?? '*'} and --freeze ${freeze?.join() ?? ''} leave no tensor of this model to train; "zo2 inspect" lists their names`,
     )
@@ -125,10 +123,25 @@ export function methodOf(config: Config, model: Model) {
     )
   }
   return {
-    method: createMethod(config.method),
+    method: lora ? loraMethod(lora) : createMethod(config.method),
     estimator: createEstimator(config.estimator, config.probes),
     methodOptions: { ...config, selection, directions: config.probes },
   }
+}
+
+/** LoRA's options, if it is asked for. UserError if a target names no matrix of the model. */
+function loraOf({ loraRank: rank, loraAlpha, loraTargets }: Config, model: Model) {
+  if (rank === undefined) return null
+  const tables = new Set(model.tables.map(({ name }) => name))
+  const names = model.matrices.map(({ name }) => name).filter((name) => !tables.has(name))
+  for (const target of loraTargets) {
+    if (names.some((name) => isTarget(name, [target]))) continue
+    const known = new Set(names.map((name) => name.split('.').at(-2)))
+    throw new UserError(
+      `--lora-targets ${target}: no such linear module in this model; it has ${[...known].join(', ')}`,
+    )
+  }
+  return { rank, alpha: loraAlpha, targets: loraTargets }
 }
 
 /** Whether a run of this configuration can come to fold updates into its overlay. */

@@ -21,6 +21,7 @@ export function startDense(options: MethodOptions): TrainingState {
     push(update) {
       owed.push(update)
     },
+    parts: options.selection.active,
     change: (name) => ({ kind: 'dense', terms: termsOf(name, owed) }),
     recipe: (name, probe) => recipe(options, name, termsOf(name, owed), probe),
     addend: () => null,

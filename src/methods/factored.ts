@@ -157,6 +157,7 @@ export function startFactored(
         if (selection.active(update.step, t.shape.name)) push(t, update)
       }
     },
+    parts: selection.active,
     change: (name) => changeOf(get(name)),
     recipe(name) {
       const { decay } = get(name)

@@ -64,6 +64,8 @@ export interface TrainingState {
   /** What to fold before a pass when more than `spare` updates beyond the replay window are owed. */
   overdue(spare: number): Fold | null
   push(update: Update): void
+  /** Whether the probes of this step see different weights in this matrix. */
+  parts(step: number, name: string): boolean
   /** What is not folded yet. */
   change(name: string): Change
   /** How the device makes the weights of a matrix under the probes, */
