@@ -4,6 +4,7 @@ import { METHOD_KEYS } from './method-options.ts'
 import { arch, cpus, release, totalmem } from 'node:os'
 import { resolve } from 'node:path'
 import { Command } from 'commander'
+import { exportAdapter } from './adapter.ts'
 import { addOptions, configOf, type ContextOf, type Flags } from './cli-options.ts'
 import { parseConfig, type Config } from './config.ts'
 import { openCpu } from './device/cpu/device.ts'
@@ -71,10 +72,11 @@ function exportCommand(contextOf: ContextOf): Command {
     .argument('<run>', 'output folder of zo2 finetune')
     .argument('<out>', 'new folder')
     .option('--model <model>', 'base model, if it is not where the run found it')
+    .option('--as-lora', 'write the change as a LoRA adapter that peft loads')
   addOptions(command, ['dtype', 'cacheDir', 'threads'])
   return command.action(async (run: string, out: string, flags: Flags) => {
     const { report, result, stop } = contextOf(flags)
-    const given = configOf(flags, ['model'])
+    const given = configOf(flags, ['model', 'asLora'])
     const record = await readRunRecord(run)
     if (!record) throw new UserError(`${run}: no run there (no config.json)`)
     const config: Config = { ...parseConfig(record.config), ...given, device: 'cpu' }
@@ -100,13 +102,16 @@ function exportCommand(contextOf: ContextOf): Command {
       const options = engineOptions(loaded, base, await memoryModel(base), { updates, folded: 0, trains: false, scratchDir: run }) // prettier-ignore
       const engine = await createEngine(device, options)
       try {
-        await exportModel(engine, out, {
-          dtype: DTYPES[given.dtype],
-          onProgress: (done, total) => {
-            stop.throwIfAborted()
-            report.live(`writing ${percent(done, total)}`)
-          },
-        })
+        if (flags['asLora']) await exportAdapter(engine, out, moved ?? record.model)
+        else {
+          await exportModel(engine, out, {
+            dtype: DTYPES[given.dtype],
+            onProgress: (done, total) => {
+              stop.throwIfAborted()
+              report.live(`writing ${percent(done, total)}`)
+            },
+          })
+        }
       } finally {
         await engine.close()
       }

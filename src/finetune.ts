@@ -1,7 +1,8 @@
 // `zo2 finetune` from configuration to summary: claims the output folder, loads model and data,
 // opens device and engine, trains, writes model/. Each thing opened is closed, also on an error.
 
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
+import { exportAdapter } from './adapter.ts'
 import type { Config } from './config.ts'
 import { loadExamples } from './data/examples.ts'
 import type { Example, Tokenizer } from './data/types.ts'
@@ -115,7 +116,7 @@ async function runIn(
     const layout = loaded.checkpoint
     const result = await train({ engine, config, journal, ...data, layout, dir, report, stop })
     const modelDir = join(dir, 'model')
-    const write = () => writeModel(engine, layout, modelDir, config, report, stop)
+    const write = () => writeModel(engine, loaded.source, layout, modelDir, config, report, stop)
     const finished = !result.stopped && config.saveModel && (await untilStopped(stop, write))
     return {
       ...result,
@@ -181,6 +182,7 @@ async function newestCheckpoint(dir: string, journal: Journal) {
 
 async function writeModel(
   engine: Engine,
+  source: string,
   layout: Checkpoint,
   modelDir: string,
   config: Config,
@@ -197,6 +199,11 @@ async function writeModel(
     },
   })
   report.line(`wrote ${modelDir}`)
+  if (!engine.state.lora) return
+  const adapterDir = join(dirname(modelDir), 'adapter')
+  await discard(adapterDir)
+  await exportAdapter(engine, adapterDir, source)
+  report.line(`wrote ${adapterDir} (LoRA, for peft)`)
 }
 
 function required(value: string | undefined, flag: string): string {

@@ -106,7 +106,7 @@ export async function recordRun(
 /** Removes what a killed run left half-written; nothing finished has such a name. */
 async function removeLeftovers(dir: string): Promise<void> {
   const leftover =
-    /^(\.(config\.json|metrics\.jsonl|evals\.jsonl|model|checkpoint-\d+)\.[0-9a-f]{12}\.tmp|\.zo2-overlay-\d+-\d+|run\.lock\.\d+\.\w+)$/
+    /^(\.(config\.json|metrics\.jsonl|evals\.jsonl|model|adapter|checkpoint-\d+)\.[0-9a-f]{12}\.tmp|\.zo2-overlay-\d+-\d+|run\.lock\.\d+\.\w+)$/
   for (const name of await readdir(dir)) {
     if (leftover.test(name)) await rm(join(dir, name), { recursive: true, force: true })
   }

@@ -6,7 +6,14 @@ import type { Addend } from '../device/device.ts'
 import { NO_CHANGE, type Change } from '../noise/factors.ts'
 import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
 import type { NoiseKernel } from '../noise/wasm.ts'
-import type { MatrixShape, Method, MethodOptions, Probe, TrainingState } from './method.ts'
+import type {
+  LoraPair,
+  MatrixShape,
+  Method,
+  MethodOptions,
+  Probe,
+  TrainingState,
+} from './method.ts'
 import { recipe, terms, type Scope } from './perturbation.ts'
 import type { Selection } from './selection.ts'
 
@@ -15,16 +22,6 @@ export interface LoraOptions {
   readonly alpha: number
   /** Last parts of module names, such as q_proj; as PEFT's target_modules. */
   readonly targets: readonly string[]
-}
-
-/** The two tensors of a target, by the name of its matrix. */
-export interface LoraPair {
-  readonly a: Float32Array
-  readonly b: Float32Array
-}
-
-export interface LoraState extends TrainingState {
-  readonly pairs: ReadonlyMap<string, LoraPair>
 }
 
 const A = 'lora_A'
@@ -78,7 +75,7 @@ function startLora(
   { rank, alpha, targets }: LoraOptions,
   matrices: readonly MatrixShape[],
   kernel: NoiseKernel,
-): LoraState {
+): TrainingState {
   const scope: Scope = options
   const scaling = alpha / rank
   const shapes = new Map(matrices.filter((m) => isTarget(m.name, targets)).map((m) => [m.name, m]))
@@ -106,7 +103,7 @@ function startLora(
   }
 
   return {
-    pairs,
+    lora: { rank, alpha, pairs },
     begin: () => null,
     overdue: () => null,
     parts: (step, name) => active(name, step),

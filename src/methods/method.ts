@@ -54,8 +54,21 @@ export type RowView =
 /** Gives what is to be folded into a matrix; asked once for each of them. */
 export type Fold = (name: string) => Change
 
+/** LoRA's tensors of one matrix: A [r, K] and B [N, r]. */
+export interface LoraPair {
+  readonly a: Float32Array
+  readonly b: Float32Array
+}
+
 /** The state of one run's matrices. */
 export interface TrainingState {
+  /** Where LoRA's tensors are what trains. */
+  readonly lora?: {
+    readonly rank: number
+    readonly alpha: number
+    /** By the name of their matrix. */
+    readonly pairs: ReadonlyMap<string, LoraPair>
+  }
   /**
    * Makes ready for the probes of `step`; windows turn here. Returns what must be folded first.
    * Called before `push` of the same step, in training and in replay alike.

@@ -15,7 +15,7 @@ import { exportModel } from '../../src/export.ts'
 import type { JournalEntry } from '../../src/journal.ts'
 import { createEstimator } from '../../src/methods/estimator.ts'
 import { createMethod } from '../../src/methods/index.ts'
-import type { MethodOptions } from '../../src/methods/method.ts'
+import type { Method, MethodOptions } from '../../src/methods/method.ts'
 import { EVERYTHING } from '../../src/methods/selection.ts'
 import { zoStep } from '../../src/step.ts'
 import { openCheckpoint } from '../../src/weights/checkpoint.ts'
@@ -38,7 +38,7 @@ export function tempFolder(): string {
 /** Options of engine and method side by side. */
 export type RunOptions = Partial<Omit<EngineOptions, 'method' | 'methodOptions' | 'estimator'>> &
   Partial<Omit<MethodOptions, 'directions'>> & {
-    readonly method?: string
+    readonly method?: string | Method
     readonly probes?: number
     readonly estimator?: 'two-sided' | 'one-sided'
   }
@@ -58,7 +58,7 @@ export async function openRun(
   return createEngine(device, {
     checkpoint,
     model: createModel(checkpoint.config),
-    method: createMethod(method),
+    method: typeof method === 'string' ? createMethod(method) : method,
     estimator: createEstimator(estimator, probes),
     methodOptions: { ...METHOD_DEFAULTS, ...options, directions: probes },
     updates: [],
