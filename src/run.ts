@@ -145,8 +145,8 @@ function createRun(
     },
     gather: (name, indices, y) => gather(engine, probe, at.probes, name, indices, y),
     async enterBlock(block, h, spare) {
-      const due = block >= model.layers || perturbedIn(engine, probe, block)
-      if (!due || at.probes === pass.at.probes) return [h, spare]
+      if (at.probes === pass.at.probes) return [h, spare]
+      if (block < model.layers && !perturbedIn(engine, probe, block)) return [h, spare]
       const { probes, rows } = pass.at
       const copies = Uint32Array.from({ length: probes * rows }, (_, i) => i % rows)
       await device.gatherRows(h, copies, spare)
