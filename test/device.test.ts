@@ -168,7 +168,7 @@ describe.each(openDevices())('$name', ({ open }) => {
           return from < to && before + (row % tokens) >= from ? value : 0
         })
       })
-      expect(difference).toBeLessThan(1e-5) // inputs of twice unit size: sharp soft-max rows
+      expect(difference).toBeLessThan(3e-5) // inputs of twice unit size: sharp soft-max rows
     },
   )
 

@@ -10,6 +10,7 @@ import {
   matmulSoftwareKernel,
   SOFTWARE_BLOCK,
 } from '../src/device/webgpu/kernels/matmul-software.ts'
+import { NO_ADDEND } from '../src/device/webgpu/addends.ts'
 import { MATMUL_BLOCK, matmulKernel } from '../src/device/webgpu/kernels/matmul.ts'
 import { NOISE_WGSL } from '../src/device/webgpu/kernels/noise.ts'
 import { perturbKernel } from '../src/device/webgpu/kernels/perturb.ts'
@@ -19,6 +20,9 @@ import { threefry2x32 } from '../src/noise/threefry.ts'
 import { convertElements } from '../src/weights/dtypes.ts'
 import type { DType } from '../src/weights/types.ts'
 import { ADAPTER, plain, randoms } from './helpers/webgpu.ts'
+
+/** Whole tile, no addend. */
+const PLAIN = { weights0: 0, first: 0, ...NO_ADDEND }
 
 describe('kernels', () => {
   let adapter: OpenAdapter
@@ -126,7 +130,11 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
       rows.set([t.k0, t.k1], i * 4)
       floats.set([t.coefficient, t.decay], i * 4 + 2)
     })
-    recipe.scales.forEach((s, p) => (floats[(recipe.terms.length + p) * 4] = s))
+    recipe.scales.forEach((s, p) => {
+      floats[(recipe.terms.length + p) * 4] = recipe.probe ? s : 0
+      const { k0, k1 } = recipe.probe ?? { k0: 0, k1: 0 }
+      rows.set([k0, k1], (recipe.terms.length + p) * 4 + 1)
+    })
     const words = new Uint32Array(Math.ceil(raw.length / 4))
     new Uint8Array(words.buffer).set(raw)
     const w = upload(new Uint32Array(versions * count))
@@ -137,9 +145,7 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
       {
         ...{ offset, count, lead: first % 2, recipe0: 0, versions, zero: 0 },
         ...{ pair_low: pair % 2 ** 32, pair_high: Math.floor(pair / 2 ** 32) },
-        ...{ terms: recipe.terms.length, probe0: recipe.probe?.k0 ?? 0 },
-        probe1: recipe.probe?.k1 ?? 0,
-        has_probe: recipe.probe ? 1 : 0,
+        terms: recipe.terms.length,
       },
       flatGroups(Math.ceil((count + 1) / 512)),
     )
@@ -226,6 +232,7 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
         const input = new Float32Array(probes * rows * depth)
         for (let p = 0; p < probes; p++) input.set(x.subarray(0, rows * depth), p * rows * depth)
         const y = upload(new Float32Array(probes * rows * width))
+        const nothing = upload(new Float32Array(1))
         const version = cols * depth
         commands.run(
           kernel,
@@ -233,9 +240,9 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
             x: upload(input),
             w: upload(Float32Array.from(w)),
             bias: upload(Float32Array.from(bias)),
-            y,
+            ...{ projection: nothing, factors: nothing, y },
           },
-          { rows, cols, depth, version, width, col0, has_bias: 1 },
+          { rows, cols, depth, version, width, col0, has_bias: 1, relu: 0, ...PLAIN },
           [Math.ceil(cols / block.cols), Math.ceil(rows / block.rows), probes],
         )
         return new Float32Array(await download(y))

@@ -58,6 +58,10 @@ export interface Recipe {
 /** The key of version p's noise. */
 export const probeKey = (recipe: Recipe, p: number) => recipe.keys?.[p] ?? recipe.probe
 
+/** Whether versions differ: else one stands for all. */
+export const perturbs = (recipe: Recipe) =>
+  recipe.scales.some((scale, p) => scale !== 0 && probeKey(recipe, p) !== undefined)
+
 /** E after the recipe's terms, in place, for elements [first, first + w.length) of the tensor. */
 export function applyTerms(w: Float32Array, first: number, terms: readonly NoiseTerm[]): void {
   for (const term of terms) {

@@ -4,7 +4,7 @@
 // order of commits, sends each tile to be prepared as soon as it is committed, and tells when a slot's
 // bytes may be overwritten.
 
-import type { Recipe } from '../../noise/distributions.ts'
+import { perturbs, type Recipe } from '../../noise/distributions.ts'
 import { DTYPE_BYTES } from '../../weights/types.ts'
 import type { Slot, Tile, Weights } from '../device.ts'
 import type { NoisePool, Prepared } from './prepare.ts'
@@ -33,9 +33,6 @@ export interface Versions {
   readonly shared: boolean
   of(probe: number): Float32Array
 }
-
-const perturbs = ({ probe, keys, scales }: Recipe) =>
-  (probe !== undefined || keys !== undefined) && scales.some((s) => s !== 0)
 
 /** Versions that a recipe asks for: one stands for all probes when none of them perturbs. */
 export const versionsOf = (recipe: Recipe) => (perturbs(recipe) ? recipe.scales.length : 1)

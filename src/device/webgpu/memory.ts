@@ -22,15 +22,20 @@ export const stageCount = (workload: Workload) => Math.max(1, Math.min(2, worklo
 
 /** Scratch buffers by name; each is one allocation. */
 export function scratchSizes(workload: Workload) {
-  const { probes, rows, headRows, tileElements, tileRows, terms } = workload
+  const { probes, versions, rows, headRows, tileElements, tileRows, terms } = workload
+  const { projectionCols, addendElements } = workload
   return {
-    /** Perturbed tile [P, tile rows, K] f32. */
-    weights: 4 * probes * tileElements,
+    /** Perturbed tile [versions, tile rows, K] f32. */
+    weights: 4 * versions * tileElements,
     /** Logits of one tile [P*headRows, tile rows] f32. */
     logits: Math.max(4, 4 * probes * headRows * tileRows),
+    /** x after the right factor of an addend [P*rows, projection columns] f32. */
+    projection: Math.max(4, 4 * probes * rows * projectionCols),
+    /** Right factor, left factor and scales of an addend, f32. */
+    factors: Math.max(4, 4 * (addendElements + probes * projectionCols)),
     /** Row indices and targets, u32. */
     indices: 4 * probes * Math.max(rows, headRows),
-    recipes: RECIPE_REGIONS * (terms + probes) * RECIPE_ROW_BYTES,
+    recipes: RECIPE_REGIONS * (terms + versions) * RECIPE_ROW_BYTES,
   }
 }
 

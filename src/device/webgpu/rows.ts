@@ -1,4 +1,4 @@
-// The operations on rows alone: layerNorm, attention, activation, add, gatherRows.
+// The operations on rows alone: layerNorm, attention, activation, add, gatherRows, scatterRows.
 
 import { UserError } from '../../errors.ts'
 import type { Activation, Device, Rows, Tensor } from '../device.ts'
@@ -7,10 +7,11 @@ import { activationKernel } from './kernels/activation.ts'
 import { addKernel } from './kernels/add.ts'
 import { ATTENTION_ROWS, attentionKernel, MAX_HEAD_SIZE } from './kernels/attention.ts'
 import { gatherKernel } from './kernels/gather.ts'
+import { scatterKernel } from './kernels/scatter.ts'
 import { layerNormKernel } from './kernels/layernorm.ts'
 import type { Runtime } from './runtime.ts'
 
-type Elementwise = Pick<Device, 'activation' | 'add' | 'gatherRows'>
+type Elementwise = Pick<Device, 'activation' | 'add' | 'gatherRows' | 'scatterRows'>
 
 export function createRowPart(
   runtime: Runtime,
@@ -67,16 +68,23 @@ function createAttention(runtime: Runtime): Device['attention'] {
     if (!kernel) kernels.set(headSize, (kernel = compile(headSize)))
     return kernel
   }
-  return async (q, k, v, keyMask, y, { probes, batch, tokens, heads }) => {
+  return async (q, k, v, keyMask, y, { probes, batch, tokens, heads, keys = tokens }) => {
     runtime.check()
     const headSize = q.cols / heads
     const sequences = probes * batch
-    const operand = (tensor: Tensor) => memories.matrix(tensor, sequences * tokens, q.cols).buffer
-    const mask = memories.matrix(keyMask, batch, tokens).buffer
+    const operand = (tensor: Tensor, count: number) =>
+      memories.matrix(tensor, sequences * count, q.cols).buffer
+    const mask = memories.matrix(keyMask, batch, keys).buffer
     commands.run(
       kernelOf(headSize),
-      { q: operand(q), k: operand(k), v: operand(v), key_mask: mask, y: operand(y) },
-      { batch, tokens, heads, sequences, scale: headSize ** -0.5 },
+      {
+        q: operand(q, tokens),
+        k: operand(k, keys),
+        v: operand(v, keys),
+        key_mask: mask,
+        y: operand(y, tokens),
+      },
+      { batch, tokens, keys, heads, sequences, scale: headSize ** -0.5 },
       [Math.ceil(tokens / ATTENTION_ROWS) * heads, ...flatGroups(sequences)],
     )
   }
@@ -91,6 +99,7 @@ function createElementwise(runtime: Runtime): Elementwise {
   } satisfies Record<Activation, unknown>
   const addition = commands.compile(addKernel)
   const gather = commands.compile(gatherKernel)
+  const scatter = commands.compile(scatterKernel)
   return {
     async activation(kind, x, at) {
       runtime.check()
@@ -116,6 +125,18 @@ function createElementwise(runtime: Runtime): Elementwise {
       const count = indices.length * x.cols
       const buffers = { x: input, indices: scratch.indices(indices), y: output }
       commands.run(gather, buffers, { count, cols: x.cols }, elementGroups(count))
+    },
+    async scatterRows(x, indices, y) {
+      const { scratch } = runtime.reserved()
+      const input = memories.matrix(x, indices.length).buffer
+      const output = memories.matrix(y, 0, x.cols).buffer
+      const beyond = indices.find((index) => index >= y.rows)
+      if (beyond !== undefined) {
+        throw new RangeError(`row ${beyond} of "${y.label}" is to be written, it has ${y.rows}`)
+      }
+      const count = indices.length * x.cols
+      const buffers = { x: input, indices: scratch.indices(indices), y: output }
+      commands.run(scatter, buffers, { count, cols: x.cols }, elementGroups(count))
     },
   }
 }

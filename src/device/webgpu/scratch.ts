@@ -1,7 +1,7 @@
 // The device's own memory for one workload, exactly as memory.ts predicts it: the perturbed tile,
 // the logits of a tile, row indices, and the recipes of recorded perturbations.
 
-import type { Recipe } from '../../noise/distributions.ts'
+import { probeKey, type Recipe } from '../../noise/distributions.ts'
 import type { Workload } from '../device.ts'
 import type { Allocation, Buffers } from './buffers.ts'
 import { USAGE } from './buffers.ts'
@@ -12,6 +12,9 @@ export interface Scratch {
   readonly workload: Workload
   readonly weights: GPUBuffer
   readonly logits: GPUBuffer
+  /** Of an addend: x after its right factor, and both factors. */
+  readonly projection: GPUBuffer
+  readonly factors: GPUBuffer
   /** Uploads row indices, in order with the recorded work, and returns their buffer. */
   indices(values: Uint32Array): GPUBuffer
   readonly recipes: GPUBuffer
@@ -31,15 +34,19 @@ export function createScratch(commands: Commands, buffers: Buffers, workload: Wo
   }
   const weights = allocate('weights')
   const logits = allocate('logits')
+  const projection = allocate('projection')
+  const factors = allocate('factors')
   const indices = allocate('indices')
   const recipes = allocate('recipes')
-  const regionRows = workload.terms + workload.probes
+  const regionRows = workload.terms + workload.versions
   let region = 0
 
   return {
     workload,
     weights,
     logits,
+    projection,
+    factors,
     recipes,
     indices(values) {
       if (values.byteLength > sizes.indices) {
@@ -50,11 +57,12 @@ export function createScratch(commands: Commands, buffers: Buffers, workload: Wo
       commands.upload(indices, 0, new Uint32Array(values))
       return indices
     },
-    recipe({ terms, probe, scales }, versions) {
-      if (terms.length > workload.terms || versions > workload.probes) {
+    recipe(recipe, versions) {
+      const { terms, scales } = recipe
+      if (terms.length > workload.terms || versions > workload.versions) {
         throw new RangeError(
-          `a recipe of ${terms.length} terms and ${versions} probes exceeds the ` +
-            `${workload.terms} and ${workload.probes} that were reserved`,
+          `a recipe of ${terms.length} terms and ${versions} versions exceeds the ` +
+            `${workload.terms} and ${workload.versions} that were reserved`,
         )
       }
       // A queue write overtakes recorded work, so all readers of the last lap are submitted first.
@@ -68,7 +76,12 @@ export function createScratch(commands: Commands, buffers: Buffers, workload: Wo
         floats.set([term.coefficient, term.decay], t * 4 + 2)
       })
       // Without a probe every version is E itself, whatever the scales say.
-      for (let p = 0; p < versions; p++) floats[(terms.length + p) * 4] = probe ? scales[p]! : 0
+      for (let p = 0; p < versions; p++) {
+        const key = probeKey(recipe, p)
+        if (!key) continue
+        floats[(terms.length + p) * 4] = scales[p]!
+        bits.set([key.k0, key.k1], (terms.length + p) * 4 + 1)
+      }
       commands.gpu.queue.writeBuffer(recipes, firstRow * 16, bits)
       return firstRow
     },

@@ -1,28 +1,36 @@
-// The operations that use up a committed slab: linear, crossEntropy and logits.
+// The operations that use up a committed slab: linear, crossEntropy and logits; and project, which
+// prepares their addends.
 
-import type { Device, Rows, Slot, Tensor, Tile } from '../device.ts'
+import type { Addend, Device, Rows, Slot, Tensor, Tile } from '../device.ts'
 import { flatGroups } from './commands.ts'
 import { crossEntropyKernel } from './kernels/cross-entropy.ts'
 import { type Job, Products, type Target } from './products.ts'
 import type { Runtime } from './runtime.ts'
 
-type SlabPart = Pick<Device, 'linear' | 'crossEntropy' | 'logits'>
+type SlabPart = Pick<Device, 'project' | 'linear' | 'crossEntropy' | 'logits'>
 
 export function createSlabPart(runtime: Runtime): SlabPart {
   const { commands, memories, readback } = runtime
   const products = new Products(commands, runtime.adapter.software)
   const crossEntropy = commands.compile(crossEntropyKernel)
   return {
-    async linear(x, slot, bias, y, at, relu = false) {
+    async project(x, addend, at) {
+      const { scratch } = runtime.reserved()
+      const { buffer } = memories.matrix(x, at.probes * at.rows)
+      products.addends.project(scratch, buffer, addend, at)
+    },
+    async linear(x, slot, bias, y, at, { relu = false, addend } = {}) {
       const job = takeJob(runtime, x, slot, at)
       const { buffer, cols } = memories.matrix(y, at.probes * at.rows)
       checkColumns(y, job)
       const b = bias && memories.matrix(bias, at.probes, cols).buffer
-      const target = (tile: Tile) => ({ y: buffer, width: cols, col0: tile.row0, bias: b, relu })
+      const target = (tile: Tile) => ({
+        ...{ y: buffer, width: cols, col0: tile.row0, bias: b, relu, addend },
+      })
       Array.from(products.tiles(job, target))
       markUsed(runtime, slot)
     },
-    async crossEntropy(x, slot, targets, state, at) {
+    async crossEntropy(x, slot, targets, state, at, addend) {
       const job = takeJob(runtime, x, slot, at)
       const rows = at.probes * at.rows
       const carried = memories.matrix(state, rows, 3).buffer
@@ -31,15 +39,15 @@ export function createSlabPart(runtime: Runtime): SlabPart {
       }
       const { logits } = job.scratch
       const buffers = { logits, targets: job.scratch.indices(targets), state: carried }
-      for (const tile of products.tiles(job, intoLogits(job))) {
+      for (const tile of products.tiles(job, intoLogits(job, addend))) {
         const params = { rows, cols: tile.rows, first: tile.row0 }
         commands.run(crossEntropy, buffers, params, flatGroups(rows))
       }
       markUsed(runtime, slot)
     },
-    async logits(x, slot, at, sink) {
+    async logits(x, slot, at, sink, addend) {
       const job = takeJob(runtime, x, slot, at)
-      for (const tile of products.tiles(job, intoLogits(job))) {
+      for (const tile of products.tiles(job, intoLogits(job, addend))) {
         markUsed(runtime, slot)
         const count = at.probes * at.rows * tile.rows
         sink(tile, await readback.read(job.scratch.logits, 0, count))
@@ -54,9 +62,10 @@ function takeJob(runtime: Runtime, x: Tensor, slot: Slot, at: Rows): Job {
   const state = runtime.memories.state(slot)
   const { weights } = state
   if (!weights) throw new Error(`slot "${slot.label}" is used without a commit before`)
-  const { buffer } = runtime.memories.matrix(x, at.probes * at.rows, weights.cols)
+  const depth = weights.transposed ? x.cols : weights.cols
+  const { buffer } = runtime.memories.matrix(x, at.probes * at.rows, depth)
   state.weights = undefined
-  return { scratch, raw: state.allocation.buffer, weights, x: buffer, at }
+  return { scratch, raw: state.allocation.buffer, weights, x: buffer, depth, at }
 }
 
 /** The slot is read by the work recorded so far; one of the ring is wanted back soon. */
@@ -67,19 +76,19 @@ function markUsed({ memories, commands }: Runtime, slot: Slot) {
 }
 
 /** Products go to the logits scratch, one tile at a time. */
-function intoLogits({ scratch, at }: Job) {
+function intoLogits({ scratch, at }: Job, addend: Addend | undefined) {
   return (tile: Tile): Target => {
     if (4 * at.probes * at.rows * tile.rows > scratch.logits.size) {
       throw new RangeError(
         `logits of ${at.probes} x ${at.rows} rows x ${tile.rows} columns exceed what was reserved`,
       )
     }
-    return { y: scratch.logits, width: tile.rows, col0: 0, bias: null, relu: false }
+    return { y: scratch.logits, width: tile.rows, col0: 0, bias: null, relu: false, addend }
   }
 }
 
 function checkColumns(y: Tensor, { weights }: Job) {
-  const last = weights.tiles.at(-1)
+  const last = weights.transposed ? { row0: 0, rows: weights.cols } : weights.tiles.at(-1)
   if (last && last.row0 + last.rows > y.cols) {
     throw new RangeError(
       `${weights.name}: the slab ends at row ${last.row0 + last.rows}, ` +

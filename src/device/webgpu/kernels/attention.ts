@@ -1,6 +1,6 @@
 // y = softmax(q * D^-0.5 * k^T, causal and without padded keys) * v for every sequence and head;
 // the softmax is online (Milakov and Gimelshein, arXiv 1805.02867), so no T x T matrix exists. q,
-// k, v, y [P*B*T, H*D], key_mask [B, T], f32. Equals scaled_dot_product_attention with that mask.
+// y [P*B*T, H*D], k, v [P*B*S, H*D], key_mask [B, S], f32; the T queries are the last of S positions. Equals scaled_dot_product_attention with that mask.
 // One invocation makes one query row of one head, a workgroup 32 consecutive rows: all its lanes
 // read the same key at the same time. A row that sees no key gives zeros.
 
@@ -22,7 +22,14 @@ export const attentionKernel = (headSize: number) =>
       key_mask: 'read f32',
       y: 'read_write f32',
     },
-    params: { batch: 'u32', tokens: 'u32', heads: 'u32', sequences: 'u32', scale: 'f32' },
+    params: {
+      batch: 'u32',
+      tokens: 'u32',
+      keys: 'u32', // S
+      heads: 'u32',
+      sequences: 'u32',
+      scale: 'f32',
+    },
     constants: { D: headSize, ROWS: ATTENTION_ROWS },
     body: /* wgsl */ `
 @compute @workgroup_size(ROWS)
@@ -39,9 +46,10 @@ fn main(
   let head = group.x % params.heads;
   let width = params.heads * D;
   let token = block * ROWS + lane;
-  let start = sequence * params.tokens * width + head * D;
-  let mask0 = (sequence % params.batch) * params.tokens;
-  let row = start + min(token, params.tokens - 1u) * width;
+  let earlier = params.keys - params.tokens; // keys before the first query's own
+  let start = sequence * params.keys * width + head * D;
+  let mask0 = (sequence % params.batch) * params.keys;
+  let row = (sequence * params.tokens + min(token, params.tokens - 1u)) * width + head * D;
   var query: array<f32, D>;
   var sums: array<f32, D>;
   for (var d = 0u; d < D; d++) {
@@ -50,7 +58,7 @@ fn main(
   }
   var largest = -3e38f;
   var total = 0f;
-  let keys = min(block * ROWS + ROWS, params.tokens);
+  let keys = min(earlier + block * ROWS + ROWS, params.keys);
   for (var j = 0u; j < keys; j++) {
     if (key_mask[mask0 + j] == 0f) {
       continue;
@@ -60,7 +68,7 @@ fn main(
     for (var d = 0u; d < D; d++) {
       score += query[d] * k[key + d];
     }
-    let visible = j <= token;
+    let visible = j <= earlier + token;
     let next = select(largest, score, visible && score > largest);
     let shrink = exp(largest - next);
     let weight = select(0f, exp(score - next), visible);

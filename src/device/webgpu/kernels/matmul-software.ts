@@ -4,6 +4,7 @@
 // workgroup of 16 invocations makes an 8 x 128 block. Sums run over k in order.
 
 import { defineKernel } from '../kernel.ts'
+import { ADDEND_WGSL } from './addend.ts'
 import { MATMUL_INTERFACE } from './matmul.ts'
 
 /** Rows and columns of y that one workgroup makes. */
@@ -12,6 +13,7 @@ export const SOFTWARE_BLOCK = { rows: 8, cols: 128 } as const
 export const matmulSoftwareKernel = defineKernel({
   name: 'matmul software',
   ...MATMUL_INTERFACE,
+  snippets: [ADDEND_WGSL],
   body: /* wgsl */ `
 fn store4(probe: u32, row: u32, col: u32, sums: vec4<f32>) {
   let start = (probe * params.rows + row) * params.width + params.col0;
@@ -22,6 +24,7 @@ fn store4(probe: u32, row: u32, col: u32, sums: vec4<f32>) {
       if (params.has_bias == 1u) {
         sum += bias[probe * params.width + params.col0 + n];
       }
+      sum += addend(probe, row, n);
       if (params.relu == 1u) {
         sum = select(sum, 0f, sum < 0f); // max() may drop a NaN
       }
@@ -48,7 +51,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
   let xa = x0 + min(vec4(row, row + 1u, row + 2u, row + 3u), vec4(last)) * params.depth;
   let xb = x0 + min(vec4(row + 4u, row + 5u, row + 6u, row + 7u), vec4(last)) * params.depth;
   let edge = vec4(params.cols - 1u);
-  let w0 = probe * params.version;
+  let w0 = params.weights0 + probe * params.version;
   let wa = w0 + min(vec4(col, col + 16u, col + 32u, col + 48u), edge) * params.depth;
   let wb = w0 + min(vec4(col + 64u, col + 80u, col + 96u, col + 112u), edge) * params.depth;
   var l0 = vec4<f32>(); var l1 = vec4<f32>(); var l2 = vec4<f32>(); var l3 = vec4<f32>();

@@ -1,15 +1,23 @@
-// y[p, r, n] = sum_k x[p, r, k] * w[p, n, k] + bias[p, n]: one compute tile of a linear layer, for
-// GPUs. Shapes: x [P*rows, K], w [versions, N, K], bias [>=P, width], y [P*rows, width] from column
-// col0, all f32; equals torch.nn.functional.linear per probe. A workgroup makes a 64 x 64 block of
+// y[p, r, n] = sum_k x[p, r, k] * w[p, n, k] + bias[p, n] + addend: one compute tile of a linear
+// layer, for GPUs. Shapes: x [P*rows, K], w [versions, N, K], bias [>=P, width], y [P*rows, width] from
+// column col0, all f32; the addend's factors are in addend.ts; equals torch.nn.functional.linear per probe. A workgroup makes a 64 x 64 block of
 // y with 16 x 16 invocations of 4 x 4 sums each, and passes K through workgroup memory 16 columns
 // at a time. Every sum runs over k in order, whatever its place in a block, so that a row's bits do
 // not depend on how many rows there are.
 
 import { defineKernel } from '../kernel.ts'
+import { ADDEND_WGSL } from './addend.ts'
 
 /** Bindings and parameters shared by both matmul kernels. */
 export const MATMUL_INTERFACE = {
-  bindings: { x: 'read f32', w: 'read f32', bias: 'read f32', y: 'read_write f32' },
+  bindings: {
+    x: 'read f32',
+    w: 'read f32',
+    bias: 'read f32',
+    projection: 'read f32',
+    factors: 'read f32',
+    y: 'read_write f32',
+  },
   params: {
     rows: 'u32', // of one probe
     cols: 'u32', // N
@@ -19,6 +27,14 @@ export const MATMUL_INTERFACE = {
     col0: 'u32',
     has_bias: 'u32',
     relu: 'u32',
+    weights0: 'u32', // first element in w
+    first: 'u32', // row of the matrix that column 0 of the tile is
+    left0: 'u32', // addend: where its left factor begins in factors,
+    count: 'u32', // products to sum for each element of y; 0 without an addend,
+    n1: 'u32',
+    m2: 'u32',
+    m1: 'u32', // rows of the left factor from one probe to the next; 0 if probes share it
+    region: 'u32', // elements of the projection from one term to the next
   },
 } as const
 
@@ -29,6 +45,7 @@ export const matmulKernel = defineKernel({
   name: 'matmul',
   ...MATMUL_INTERFACE,
   constants: { STEP: 16, STRIDE: 65 },
+  snippets: [ADDEND_WGSL],
   body: /* wgsl */ `
 // Transposed: [k][row] and [k][column]; the odd stride spreads the stores over the banks.
 var<workgroup> xs: array<f32, STEP * STRIDE>;
@@ -46,6 +63,7 @@ fn store(probe: u32, row: u32, col: u32, sums: vec4<f32>) {
       if (params.has_bias == 1u) {
         sum += bias[probe * params.width + params.col0 + n];
       }
+      sum += addend(probe, row, n);
       if (params.relu == 1u) {
         sum = select(sum, 0f, sum < 0f); // max() may drop a NaN
       }
@@ -60,7 +78,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let row0 = group.y * 64u;
   let col0 = group.x * 64u;
   let x0 = probe * params.rows * params.depth;
-  let w0 = probe * params.version;
+  let w0 = params.weights0 + probe * params.version;
   let ty = lane / 16u;
   let tx = lane % 16u;
   var sums0 = vec4<f32>();

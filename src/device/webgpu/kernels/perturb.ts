@@ -18,7 +18,7 @@ const DTYPE = { F32: 0, F16: 1, BF16: 2 } as const
 export const perturbKernel = (dtype: keyof typeof DTYPE) =>
   defineKernel({
     name: `perturb ${dtype}`,
-    // recipe: a row (k0, k1, coefficient, decay) per term, then a row (scale, -, -, -) per version
+    // recipe: a row (k0, k1, coefficient, decay) per term, then a row (scale, k0, k1, -) per version
     bindings: { raw: 'read u32', recipe: 'read vec4<u32>', w: 'read_write f32' },
     params: {
       offset: 'u32', // first element of the tile in raw
@@ -29,9 +29,6 @@ export const perturbKernel = (dtype: keyof typeof DTYPE) =>
       recipe0: 'u32', // first row of the recipe
       terms: 'u32',
       versions: 'u32',
-      has_probe: 'u32',
-      probe0: 'u32', // key of the probe
-      probe1: 'u32',
       zero: 'u32',
     },
     constants: { DTYPE: DTYPE[dtype] },
@@ -52,6 +49,10 @@ fn widen(index: u32) -> f32 {
   }
   let rebias = select(112u << 23u, 224u << 23u, size >= 0x7c00u);
   return bitcast<f32>(((size << 13u) + rebias) | sign);
+}
+
+fn any_different(a: vec2<u32>, b: vec2<u32>) -> bool {
+  return a.x != b.x || a.y != b.y;
 }
 
 @compute @workgroup_size(256)
@@ -77,11 +78,17 @@ fn main(
     e = bitcast<vec2<f32>>(decayed) + bitcast<f32>(term.z) * z;
   }
   var z = vec2<f32>();
-  if (params.has_probe == 1u) {
-    z = gaussian_pair(vec2(params.probe0, params.probe1), pair);
-  }
+  var drawn = vec2<u32>();
+  var any = false;
   for (var p = 0u; p < params.versions; p++) {
-    let scale = bitcast<f32>(recipe[params.recipe0 + params.terms + p].x);
+    let row = recipe[params.recipe0 + params.terms + p];
+    let scale = bitcast<f32>(row.x);
+    // Both sides of a direction have the same key: its noise is drawn once.
+    if (scale != 0f && (!any || any_different(drawn, row.yz))) {
+      z = gaussian_pair(row.yz, pair);
+      drawn = row.yz;
+      any = true;
+    }
     // A scale of zero leaves -0 and NaN payloads as they are.
     let version = select(e + scale * z, e, scale == 0f);
     if (has.x) {
