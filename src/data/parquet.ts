@@ -43,6 +43,11 @@ export async function* parquetRecords(path: string): AsyncGenerator<SourceRecord
   }
 }
 
+/** Number of rows that a parquet file declares. */
+export async function parquetRows(path: string): Promise<number> {
+  return (await rowGroups(path)).at(-1)?.rowEnd ?? 0
+}
+
 interface RowGroup {
   rowStart: number
   rowEnd: number

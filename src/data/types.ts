@@ -38,6 +38,20 @@ export interface Example extends Sequence {
   readonly options?: readonly Sequence[]
   /** Classification only: index of the right answer in `options`. */
   readonly answer?: number
+  /** Where several options are right: their indices, `answer` first among them. */
+  readonly right?: readonly number[]
+  /** Calibration: for each option the same answer after a prompt without content. */
+  readonly calibration?: readonly Sequence[]
+  /** Generation tasks: the prompt to continue, and texts any of which is right. */
+  readonly generation?: { readonly prompt: readonly number[]; readonly golds: readonly string[] }
+}
+
+/** Consecutive rows of a batch that are the options of one example. */
+export interface Choice {
+  readonly first: number
+  readonly count: number
+  /** Indices of right options, from 0; the first is the one to learn. */
+  readonly right: readonly number[]
 }
 
 /** Rows of equal length T: token ids, 1 for real tokens and 0 for padding, labels of Sequence. */
@@ -45,6 +59,10 @@ export interface Batch {
   readonly inputIds: readonly (readonly number[])[]
   readonly attentionMask: readonly (readonly number[])[]
   readonly labels: readonly (readonly number[])[]
+  /** Whose options the rows are, for objectives that compare them. */
+  readonly choices?: readonly Choice[]
+  /** The examples that were collated, for objectives that generate. */
+  readonly examples?: readonly Example[]
 }
 
 /** A batch from a user's own loop: without a mask every position is a real token. */
