@@ -2,6 +2,7 @@
 // token is one pass of the weights for the whole batch; there is no key-value cache yet.
 
 import type { Engine } from './engine.ts'
+import type { Probe } from './methods/method.ts'
 import { noiseKey, threefry2x32 } from './noise/threefry.ts'
 import { UserError } from './errors.ts'
 import { forward } from './run.ts'
@@ -17,6 +18,10 @@ export interface GenerateOptions {
   readonly seed: number
   readonly padId: number
   readonly eosId: number
+  /** Further tokens that end a text, and are left out like EOS. */
+  readonly stopIds?: readonly number[]
+  /** One probe to see the weights through; otherwise as they are. */
+  readonly probe?: Probe
   /** Called with the new token of each prompt; null for those that have ended. */
   readonly onToken?: (tokens: readonly (number | null)[]) => void
 }
@@ -53,7 +58,7 @@ export async function generate(
       if (ended[b]) return null
       const [word] = threefry2x32(key.k0, key.k1, n, b)
       const token = pick(row, options, word / 2 ** 32)
-      ended[b] = token === options.eosId
+      ended[b] = token === options.eosId || !!options.stopIds?.includes(token)
       if (ended[b]) return null
       made[b]!.push(token)
       return token
@@ -63,7 +68,7 @@ export async function generate(
   return made
 
   /** Logits [V] of the last position of each sequence, left-padded to one length. */
-  async function lastLogits(e: Engine, sequences: number[][], { padId }: GenerateOptions) {
+  async function lastLogits(e: Engine, sequences: number[][], { padId, probe }: GenerateOptions) {
     const T = Math.max(...sequences.map((s) => s.length))
     const pad = (s: number[], fill: number) => [...Array<number>(T - s.length).fill(fill), ...s]
     const input = {
@@ -77,7 +82,7 @@ export async function generate(
     }
     const rows = Uint32Array.from(sequences.keys(), (b) => b * T + T - 1)
     const all = sequences.map(() => new Float32Array(vocabSize))
-    await forward(e, input, null, {
+    await forward(e, input, probe ?? null, {
       kind: 'logits',
       rows,
       sink: (tile, data) =>

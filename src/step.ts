@@ -2,7 +2,7 @@
 //
 //   begin the step: a window may turn                 complete windows or owed updates are folded
 //   for each micro-batch: one forward of all probes   slabs stream through the device once
-//   losses = mean over all labelled tokens            the only wait
+//   losses = mean over all labelled tokens            the only wait (or another objective)
 //   g_i = (loss_i+ - loss_i-) / (2 eps)               finite, or the step is skipped
 //   journal.append(step, lr, eps, g, ...)             durable before anything uses it
 //   push -lr*g_i for every direction                  vectors updated; matrices at their next use
@@ -12,12 +12,14 @@
 import type { Batch } from './data/types.ts'
 import type { Engine } from './engine.ts'
 import { entryOf, updateOf, type JournalEntry } from './journal.ts'
-import { labelledRows } from './loss.ts'
-import { foldOverdue, forward } from './run.ts'
+import { MEAN_LOSS, type Objective } from './objective.ts'
+import { foldOverdue } from './run.ts'
 
 export interface StepInput {
   /** Micro-batches: all are seen by the same probes; their tokens count alike. */
   readonly batches: readonly Batch[]
+  /** What to make smaller; the mean loss over labelled tokens by default. */
+  readonly objective?: Objective
   /** 0-based. */
   readonly step: number
   readonly lr: number
@@ -33,22 +35,22 @@ export interface StepInput {
  */
 export async function zoStep(engine: Engine, input: StepInput): Promise<JournalEntry> {
   const { estimator } = engine.options
-  const { step, lr, eps, weightDecay } = input
+  const { step, lr, eps, weightDecay, objective = MEAN_LOSS } = input
 
   const fold = engine.state.begin(step)
   if (fold) await engine.store.fold(fold)
   await foldOverdue(engine, 0)
 
   const probe = { step, probes: estimator.probes(eps) }
-  const sums = probe.probes.map(() => 0)
-  let tokens = 0
+  const totals = probe.probes.map(() => ({ sum: 0, count: 0 }))
   for (const batch of input.batches) {
-    const { rows, targets } = labelledRows(batch)
-    const losses = await forward(engine, batch, probe, { kind: 'loss', rows, targets })
-    losses.forEach((ofProbe, p) => (sums[p]! += ofProbe.reduce((sum, loss) => sum + loss, 0)))
-    tokens += rows.length
+    const measured = await objective(engine, batch, probe)
+    totals.forEach((total, p) => {
+      total.sum += measured[p]!.sum
+      total.count += measured[p]!.count
+    })
   }
-  const losses = sums.map((sum) => sum / tokens)
+  const losses = totals.map(({ sum, count }) => sum / count)
 
   const entry = entryOf({ step, lr, eps }, losses, estimator)
   await input.append(entry)

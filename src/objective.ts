@@ -1,0 +1,61 @@
+// What a step makes smaller. Most objectives are functions of each probe's token losses (loss.ts), so
+// that one forward pass serves all probes; one that reads generated text runs the probes one by one.
+
+import { f1Score } from './data/tasks/metrics.ts'
+import type { Batch, Tokenizer } from './data/types.ts'
+import type { Engine } from './engine.ts'
+import { generate } from './generate.ts'
+import { labelledRows, tokenMean, type LossScore, type Total } from './loss.ts'
+import type { Probe } from './methods/method.ts'
+import { forward } from './run.ts'
+
+/** Sum and count of a batch for every probe. */
+export type Objective = (engine: Engine, batch: Batch, probe: Probe) => Promise<readonly Total[]>
+
+/** An objective from the losses of labelled rows. */
+export const ofLosses =
+  (score: LossScore): Objective =>
+  async (engine, batch, probe) => {
+    const { rows, targets } = labelledRows(batch)
+    const losses = await forward(engine, batch, probe, { kind: 'loss', rows, targets })
+    return losses.map((ofProbe) => score(ofProbe, batch))
+  }
+
+/** Mean cross-entropy over labelled tokens. */
+export const MEAN_LOSS = ofLosses(tokenMean)
+
+/** From greedily generated answers: the number to make smaller for each example. */
+export type AnswerScore = (answer: string, golds: readonly string[]) => number
+
+/** 1 - F1, not differentiable: MeZO's objective for SQuAD, up to the constant. */
+export const f1Error: AnswerScore = (answer, golds) => 1 - f1Score(answer, golds)
+
+/** An objective from generated answers; the batch's examples must be of a generation task. */
+export const ofAnswers =
+  (score: AnswerScore, tokenizer: Tokenizer, maxNewTokens: number): Objective =>
+  async (engine, { examples = [] }, { step, probes }) => {
+    const asked = examples.map(({ generation }) => generation!)
+    const prompts = asked.map(({ prompt }) => prompt)
+    const totals: Total[] = []
+    for (const one of probes) {
+      const probe = { step, probes: [one] }
+      const answers = await answersTo(engine, prompts, tokenizer, { maxNewTokens, probe })
+      const scores = answers.map((answer, i) => score(answer, asked[i]!.golds))
+      totals.push({ sum: scores.reduce((a, b) => a + b, 0), count: scores.length })
+    }
+    return totals
+  }
+
+/** Greedy answers that end at a line's end, without the spaces around them, as MeZO reads them. */
+export async function answersTo(
+  engine: Engine,
+  prompts: readonly (readonly number[])[],
+  tokenizer: Tokenizer,
+  options: { readonly maxNewTokens: number; readonly probe?: Probe },
+): Promise<string[]> {
+  const { padId, eosId } = tokenizer
+  const stopIds = tokenizer.encode('\n', { bos: false }).slice(0, 1)
+  const greedy = { temperature: 0, topK: 0, topP: 1, seed: 0, padId, eosId, stopIds }
+  const tokens = await generate(engine, prompts, { ...greedy, ...options })
+  return tokens.map((ids) => tokenizer.decode(ids, { skipSpecial: true }).trim())
+}
