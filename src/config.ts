@@ -12,8 +12,10 @@ import {
   path,
   whole,
   wholeFrom,
+  yesNo,
   type OptionSpec,
 } from './option-values.ts'
+import { checkTask, TASK_OPTIONS } from './task-options.ts'
 import { UserError } from './errors.ts'
 
 const MiB = 2 ** 20
@@ -58,6 +60,7 @@ export const OPTIONS = {
     schema: wholeFrom(2),
     default: 256,
   },
+  ...TASK_OPTIONS,
   template: {
     topic: 'data',
     value: 'text',
@@ -237,10 +240,7 @@ export const OPTIONS = {
     topic: 'output',
     value: 'yes|no',
     help: 'write model/ at the end',
-    schema: z.union(
-      [z.boolean(), z.enum(['yes', 'no']).transform((v) => v === 'yes')],
-      'expected yes or no',
-    ),
+    schema: yesNo,
     default: true,
   },
 
@@ -288,5 +288,7 @@ export function parseConfig(input: Readonly<Record<string, unknown>>): Config {
     config[name] = parseValue(`--${flagName(name)}`, spec.schema, value)
   }
   checkMethod(config)
+  checkTask(config)
+  if (config.mezoCompat && input.padding === undefined) config.padding = 'left'
   return config as Config
 }

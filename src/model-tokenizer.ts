@@ -1,5 +1,6 @@
 // The tokenizer in a model's folder, checked against the model: an id beyond the embedding's rows
-// must be one sentence before the first step, not a failed read in the middle of it.
+// must be one sentence before the first step, not a failed read in the middle of it. Also the one
+// change that MeZO's code makes to it.
 
 import { loadTokenizer } from './data/tokenizer.ts'
 import type { Tokenizer } from './data/types.ts'
@@ -13,4 +14,25 @@ export async function tokenizerOf({ dir, model }: LoadedModel): Promise<Tokenize
   throw new UserError(
     `${dir}: the tokenizer has ${tokenizer.vocabSize} tokens, config.json means a vocab_size of ${model.vocabSize}; take tokenizer and weights of the same model`,
   )
+}
+
+/** What MeZO's code sets as OPT's BOS: the id of `<s>`, which OPT was not trained with. */
+const MEZO_BOS = 0
+
+/** The tokenizer that data is encoded with: MeZO's BOS for OPT under --mezo-compat. */
+export async function dataTokenizer(
+  loaded: LoadedModel,
+  { mezoCompat }: { mezoCompat: boolean },
+): Promise<Tokenizer> {
+  const tokenizer = await tokenizerOf(loaded)
+  if (!mezoCompat || loaded.checkpoint.config['model_type'] !== 'opt') return tokenizer
+  const prefix = tokenizer.encode('').map(() => MEZO_BOS)
+  return {
+    ...tokenizer,
+    bosId: MEZO_BOS,
+    encode: (text, { bos = true } = {}) => [
+      ...(bos ? prefix : []),
+      ...tokenizer.encode(text, { bos: false }),
+    ],
+  }
 }

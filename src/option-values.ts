@@ -18,6 +18,12 @@ export const nonnegative = numeric('a number of at least 0', (n) => n >= 0)
 export const share = numeric('a number above 0 and at most 1', (n) => n > 0 && n <= 1)
 export const whole = wholeFrom(0)
 export const count = wholeFrom(1)
+export const wholeAtMost = (most: number) =>
+  numeric(`a whole number from 0 to ${most}`, (n) => Number.isSafeInteger(n) && n >= 0 && n <= most)
+export const yesNo = z.union(
+  [z.boolean(), z.enum(['yes', 'no']).transform((v) => v === 'yes')],
+  'expected yes or no',
+)
 export const bytes = z.union([z.number().int().positive(), z.string().transform(parseBytes)])
 export const path = z.string().min(1)
 export const list = z.union([

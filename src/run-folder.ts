@@ -10,6 +10,7 @@ import { UserError } from './errors.ts'
 import { flagName, OPTIONS, type Config, type OptionName } from './config.ts'
 import { METHOD_KEYS } from './method-options.ts'
 import type { OptionSpec } from './option-values.ts'
+import { TASK_TRAJECTORY } from './task-options.ts'
 import { meanLoss, type JournalEntry } from './journal.ts'
 import { writeTextAtomically } from './weights/atomic.ts'
 import { asUserError, readJsonObject } from './weights/files.ts'
@@ -18,6 +19,7 @@ import { asUserError, readJsonObject } from './weights/files.ts'
 const TRAJECTORY: readonly OptionName[] = [
   // The replay window changes speed, never a bit.
   ...METHOD_KEYS.filter((key) => key !== 'replayWindow'),
+  ...TASK_TRAJECTORY,
   'batchSize',
   'accumulate',
   'maxLength',
@@ -137,7 +139,7 @@ function checkSame(dir: string, before: RunRecord, now: RunRecord): void {
   }
   if (before.train_sha256 !== now.train_sha256) {
     throw new UserError(
-      `${dir} was run on other training data than ${now.config.train} holds now (it was ${before.config.train}); resume with the same data`,
+      `${dir} was run on other training data than ${dataOf(now)} holds now (it was ${dataOf(before)}); resume with the same data`,
     )
   }
   for (const key of TRAJECTORY) {
@@ -151,6 +153,9 @@ function checkSame(dir: string, before: RunRecord, now: RunRecord): void {
     }
   }
 }
+
+/** The training data of a run as its user named it. */
+const dataOf = ({ config }: RunRecord) => config.train ?? `--task ${config.task}`
 
 /** Saved checkpoints by step, newest first. Only folders that were finished have this name. */
 export async function savedCheckpoints(dir: string): Promise<{ step: number; dir: string }[]> {

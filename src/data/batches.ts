@@ -2,7 +2,14 @@
 // made. Which examples go together is order.ts's matter; what their labels mean, types.ts's.
 
 import { UserError } from '../errors.ts'
-import { IGNORED, type Batch, type BatchInput, type Sequence } from './types.ts'
+import {
+  IGNORED,
+  type Batch,
+  type BatchInput,
+  type Choice,
+  type Example,
+  type Sequence,
+} from './types.ts'
 
 /**
  * Pads sequences to the longest of them.
@@ -21,6 +28,31 @@ export function collate(
     inputIds: sequences.map(({ inputIds }) => pad(inputIds, padId)),
     attentionMask: sequences.map(({ inputIds }) => pad(new Array(inputIds.length).fill(1), 0)),
     labels: sequences.map(({ labels }) => pad(labels, IGNORED)),
+  }
+}
+
+/**
+ * Pads examples to one batch; with `options` every option of each is a row, and the batch says whose.
+ */
+export function collateExamples(
+  examples: readonly Example[],
+  padding: { padId: number; padTo: 'left' | 'right' },
+  { options = false } = {},
+): Batch {
+  if (!options) return { ...collate(examples, padding), examples }
+  let first = 0
+  const choices = examples.map(({ options: of = [], answer = 0, right = [answer] }): Choice => {
+    const choice = { first, count: of.length, right }
+    first += of.length
+    return choice
+  })
+  return {
+    ...collate(
+      examples.flatMap((example) => example.options ?? []),
+      padding,
+    ),
+    choices,
+    examples,
   }
 }
 

@@ -66,7 +66,7 @@ export interface Batch {
 }
 
 /** A batch from a user's own loop: without a mask every position is a real token. */
-export type BatchInput = Omit<Batch, 'attentionMask'> & Partial<Pick<Batch, 'attentionMask'>>
+export type BatchInput = Pick<Batch, 'inputIds' | 'labels'> & Partial<Pick<Batch, 'attentionMask'>>
 
 /** What a data file was read as. */
 export type DataKind = 'lm' | 'completion' | 'classification'
