@@ -183,7 +183,7 @@ describe.each(openDevices())('$name', ({ open }) => {
     expect(difference).toBeLessThan(2e-6)
   })
 
-  it('add, gatherRows and scatterRows are exact', async () => {
+  it('add, copyColumns, gatherRows and scatterRows are exact', async () => {
     const difference = await differ(device, async (d) => {
       const x = filled(d, 9, 13, values(117, 10))
       const y = filled(d, 9, 13, new Float32Array(117).fill(0.5))
@@ -192,8 +192,10 @@ describe.each(openDevices())('$name', ({ open }) => {
       await d.gatherRows(x, Uint32Array.of(8, 0, 0, 3, 7), z)
       const w = filled(d, 9, 13, new Float32Array(117).fill(-1))
       await d.scatterRows(z, Uint32Array.of(7, 2, 8, 0), w) // the other rows stay
-      const read = await Promise.all([d.read(y, 0, 9), d.read(z, 0, 5), d.read(w, 0, 9)])
-      return Float32Array.from(read.flatMap((a) => [...a]))
+      const u = filled(d, 9, 5, new Float32Array(45).fill(-1))
+      await d.copyColumns(x, 4, u, { probes: 2, rows: 4 }) // the last row stays
+      const read = [d.read(y, 0, 9), d.read(z, 0, 5), d.read(w, 0, 9), d.read(u, 0, 9)]
+      return Float32Array.from((await Promise.all(read)).flatMap((a) => [...a]))
     })
     expect(difference).toBeLessThan(1e-7)
   })

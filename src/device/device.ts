@@ -216,6 +216,8 @@ export interface Device {
   activation(kind: Activation, x: Tensor, at: Rows): Promise<void>
   /** y += x in place. */
   add(x: Tensor, y: Tensor, at: Rows): Promise<void>
+  /** y = x[:, col0 .. col0 + y.cols): a part of a fused product (GPT-2's q, k and v). */
+  copyColumns(x: Tensor, col0: number, y: Tensor, at: Rows): Promise<void>
   /** y[i] = x[indices[i]], for all indices (rows over all probes). */
   gatherRows(x: Tensor, indices: Uint32Array, y: Tensor): Promise<void>
   /** y[indices[i]] = x[i], for all indices; they are distinct. */

@@ -109,6 +109,12 @@ export function openReference(): ReferenceDevice {
     async add(x, y, at) {
       for (let i = 0; i < at.probes * at.rows * x.cols; i++) of(y)[i]! += of(x)[i]!
     },
+    async copyColumns(x, col0, y, at) {
+      for (let row = 0; row < at.probes * at.rows; row++) {
+        const first = row * x.cols + col0
+        of(y).set(of(x).subarray(first, first + y.cols), row * y.cols)
+      }
+    },
     async gatherRows(x, indices, y) {
       indices.forEach((from, to) => {
         of(y).set(of(x).subarray(from * x.cols, (from + 1) * x.cols), to * x.cols)

@@ -64,6 +64,7 @@ type Operations = Pick<
   | 'attention'
   | 'activation'
   | 'add'
+  | 'copyColumns'
   | 'gatherRows'
   | 'scatterRows'
   | 'crossEntropy'
@@ -97,6 +98,16 @@ export function createOperations(c: Context): Operations {
     activation: (kind, x, at) => run(() => activation(c, kind, x, at)),
     add: (x, y, at) =>
       run(() => ops.add(c.rows(x, 0, at.probes * at.rows), c.rows(y, 0, at.probes * at.rows))),
+    copyColumns: (x, col0, y, at) =>
+      run(async () => {
+        const count = at.probes * at.rows
+        const [source, target] = [c.rows(x, 0, count), c.rows(y, 0, count)]
+        if (col0 + y.cols > x.cols) throw new RangeError(`"${x.label}" has ${x.cols} columns`)
+        for (let row = 0; row < count; row++) {
+          const first = row * x.cols + col0
+          target.set(source.subarray(first, first + y.cols), row * y.cols)
+        }
+      }),
     gatherRows: (x, indices, y) =>
       run(async () => {
         const target = c.rows(y, 0, indices.length)

@@ -1,4 +1,5 @@
-// The operations on rows alone: layerNorm, attention, activation, add, gatherRows, scatterRows.
+// The operations on rows alone: layerNorm, attention, activation, add, copyColumns,
+// gatherRows, scatterRows.
 
 import { UserError } from '../../errors.ts'
 import type { Activation, Device, Rows, Tensor } from '../device.ts'
@@ -6,12 +7,13 @@ import { flatGroups } from './commands.ts'
 import { activationKernel } from './kernels/activation.ts'
 import { addKernel } from './kernels/add.ts'
 import { ATTENTION_ROWS, attentionKernel, MAX_HEAD_SIZE } from './kernels/attention.ts'
+import { columnsKernel } from './kernels/columns.ts'
 import { gatherKernel } from './kernels/gather.ts'
 import { scatterKernel } from './kernels/scatter.ts'
 import { layerNormKernel } from './kernels/layernorm.ts'
 import type { Runtime } from './runtime.ts'
 
-type Elementwise = Pick<Device, 'activation' | 'add' | 'gatherRows' | 'scatterRows'>
+type Elementwise = Pick<Device, 'activation' | 'add' | 'copyColumns' | 'gatherRows' | 'scatterRows'>
 
 export function createRowPart(
   runtime: Runtime,
@@ -98,6 +100,7 @@ function createElementwise(runtime: Runtime): Elementwise {
     gelu_new: commands.compile(activationKernel('gelu_new')),
   } satisfies Record<Activation, unknown>
   const addition = commands.compile(addKernel)
+  const columns = commands.compile(columnsKernel)
   const gather = commands.compile(gatherKernel)
   const scatter = commands.compile(scatterKernel)
   return {
@@ -113,6 +116,15 @@ function createElementwise(runtime: Runtime): Elementwise {
       const output = memories.matrix(y, totalRows(at), x.cols).buffer
       const count = totalRows(at) * x.cols
       commands.run(addition, { x: input, y: output }, { count }, elementGroups(count))
+    },
+    async copyColumns(x, col0, y, at) {
+      runtime.check()
+      const input = memories.matrix(x, totalRows(at)).buffer
+      const output = memories.matrix(y, totalRows(at)).buffer
+      if (col0 + y.cols > x.cols) throw new RangeError(`"${x.label}" has ${x.cols} columns`)
+      const count = totalRows(at) * y.cols
+      const params = { count, cols: y.cols, all: x.cols, first: col0 }
+      commands.run(columns, { x: input, y: output }, params, elementGroups(count))
     },
     async gatherRows(x, indices, y) {
       const { scratch } = runtime.reserved()

@@ -1,0 +1,22 @@
+// y = x[:, first .. first + cols): picks columns. x [rows, all], y [rows, cols], f32; equals
+// torch.narrow on dimension 1. One invocation per element of y.
+
+import { defineKernel } from '../kernel.ts'
+
+export const columnsKernel = defineKernel({
+  name: 'copyColumns',
+  bindings: { x: 'read f32', y: 'read_write f32' },
+  params: { count: 'u32', cols: 'u32', all: 'u32', first: 'u32' }, // count: elements of y
+  body: /* wgsl */ `
+@compute @workgroup_size(256)
+fn main(
+  @builtin(global_invocation_id) g: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+) {
+  let i = g.y * (groups.x * 256u) + g.x;
+  if (i < params.count) {
+    y[i] = x[i / params.cols * params.all + params.first + i % params.cols];
+  }
+}
+`,
+})
