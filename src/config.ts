@@ -243,6 +243,19 @@ export const OPTIONS = {
     schema: yesNo,
     default: true,
   },
+  tensorboard: {
+    topic: 'output',
+    value: 'yes|no',
+    help: 'write event files for TensorBoard to runs/ in the output folder',
+    schema: yesNo,
+    default: true,
+  },
+  trace: {
+    topic: 'output',
+    value: 'file',
+    help: 'write a trace of reads, uploads, device work, folds and waits, for ui.perfetto.dev',
+    schema: path,
+  },
 
   revision: {
     topic: 'hub',

@@ -108,7 +108,7 @@ export async function recordRun(
 /** Removes what a killed run left half-written; nothing finished has such a name. */
 async function removeLeftovers(dir: string): Promise<void> {
   const leftover =
-    /^(\.(config\.json|metrics\.jsonl|evals\.jsonl|model|adapter|checkpoint-\d+)\.[0-9a-f]{12}\.tmp|\.zo2-overlay-\d+-\d+|run\.lock\.\d+\.\w+)$/
+    /^(\.((config|device)\.json|metrics\.jsonl|evals\.jsonl|model|adapter|checkpoint-\d+)\.[0-9a-f]{12}\.tmp|\.zo2-overlay-\d+-\d+|run\.lock\.\d+\.\w+)$/
   for (const name of await readdir(dir)) {
     if (leftover.test(name)) await rm(join(dir, name), { recursive: true, force: true })
   }
@@ -217,8 +217,11 @@ export const stepMetrics = (entry: JournalEntry) => ({
   eps: entry.eps,
 })
 
+/** An object of metrics.jsonl or evals.jsonl. */
+export type StepLine = Readonly<Record<string, unknown>> & { readonly step: number }
+
 /** The whole lines of a file that may be absent or torn. */
-async function readSteps(path: string): Promise<{ step: number }[]> {
+export async function readSteps(path: string): Promise<StepLine[]> {
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return ''
     throw asUserError(error, `${path}: cannot be read`)
@@ -226,7 +229,7 @@ async function readSteps(path: string): Promise<{ step: number }[]> {
   return text.split('\n').flatMap((line) => {
     try {
       const value = JSON.parse(line) as { step?: unknown } | null
-      return typeof value?.step === 'number' ? [value as { step: number }] : []
+      return typeof value?.step === 'number' ? [value as StepLine] : []
     } catch {
       return []
     }
