@@ -17,21 +17,24 @@ import type { Config, OptionName } from './config.ts'
 import { loadExamples } from './data/examples.ts'
 import type { Tokenizer } from './data/types.ts'
 import type { Engine } from './engine.ts'
-import { evaluateExamples } from './evaluate.ts'
+import { scoreExamples } from './evaluate-answers.ts'
 import { finetune } from './finetune.ts'
 import { generate } from './generate.ts'
-import { tokenizerOf } from './model-tokenizer.ts'
+import { dataTokenizer } from './model-tokenizer.ts'
 import { count, nonnegative, share, whole } from './option-values.ts'
 import { planReport } from './plan-report.ts'
 import { METHOD_KEYS } from './method-options.ts'
 import { formatSeconds } from './report.ts'
 import { loadModel, openEngine } from './setup.ts'
+import { contextData } from './task-data.ts'
 import { evaluationLine } from './trainer.ts'
 import { formatBytes } from './units.ts'
 
 const DEVICE: OptionName[] = ['device', 'adapter', 'transfer', 'memory', 'slab', 'resident', 'threads', 'scratchDir'] // prettier-ignore
 const HUB: OptionName[] = ['revision', 'cacheDir']
 const EXAMPLES: OptionName[] = ['maxLength', 'template', 'labelWords', 'textColumn', 'labelColumn', 'padding'] // prettier-ignore
+const TASK: OptionName[] = ['task', 'dataDir', 'numTrain', 'numEval', 'trainSetSeed', 'sfc', 'maxNewTokens', 'mezoCompat'] // prettier-ignore
+const AIM: OptionName[] = ['numDev', 'trainAsClassification', 'onlyTrainOption', 'objective']
 const METHOD: OptionName[] = METHOD_KEYS
 const SCHEDULE: OptionName[] = ['steps', 'lrSchedule', 'warmupSteps', 'evalSteps', 'evalSamples', 'loggingSteps', 'maxSkipped'] // prettier-ignore
 const OUTPUT: OptionName[] = ['outputDir', 'resume', 'saveSteps', 'saveTotalLimit', 'saveModel', 'dtype'] // prettier-ignore
@@ -51,6 +54,8 @@ function finetuneCommand(contextOf: ContextOf): Command {
     'batchSize',
     'accumulate',
     ...EXAMPLES,
+    ...TASK,
+    ...AIM,
     ...SCHEDULE,
     ...DEVICE,
     'ram',
@@ -75,34 +80,45 @@ function finetuneCommand(contextOf: ContextOf): Command {
 
 function evalCommand(contextOf: ContextOf): Command {
   const command = new Command('eval')
-    .description('mean loss (and accuracy of label words) of a model on a file')
+    .description('mean loss, and accuracy or F1, of a model on a file or a task')
     .argument('<model>')
-  addOptions(command, ['evalFile', 'evalSamples', 'batchSize', ...EXAMPLES, ...DEVICE, ...HUB])
+  addOptions(command, ['evalFile', ...TASK, 'iclSfc', 'evalSamples', 'batchSize', ...EXAMPLES, ...DEVICE, ...HUB]) // prettier-ignore
   return command.action(async (source: string, flags: Flags) => {
     const { report, result, stop } = contextOf(flags)
     const config = configOf(flags)
-    const path = needed(config.evalFile, '--eval-file')
+    if (config.task === undefined) needed(config.evalFile, '--eval-file (or --task)')
     await withEngine(source, config, report, async (engine, tokenizer) => {
-      const { maxPositions } = engine.model
-      const { template, labelWords, maxLength, textColumn, labelColumn } = config
-      const set = await loadExamples(path, tokenizer, { template, labelWords, maxLength, maxPositions, textColumn, labelColumn }) // prettier-ignore
-      set.log.forEach((line) => report.line(line))
-      const { evalSamples, batchSize, padding } = config
-      const examples = evalSamples > 0 ? set.examples.slice(0, evalSamples) : set.examples
-      const evaluation = await evaluateExamples(engine, examples, {
-        batchSize,
-        padId: tokenizer.padId,
-        padTo: padding,
+      const all =
+        config.task === undefined
+          ? await fileExamples(engine, config, tokenizer, report)
+          : await contextData(engine, config, tokenizer, report, stop)
+      const { evalSamples, batchSize, padding, maxNewTokens } = config
+      const examples = evalSamples > 0 ? all.slice(0, evalSamples) : all
+      const evaluation = await scoreExamples(engine, examples, {
+        ...{ batchSize, tokenizer, maxNewTokens, padId: tokenizer.padId, padTo: padding },
         onProgress: (done, total) => {
           stop.throwIfAborted()
           report.live(`evaluating ${done}/${total}`)
         },
       })
       result({ ...evaluation, examples: examples.length }, () => [
-        evaluationLine('eval', evaluation),
+        evaluationLine(config.task ?? 'eval', evaluation),
       ])
     })
   })
+}
+
+/** The examples of --eval-file. */
+async function fileExamples(
+  { model: { maxPositions } }: Engine,
+  config: Config,
+  tokenizer: Tokenizer,
+  report: Context['report'],
+) {
+  const { template, labelWords, maxLength, textColumn, labelColumn } = config
+  const set = await loadExamples(config.evalFile!, tokenizer, { template, labelWords, maxLength, maxPositions, textColumn, labelColumn }) // prettier-ignore
+  set.log.forEach((line) => report.line(line))
+  return set.examples
 }
 
 function generateCommand(contextOf: ContextOf): Command {
@@ -169,7 +185,7 @@ async function withEngine(
 ): Promise<void> {
   report.line(`loading ${source}`)
   const loaded = await loadModel(source, config, report)
-  const tokenizer = await tokenizerOf(loaded)
+  const tokenizer = await dataTokenizer(loaded, config)
   const scratchDir = await mkdtemp(join(tmpdir(), 'zo2-'))
   try {
     const opened = await openEngine(loaded, config, { updates: [], folded: 0, trains: false, scratchDir }) // prettier-ignore

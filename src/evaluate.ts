@@ -1,10 +1,11 @@
-// Forward-only evaluation of the weights as they are: mean loss over labelled tokens, and for
-// classification the accuracy of mean-log-probability scoring of the label words (as MeZO scores).
+// Forward-only evaluation of the weights as they are: mean loss over labelled tokens, and where
+// examples have options the accuracy of scoring these as MeZO does, by the mean log-probability of
+// their answer tokens, or calibrated by the sum less that after a prompt without content.
 
 import { collate } from './data/batches.ts'
 import type { Batch, Example, Sequence } from './data/types.ts'
 import type { Engine } from './engine.ts'
-import { labelledRows } from './loss.ts'
+import { best, labelledRows, logSoftmax, sequenceLosses, type Total } from './loss.ts'
 import { forward } from './run.ts'
 
 export interface Evaluation {
@@ -13,8 +14,13 @@ export interface Evaluation {
   readonly perplexity: number
   /** Labelled tokens. */
   readonly tokens: number
-  /** Share of examples whose best option is the right one; classification only. */
+  /** Share of examples whose best option is a right one; only where there are options. */
   readonly accuracy?: number
+  /** Mean cross-entropy over options (optionCrossEntropy); only where there are options. */
+  readonly option_loss?: number
+  /** Scores of generated answers; only of generation tasks, and where they were generated. */
+  readonly f1?: number
+  readonly exact_match?: number
 }
 
 export interface EvaluateOptions {
@@ -31,40 +37,39 @@ export async function evaluateExamples(
   examples: readonly Example[],
   options: EvaluateOptions,
 ): Promise<Evaluation> {
-  // For classification every option is scored; the right one's tokens make the loss.
-  const sequences = examples.flatMap((example, i): Scored[] =>
-    example.options
-      ? example.options.map((sequence, o) => ({
-          sequence,
-          example: i,
-          right: o === example.answer,
-        }))
-      : [{ sequence: example, example: i, right: true }],
-  )
-  const best = new Map<number, { mean: number; right: boolean }>()
-  let [sum, tokens] = [0, 0]
+  // Every option is scored; calibration prompts, often the same for all examples, once each.
+  const sequences: Sequence[] = []
+  const known = new Map<string, number>()
+  const place = (sequence: Sequence) => sequences.push(sequence) - 1
+  const placeOnce = (sequence: Sequence) => {
+    const key = JSON.stringify(sequence)
+    if (!known.has(key)) known.set(key, place(sequence))
+    return known.get(key)!
+  }
+  const placed = examples.map((example) => ({
+    options: (example.options ?? [example]).map(place),
+    calibration: example.calibration?.map(placeOnce),
+  }))
+  const totals: Total[] = []
   for (let i = 0; i < sequences.length; i += options.batchSize) {
     const part = sequences.slice(i, i + options.batchSize)
-    const losses = await sequenceLosses(
-      engine,
-      collate(
-        part.map((s) => s.sequence),
-        options,
-      ),
-    )
-    part.forEach(({ example, right }, b) => {
-      const { loss, count } = losses[b]!
-      const mean = loss / count
-      if (right) [sum, tokens] = [sum + loss, tokens + count]
-      if (!best.has(example) || mean < best.get(example)!.mean) best.set(example, { mean, right })
-    })
-    options.onProgress?.(Math.min(i + options.batchSize, sequences.length), sequences.length)
+    totals.push(...(await batchTotals(engine, collate(part, options))))
+    options.onProgress?.(totals.length, sequences.length)
   }
-  const loss = sum / tokens
-  const result = { loss, perplexity: Math.exp(loss), tokens }
+  const right = placed.map((of, i) => totals[of.options[examples[i]!.answer ?? 0]!]!)
+  const result = summary(right)
   if (!examples[0]?.options) return result
-  const right = [...best.values()].filter((b) => b.right).length
-  return { ...result, accuracy: right / examples.length }
+
+  let [correct, optionLoss] = [0, 0]
+  placed.forEach((of, i) => {
+    const { answer = 0, right = [answer] } = examples[i]!
+    const means = of.options.map((o) => -totals[o]!.sum / totals[o]!.count)
+    const scores = of.calibration?.map((c, o) => totals[c]!.sum - totals[of.options[o]!]!.sum)
+    correct += Number(right.includes(best(scores ?? means)))
+    optionLoss -= logSoftmax(means, answer)
+  })
+  const count = examples.length
+  return { ...result, accuracy: correct / count, option_loss: optionLoss / count }
 }
 
 /** Mean loss of batches that are made already; the public API's evaluate. */
@@ -72,32 +77,20 @@ export async function evaluateBatches(
   engine: Engine,
   batches: Iterable<Batch> | AsyncIterable<Batch>,
 ): Promise<Evaluation> {
+  const totals: Total[] = []
+  for await (const batch of batches) totals.push(...(await batchTotals(engine, batch)))
+  return summary(totals)
+}
+
+function summary(totals: readonly Total[]): Evaluation {
   let [sum, tokens] = [0, 0]
-  for await (const batch of batches) {
-    for (const { loss, count } of await sequenceLosses(engine, batch)) {
-      sum += loss
-      tokens += count
-    }
-  }
+  for (const total of totals) [sum, tokens] = [sum + total.sum, tokens + total.count]
   return { loss: sum / tokens, perplexity: Math.exp(sum / tokens), tokens }
 }
 
-interface Scored {
-  readonly sequence: Sequence
-  readonly example: number
-  readonly right: boolean
-}
-
-/** Sum of the losses and number of labelled tokens of each sequence of the batch. */
-async function sequenceLosses(engine: Engine, batch: Batch) {
+/** Loss and labelled tokens of each sequence of the batch. */
+async function batchTotals(engine: Engine, batch: Batch): Promise<Total[]> {
   const { rows, targets } = labelledRows(batch)
   const [losses] = await forward(engine, batch, null, { kind: 'loss', rows, targets })
-  const tokens = batch.inputIds[0]!.length
-  const sums = batch.inputIds.map(() => ({ loss: 0, count: 0 }))
-  rows.forEach((row, i) => {
-    const of = sums[Math.floor(row / tokens)]!
-    of.loss += losses![i]!
-    of.count++
-  })
-  return sums
+  return sequenceLosses(losses!, batch)
 }

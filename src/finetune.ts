@@ -8,13 +8,16 @@ import { loadExamples } from './data/examples.ts'
 import type { Example, Tokenizer } from './data/types.ts'
 import type { Engine } from './engine.ts'
 import { UserError } from './errors.ts'
+import { scoreExamples } from './evaluate-answers.ts'
+import type { Evaluation } from './evaluate.ts'
 import { fileHash, fingerprint } from './fingerprint.ts'
 import { exportModel } from './export.ts'
 import { openJournal, replay, type Journal } from './journal.ts'
 import { lockRun } from './lock.ts'
-import { tokenizerOf } from './model-tokenizer.ts'
+import { dataTokenizer } from './model-tokenizer.ts'
 import { memoryTable, type Reporter } from './report.ts'
 import {
+  appendLine,
   claimRunFolder,
   discard,
   makeRunFolder,
@@ -24,7 +27,8 @@ import {
   settleCheckpoints,
 } from './run-folder.ts'
 import { DTYPES, loadModel, methodOf, openEngine, type LoadedModel } from './setup.ts'
-import { train, untilStopped, type TrainResult } from './trainer.ts'
+import { aimOf, examplesHash, taskData, type Aim } from './task-data.ts'
+import { evaluationLine, train, untilStopped, type TrainResult } from './trainer.ts'
 import { formatBytes } from './units.ts'
 import { VERSION } from './version.ts'
 import { openCheckpoint } from './weights/checkpoint.ts'
@@ -32,6 +36,8 @@ import type { Checkpoint } from './weights/types.ts'
 
 export interface FinetuneSummary extends TrainResult {
   readonly outputDir: string
+  /** Of a task's evaluation examples after training; null if there are none or the run was stopped. */
+  readonly evaluation: Evaluation | null
   /** The exported model, or null if it was not asked for or the run was stopped. */
   readonly modelDir: string | null
   readonly devicePeakBytes: number
@@ -48,7 +54,7 @@ export async function finetune(
   stop: AbortSignal,
 ): Promise<FinetuneSummary> {
   const dir = resolve(required(config.outputDir, '--output-dir'))
-  required(config.train, '--train')
+  if (config.task === undefined) required(config.train, '--train (or --task)')
   report.line(`zo2 ${VERSION}  ${source}  ${config.method}`)
   await makeRunFolder(dir)
   const unlock = await lockRun(dir)
@@ -57,13 +63,13 @@ export async function finetune(
     // A branch of the hub may have moved on since the run began.
     const revision = config.revision ?? before?.commit ?? undefined
     const loaded = await loadModel(source, { ...config, ...(revision && { revision }) }, report)
-    const data = await loadData(loaded, config, report)
+    const data = await loadData(loaded, config, report, stop)
     await recordRun(dir, before, {
       zo2: VERSION,
       model: source,
       commit: loaded.commit,
       fingerprint: await fingerprint(loaded.checkpoint),
-      train_sha256: await fileHash(config.train!),
+      train_sha256: data.sha256,
       config,
     })
     const journal = await openJournal(join(dir, 'journal.jsonl'))
@@ -84,7 +90,12 @@ export async function finetune(
 interface Data {
   readonly tokenizer: Tokenizer
   readonly train: readonly Example[]
+  readonly aim: Aim
   readonly held: readonly Example[]
+  /** A task's evaluation examples, scored once at the end. */
+  readonly test: readonly Example[]
+  /** Of the training data. */
+  readonly sha256: string
 }
 
 async function runIn(
@@ -115,12 +126,16 @@ async function runIn(
     memoryTable(set.plan.bytes).forEach((row) => report.line(row))
     const layout = loaded.checkpoint
     const result = await train({ engine, config, journal, ...data, layout, dir, report, stop })
+    const evaluation = result.stopped
+      ? null
+      : await scoreTest(engine, config, data, dir, report, stop)
     const modelDir = join(dir, 'model')
     const write = () => writeModel(engine, loaded.source, layout, modelDir, config, report, stop)
     const finished = !result.stopped && config.saveModel && (await untilStopped(stop, write))
     return {
       ...result,
       stopped: stop.aborted,
+      evaluation,
       outputDir: dir,
       modelDir: finished ? modelDir : null,
       devicePeakBytes: device.ledger.peak().totalBytes,
@@ -133,12 +148,41 @@ async function runIn(
 }
 
 /** Sequences and tokens of the largest batch that training or evaluation will see. */
-function largestBatch(config: Config, data: Data) {
-  const tokens = [...data.train, ...data.held].reduce(
-    (most, e) => Math.max(most, ...[e, ...(e.options ?? [])].map((s) => s.inputIds.length)),
-    0,
-  )
-  return { batch: config.batchSize, tokens }
+function largestBatch(config: Config, { train, held, test, aim }: Data) {
+  const longest = (e: Example) => {
+    const rows = [e, ...(e.options ?? []), ...(e.calibration ?? [])]
+    const generated = e.generation ? e.generation.prompt.length + config.maxNewTokens : 0
+    return Math.max(generated, ...rows.map((s) => s.inputIds.length))
+  }
+  const tokens = [...train, ...held, ...test].reduce((most, e) => Math.max(most, longest(e)), 0)
+  const options = train.reduce((most, e) => Math.max(most, e.options?.length ?? 1), 1)
+  return { batch: config.batchSize * (aim.options ? options : 1), tokens }
+}
+
+/** Scores a task's evaluation examples, as MeZO does after training. */
+async function scoreTest(
+  engine: Engine,
+  config: Config,
+  { test, tokenizer }: Data,
+  dir: string,
+  report: Reporter,
+  stop: AbortSignal,
+): Promise<Evaluation | null> {
+  if (test.length === 0) return null
+  let evaluation: Evaluation | null = null
+  await untilStopped(stop, async () => {
+    evaluation = await scoreExamples(engine, test, {
+      ...{ batchSize: config.batchSize, padId: tokenizer.padId, padTo: config.padding, tokenizer },
+      maxNewTokens: config.maxNewTokens,
+      onProgress: (done, total) => {
+        stop.throwIfAborted()
+        report.live(`scoring ${done}/${total}`)
+      },
+    })
+    report.line(evaluationLine(`${config.task} evaluation`, evaluation))
+    await appendLine(join(dir, 'evals.jsonl'), { step: config.steps, split: 'eval', ...evaluation })
+  })
+  return evaluation
 }
 
 function describePlan(engine: Engine): string {
@@ -148,8 +192,20 @@ function describePlan(engine: Engine): string {
   return `plan: ${plan.slabs.length} slabs, ${plan.residentSlabs} resident, ${streamed} streamed${ring}`
 }
 
-async function loadData(loaded: LoadedModel, config: Config, report: Reporter): Promise<Data> {
-  const tokenizer = await tokenizerOf(loaded)
+async function loadData(
+  loaded: LoadedModel,
+  config: Config,
+  report: Reporter,
+  stop: AbortSignal,
+): Promise<Data> {
+  const tokenizer = await dataTokenizer(loaded, config)
+  const some = (held: readonly Example[]) =>
+    config.evalSamples > 0 ? held.slice(0, config.evalSamples) : held
+  if (config.task !== undefined) {
+    const { train, dev, eval: test } = await taskData(loaded, config, tokenizer, report, stop)
+    const aim = aimOf(config, train, tokenizer)
+    return { tokenizer, train, aim, held: some(dev), test: some(test), sha256: examplesHash(train) }
+  }
   const read = async (path: string) => {
     const set = await loadExamples(path, tokenizer, {
       template: config.template,
@@ -163,13 +219,10 @@ async function loadData(loaded: LoadedModel, config: Config, report: Reporter): 
     set.log.forEach((line) => report.line(line))
     return set.examples
   }
-  const trainSet = await read(config.train!)
-  const held = config.evalFile === undefined ? [] : await read(config.evalFile)
-  return {
-    tokenizer,
-    train: trainSet,
-    held: config.evalSamples > 0 ? held.slice(0, config.evalSamples) : held,
-  }
+  const train = await read(config.train!)
+  const held = config.evalFile === undefined ? [] : some(await read(config.evalFile))
+  const aim = aimOf(config, train, tokenizer)
+  return { tokenizer, train, aim, held, test: [], sha256: await fileHash(config.train!) }
 }
 
 /** The newest saved checkpoint: resuming replays only what follows it. */

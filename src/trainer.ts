@@ -5,7 +5,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Config } from './config.ts'
-import { batchTokens, collate } from './data/batches.ts'
+import { batchTokens, collateExamples } from './data/batches.ts'
 import { indicesForStep } from './data/order.ts'
 import type { Batch, Example, Tokenizer } from './data/types.ts'
 import type { Engine } from './engine.ts'
@@ -13,11 +13,12 @@ import { UserError } from './errors.ts'
 import { evaluateExamples, type Evaluation } from './evaluate.ts'
 import { exportModel } from './export.ts'
 import { meanLoss, type Journal, type JournalEntry } from './journal.ts'
-import { formatSeconds, type Reporter } from './report.ts'
-import { appendLine, pruneCheckpoints, savedCheckpoints, stepMetrics } from './run-folder.ts'
+import { openRunRecords, type RunRecords } from './records/run-records.ts'
+import { progressLine, type Reporter } from './report.ts'
+import { pruneCheckpoints, savedCheckpoints, stepMetrics } from './run-folder.ts'
 import { createEpsRule, lrAt } from './schedule.ts'
 import { zoStep } from './step.ts'
-import { formatBytes } from './units.ts'
+import type { Aim } from './task-data.ts'
 import type { Checkpoint } from './weights/types.ts'
 
 export interface TrainInput {
@@ -26,6 +27,8 @@ export interface TrainInput {
   readonly journal: Journal
   readonly tokenizer: Tokenizer
   readonly train: readonly Example[]
+  /** What is optimised, and on which rows. */
+  readonly aim: Aim
   /** Held-out examples; empty: no evaluation. */
   readonly held: readonly Example[]
   /** The base model's, which saved checkpoints are laid out as. */
@@ -47,6 +50,22 @@ export interface TrainResult {
 
 /** Runs steps from the journal's end to config.steps, or until stopped. */
 export async function train(input: TrainInput): Promise<TrainResult> {
+  const { dir, engine, config, journal } = input
+  const { tensorboard } = config
+  const steps = journal.entries.length
+  const records = await openRunRecords(dir, engine.device, { steps, tensorboard })
+  try {
+    return await trainOn({ ...input, records })
+  } finally {
+    await records.close()
+  }
+}
+
+interface Recorded extends TrainInput {
+  readonly records: RunRecords
+}
+
+async function trainOn(input: Recorded): Promise<TrainResult> {
   const { engine, config, journal, stop } = input
   const evaluations: ({ step: number } & Evaluation)[] = []
   const evaluate = async (step: number) => {
@@ -69,6 +88,7 @@ export async function train(input: TrainInput): Promise<TrainResult> {
       const started = performance.now()
       const entry = await zoStep(engine, {
         batches,
+        objective: input.aim.objective,
         step,
         lr: lrAt(step, config),
         eps: eps.at(step),
@@ -103,19 +123,18 @@ export async function untilStopped(stop: AbortSignal, work: () => Promise<void>)
 }
 
 /** The micro-batches of a step: a pure function of seed and step. */
-function batchesOfStep({ config, train, tokenizer }: TrainInput, step: number): Batch[] {
+function batchesOfStep({ config, train, tokenizer, aim }: TrainInput, step: number): Batch[] {
   const { batchSize, accumulate, seed, padding } = config
   const indices = indicesForStep(step, batchSize * accumulate, train.length, seed)
   return Array.from({ length: accumulate }, (_, i) => {
     const part = indices.slice(i * batchSize, (i + 1) * batchSize).map((index) => train[index]!)
-    return collate(part, { padId: tokenizer.padId, padTo: padding })
+    return collateExamples(part, { padId: tokenizer.padId, padTo: padding }, aim)
   })
 }
 
 /** metrics.jsonl and the progress line. */
-function createPace({ engine, config, dir, report }: TrainInput) {
+function createPace({ engine, config, records, report }: Recorded) {
   const recent: number[] = []
-  const width = String(config.steps).length
   return {
     async record(
       entry: JournalEntry,
@@ -124,7 +143,6 @@ function createPace({ engine, config, dir, report }: TrainInput) {
       before: Engine['counters'],
     ) {
       const tokens = batches.reduce((sum, batch) => sum + batchTokens(batch), 0)
-      const loss = meanLoss(entry)
       const { counters, device } = engine
       const metrics = {
         ...stepMetrics(entry),
@@ -137,22 +155,24 @@ function createPace({ engine, config, dir, report }: TrainInput) {
         device_peak_bytes: device.ledger.peak().totalBytes,
         rss_bytes: process.memoryUsage.rss(),
       }
-      await appendLine(join(dir, 'metrics.jsonl'), metrics)
+      await records.step(metrics)
       recent.push(stepMs)
       if (recent.length > 20) recent.shift()
       const done = entry.step + 1
       const left =
         ((config.steps - done) * recent.reduce((a, b) => a + b, 0)) / recent.length / 1000
-      const text = [
-        `step ${String(done).padStart(width)}/${config.steps}`,
-        `loss ${loss === null ? 'skipped' : loss.toFixed(4)}`,
-        `grad ${entry.projected_grad.toFixed(3).padStart(9)}`,
-        `lr ${entry.lr.toExponential(2)}`,
-        `${stepMs.toFixed(0).padStart(5)} ms`,
-        `${Math.round(tokens / (stepMs / 1000))} tok/s`.padStart(11),
-        `read ${formatBytes(metrics.read_bytes)}`,
-        `left ${formatSeconds(left)}`,
-      ].join('  ')
+      const text = progressLine({
+        done,
+        steps: config.steps,
+        loss: metrics.loss,
+        grad: entry.projected_grad,
+        lr: entry.lr,
+        stepMs,
+        tokens,
+        readBytes: metrics.read_bytes,
+        deviceBytes: metrics.device_peak_bytes,
+        leftSeconds: left,
+      })
       const due = done % config.loggingSteps === 0 || done === config.steps || done === 1
       if (due || entry.skipped) report.line(text)
       else report.live(text)
@@ -160,8 +180,8 @@ function createPace({ engine, config, dir, report }: TrainInput) {
   }
 }
 
-async function evaluateHeld(input: TrainInput, step: number): Promise<Evaluation> {
-  const { engine, config, held, tokenizer, report, dir, stop } = input
+async function evaluateHeld(input: Recorded, step: number): Promise<Evaluation> {
+  const { engine, config, held, tokenizer, report, records, stop } = input
   const result = await evaluateExamples(engine, held, {
     batchSize: config.batchSize,
     padId: tokenizer.padId,
@@ -174,14 +194,16 @@ async function evaluateHeld(input: TrainInput, step: number): Promise<Evaluation
   report.line(
     evaluationLine(`eval step ${String(step).padStart(String(config.steps).length)}`, result),
   )
-  await appendLine(join(dir, 'evals.jsonl'), { step, ...result })
+  await records.evaluation({ step, ...result })
   return result
 }
 
 /** One aligned line for an evaluation. */
 export function evaluationLine(label: string, e: Evaluation): string {
-  const accuracy = e.accuracy === undefined ? '' : `  accuracy ${e.accuracy.toFixed(4)}`
-  return `${label}  loss ${e.loss.toFixed(4)}  perplexity ${e.perplexity.toFixed(2)}${accuracy}  tokens ${e.tokens}`
+  const scores = { accuracy: e.accuracy, f1: e.f1, 'exact match': e.exact_match }
+  const known = Object.entries(scores).filter(([, score]) => score !== undefined)
+  const text = known.map(([name, score]) => `  ${name} ${score!.toFixed(4)}`).join('')
+  return `${label}  loss ${e.loss.toFixed(4)}  perplexity ${e.perplexity.toFixed(2)}${text}  tokens ${e.tokens}`
 }
 
 /** A folder that transformers loads, and from which a resume need not replay the steps before. */

@@ -3,7 +3,7 @@
 // option), errors in a user's words, and the two questions asked: which commit, which files.
 // The token is set here and not given to the package, which refuses tokens of mirrors (anything
 // but hf_...) and would send it along to any host that a reply points at.
-import { HUB_URL, listFiles, modelInfo, REGEX_COMMIT_HASH } from '@huggingface/hub'
+import { datasetInfo, HUB_URL, listFiles, modelInfo, REGEX_COMMIT_HASH } from '@huggingface/hub'
 import { readFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
@@ -154,8 +154,11 @@ export async function backOff(failures: number, signal: AbortSignal): Promise<bo
   return true
 }
 
+/** How the hub spells the repository of a data set in addresses and file listings. */
+export const DATASETS = 'datasets/'
+
 /**
- * The commit of `revision` and the files of its root folder, by name.
+ * The commit of `revision` and the files of its root folder, or of `folder` and all below, by name.
  * @param maxAttempts how often a question is asked before its TransientError is thrown.
  * @throws TransientError, UserError
  */
@@ -163,13 +166,26 @@ export async function lookUp(
   hub: Hub,
   revision: string,
   maxAttempts: number,
+  folder?: string,
 ): Promise<{ commit: string; files: ReadonlyMap<string, RemoteFile> }> {
   const { id, endpoint: hubUrl, fetch } = hub
+  const name = id.replace(DATASETS, '')
+  const about = { name, revision, hubUrl, fetch }
+  const within = folder === undefined ? {} : { path: folder, recursive: true }
   return persistently(hub, maxAttempts, async () => {
-    const info = await modelInfo({ name: id, revision, hubUrl, fetch, additionalFields: ['sha'] })
+    const info =
+      name === id
+        ? await modelInfo({ ...about, additionalFields: ['sha'] })
+        : await datasetInfo({ ...about, additionalFields: ['sha'] })
     if (!REGEX_COMMIT_HASH.test(info.sha)) throw new Error('the reply names no commit')
     const files = new Map<string, RemoteFile>()
-    for await (const entry of listFiles({ repo: id, revision: info.sha, hubUrl, fetch })) {
+    for await (const entry of listFiles({
+      repo: id,
+      revision: info.sha,
+      hubUrl,
+      fetch,
+      ...within,
+    })) {
       const file = entry.type === 'file' ? remoteFile(entry) : null
       if (file !== null) files.set(file.name, file)
       if (files.size > MAX_LISTED_FILES) throw new UserError(tooManyFiles(id))

@@ -38,7 +38,8 @@ export function expandHome(path: string): string {
 /** The cache of `id` under `cacheDir`, else HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME/hub, ... */
 export function repoCache(id: string, cacheDir?: string): RepoCache {
   const base = resolve(cacheDir ?? expandHome(getHFHubCachePath()))
-  const folder = getRepoFolderName({ type: 'model', name: id })
+  const name = id.replace('datasets/', '')
+  const folder = getRepoFolderName({ type: name === id ? 'model' : 'dataset', name })
   const root = join(base, folder)
   return {
     root,

@@ -162,7 +162,7 @@ async function receive(
 }
 
 const fileUrl = (hub: Hub, commit: string, file: RemoteFile): string =>
-  `${hub.endpoint}/${hub.id}/resolve/${commit}/${encodeURIComponent(file.name)}`
+  `${hub.endpoint}/${hub.id}/resolve/${commit}/${file.name.split('/').map(encodeURIComponent).join('/')}`
 
 // Compressed replies have no ranges and no length. Without the xet media type in `accept`, the hub
 // redirects xet-backed files to plain bytes.

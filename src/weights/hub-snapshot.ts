@@ -95,7 +95,7 @@ async function weightFiles({ hub, cache, commit, files }: Remote): Promise<Remot
 }
 
 /** Brings files into the snapshot, two at a time; the first failure stops all. Returns how many. */
-async function bringFiles(remote: Remote, wanted: readonly RemoteFile[]): Promise<number> {
+export async function bringFiles(remote: Remote, wanted: readonly RemoteFile[]): Promise<number> {
   const { cache, commit, hub, stop } = remote
   const missing: RemoteFile[] = []
   let neededBytes = 0

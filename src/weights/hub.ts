@@ -34,7 +34,7 @@ export interface ResolvedModel {
   source: 'local' | 'cache' | 'hub'
 }
 
-const MAX_ATTEMPTS = 4
+export const MAX_ATTEMPTS = 4
 
 /**
  * The local folder of `model`: a folder, a weights file in one, or a hub id, downloaded if needed.
@@ -99,10 +99,10 @@ export async function remoteWeights(
 class UnreachableError extends UserError {}
 
 /** Looks the repository up and runs `work` on it under a signal that ends with the caller's. */
-async function withRemote<T>(
+export async function withRemote<T>(
   model: string,
   revision: string,
-  options: ResolveOptions,
+  options: ResolveOptions & { folder?: string },
   maxAttempts: number,
   work: (remote: Remote) => Promise<T>,
 ): Promise<T> {
@@ -114,14 +114,16 @@ async function withRemote<T>(
   outer?.addEventListener('abort', forward, { once: true })
   try {
     const hub = await openHub(model, stop.signal, log)
-    const found = await lookUp(hub, revision, maxAttempts).catch((error: unknown) => {
-      if (!(error instanceof TransientError)) throw error
-      throw new UnreachableError(
-        `The hub at ${hub.endpoint} cannot be asked for ${model} at '${revision}' ` +
-          `(${error.message}): check the connection and HF_ENDPOINT`,
-        { cause: error },
-      )
-    })
+    const found = await lookUp(hub, revision, maxAttempts, options.folder).catch(
+      (error: unknown) => {
+        if (!(error instanceof TransientError)) throw error
+        throw new UnreachableError(
+          `The hub at ${hub.endpoint} cannot be asked for ${model} at '${revision}' ` +
+            `(${error.message}): check the connection and HF_ENDPOINT`,
+          { cause: error },
+        )
+      },
+    )
     return await work({ hub, stop, cache, onProgress, ...found })
   } catch (error) {
     throw explainDiskError(cache, error)
@@ -172,7 +174,8 @@ function checkRevision(revision: string): void {
   )
 }
 
-const isOffline = (): boolean => /^(1|on|yes|true)$/i.test(process.env['HF_HUB_OFFLINE'] ?? '')
+export const isOffline = (): boolean =>
+  /^(1|on|yes|true)$/i.test(process.env['HF_HUB_OFFLINE'] ?? '')
 
 async function fromCache(
   cache: RepoCache,

@@ -78,16 +78,18 @@ export async function startMockHub(repos: Record<string, MockRepo>): Promise<Moc
 
   const storage = await listen((req, res) => {
     record('storage', req, requests)
-    const [, id = '', name = '', commit = '', file = ''] = pathParts(req)
+    const [, id = '', name = '', commit = '', ...path] = pathParts(req)
+    const file = path.join('/')
     serve(file, repos[`${id}/${name}`]!.commits[commit]![file]!.bytes, req, res)
   })
 
   const hub = await listen((req, res) => {
     record('hub', req, requests)
     const parts = pathParts(req)
-    if (parts[1] === 'api' && parts[2] === 'models') return api(parts, req, res)
+    if (parts[1] === 'api' && /^(models|datasets)$/.test(parts[2]!)) return api(parts, req, res)
     const isDirect = parts[1] === 'api'
-    const [owner = '', name = '', , revision = '', file = ''] = parts.slice(isDirect ? 4 : 1)
+    const [owner = '', name = '', , revision = '', ...path] = parts.slice(isDirect ? 4 : 1)
+    const file = path.join('/')
     const found = lookUp(repos, `${owner}/${name}`, revision, req, res)
     if (found === null) return
     const entry = found.files[file]
@@ -124,7 +126,7 @@ export async function startMockHub(repos: Record<string, MockRepo>): Promise<Moc
   function api(parts: string[], req: IncomingMessage, res: ServerResponse): void {
     const fault = nextFault('api')
     if (fault?.kind === 'status') return refuse(res, fault.status)
-    const [, , , owner = '', name = '', what, revision = ''] = parts
+    const [, , , owner = '', name = '', what, revision = '', ...folder] = parts
     const found = lookUp(repos, `${owner}/${name}`, revision, req, res)
     if (found === null) return
     res.setHeader('content-type', 'application/json')
@@ -139,7 +141,9 @@ export async function startMockHub(repos: Record<string, MockRepo>): Promise<Moc
       return
     }
     const from = Number(new URL(req.url!, hub.url).searchParams.get('cursor') ?? 0)
-    const entries = Object.entries(found.files).map(([path, file]) => treeEntry(path, file))
+    const entries = Object.entries(found.files)
+      .filter(([path]) => path.startsWith(folder.join('/')))
+      .map(([path, file]) => treeEntry(path, file))
     entries.push({ type: 'directory', path: 'onnx', size: 0, oid: '0'.repeat(40) })
     if (from + PAGE_ENTRIES < entries.length) {
       const next = `${hub.url}${req.url!.split('&cursor')[0]}&cursor=${from + PAGE_ENTRIES}`
@@ -182,7 +186,7 @@ function lookUp(
 ): { commit: string; files: Record<string, MockFile> } | null {
   const repo = repos[id]
   const token = req.headers.authorization?.replace('Bearer ', '')
-  const isContent = !req.url!.startsWith('/api/models/')
+  const isContent = !/^\/api\/(models|datasets)\//.test(req.url!)
   const deny = (status: number, code: string): null => {
     refuse(res, status, code)
     return null
@@ -239,7 +243,7 @@ function refuse(res: ServerResponse, status: number, code?: string): void {
 }
 
 function pathParts(req: IncomingMessage): string[] {
-  const path = req.url!.split('?')[0]!
+  const path = req.url!.split('?')[0]!.replace(/^\/datasets\//, '/')
   return path.split('/').map(decodeURIComponent)
 }
 

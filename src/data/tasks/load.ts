@@ -88,6 +88,7 @@ export async function loadInContext(
   const read = await readerOf(task, filesOf, tokenizer, { ...options, onlyAnswer: true })
   const shown = options.numTrain > 0 ? await read.rows('train', options.numTrain) : []
   const held = await read.rows('validation', options.numEval)
+  if (held.length === 0) throw new UserError('--num-eval 0 leaves nothing to evaluate')
   const demonstrations = shown.map((row) => task.sample(row))
   const examples = read.encode(held, { demonstrations, calibration: options.calibration })
   const log = `task ${task.name}: ${examples.length} evaluation examples, ${shown.length} demonstrations`
