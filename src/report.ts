@@ -24,7 +24,7 @@ export const silent: Reporter = { line: () => {}, live: () => {}, clear: () => {
 const LIVE_MS = 50
 
 export function createReporter(stream: Stream, environment = process.env): Reporter {
-  const live = stream.isTTY === true && !environment['CI']
+  const live = stream.isTTY === true && !environment['CI'] && environment['TERM'] !== 'dumb'
   let open = false
   let shown = 0
   const clear = () => {
@@ -71,6 +71,38 @@ export function memoryTable(bytes: Readonly<ByteTable>): string[] {
     ...Object.entries(bytes).map(([category, n]) => [category, formatBytes(n)]),
     ['peak', formatBytes(total)],
   ])
+}
+
+/** What the line of a step shows. */
+export interface Progress {
+  /** Steps made, this one included. */
+  readonly done: number
+  readonly steps: number
+  /** null: the step was skipped. */
+  readonly loss: number | null
+  readonly grad: number
+  readonly lr: number
+  readonly stepMs: number
+  readonly tokens: number
+  readonly readBytes: number
+  readonly deviceBytes: number
+  readonly leftSeconds: number
+}
+
+/** One step as a line whose columns stay where they are from line to line. */
+export function progressLine(p: Progress): string {
+  const perSecond = (amount: number) => amount / (p.stepMs / 1000)
+  return [
+    `step ${String(p.done).padStart(String(p.steps).length)}/${p.steps}`,
+    `loss ${p.loss === null ? 'skipped' : p.loss.toFixed(4)}`,
+    `grad ${p.grad.toFixed(3).padStart(9)}`,
+    `lr ${p.lr.toExponential(2)}`,
+    `${p.stepMs.toFixed(0).padStart(5)} ms`,
+    `${Math.round(perSecond(p.tokens))} tok/s`.padStart(11),
+    `read ${formatBytes(perSecond(p.readBytes)).padStart(8)}/s`,
+    `device ${formatBytes(p.deviceBytes).padStart(8)}`,
+    `left ${formatSeconds(p.leftSeconds)}`,
+  ].join('  ')
 }
 
 /** "1h02m", "3m05s", "12.3s". */

@@ -33,7 +33,12 @@ const OF_STEP = {
   device_peak_bytes: 'device_bytes',
   rss_bytes: 'rss_bytes',
 }
-const OF_EVALUATION = { loss: 'loss/eval', accuracy: 'accuracy/eval' }
+const OF_EVALUATION = {
+  loss: 'loss/eval',
+  accuracy: 'accuracy/eval',
+  f1: 'f1/eval',
+  exact_match: 'exact_match/eval',
+}
 
 function scalars(names: Readonly<Record<string, string>>, line: Line): Scalars {
   const entries = Object.entries(names).map(([field, name]) => [name, line[field]] as const)
@@ -90,9 +95,11 @@ function createEventLog(file: FileHandle, path: string) {
   }
   const now = () => Date.now() / 1000
   return {
-    start: (step: number) => append(Buffer.concat([versionRecord(now()), startRecord(now(), step)])),
+    start: (step: number) =>
+      append(Buffer.concat([versionRecord(now()), startRecord(now(), step)])),
     step: (line: Line) => append(scalarsRecord(now(), line.step, scalars(OF_STEP, line))),
-    evaluation: (line: Line) => append(scalarsRecord(now(), line.step, scalars(OF_EVALUATION, line))),
+    evaluation: (line: Line) =>
+      append(scalarsRecord(now(), line.step, scalars(OF_EVALUATION, line))),
     close: () => file.close(),
   }
 }
