@@ -5,7 +5,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Config } from './config.ts'
-import { batchTokens, collate } from './data/batches.ts'
+import { batchTokens, collateExamples } from './data/batches.ts'
 import { indicesForStep } from './data/order.ts'
 import type { Batch, Example, Tokenizer } from './data/types.ts'
 import type { Engine } from './engine.ts'
@@ -18,6 +18,7 @@ import { progressLine, type Reporter } from './report.ts'
 import { pruneCheckpoints, savedCheckpoints, stepMetrics } from './run-folder.ts'
 import { createEpsRule, lrAt } from './schedule.ts'
 import { zoStep } from './step.ts'
+import type { Aim } from './task-data.ts'
 import type { Checkpoint } from './weights/types.ts'
 
 export interface TrainInput {
@@ -26,6 +27,8 @@ export interface TrainInput {
   readonly journal: Journal
   readonly tokenizer: Tokenizer
   readonly train: readonly Example[]
+  /** What is optimised, and on which rows. */
+  readonly aim: Aim
   /** Held-out examples; empty: no evaluation. */
   readonly held: readonly Example[]
   /** The base model's, which saved checkpoints are laid out as. */
@@ -85,6 +88,7 @@ async function trainOn(input: Recorded): Promise<TrainResult> {
       const started = performance.now()
       const entry = await zoStep(engine, {
         batches,
+        objective: input.aim.objective,
         step,
         lr: lrAt(step, config),
         eps: eps.at(step),
@@ -119,12 +123,12 @@ export async function untilStopped(stop: AbortSignal, work: () => Promise<void>)
 }
 
 /** The micro-batches of a step: a pure function of seed and step. */
-function batchesOfStep({ config, train, tokenizer }: TrainInput, step: number): Batch[] {
+function batchesOfStep({ config, train, tokenizer, aim }: TrainInput, step: number): Batch[] {
   const { batchSize, accumulate, seed, padding } = config
   const indices = indicesForStep(step, batchSize * accumulate, train.length, seed)
   return Array.from({ length: accumulate }, (_, i) => {
     const part = indices.slice(i * batchSize, (i + 1) * batchSize).map((index) => train[index]!)
-    return collate(part, { padId: tokenizer.padId, padTo: padding })
+    return collateExamples(part, { padId: tokenizer.padId, padTo: padding }, aim)
   })
 }
 
@@ -196,8 +200,10 @@ async function evaluateHeld(input: Recorded, step: number): Promise<Evaluation> 
 
 /** One aligned line for an evaluation. */
 export function evaluationLine(label: string, e: Evaluation): string {
-  const accuracy = e.accuracy === undefined ? '' : `  accuracy ${e.accuracy.toFixed(4)}`
-  return `${label}  loss ${e.loss.toFixed(4)}  perplexity ${e.perplexity.toFixed(2)}${accuracy}  tokens ${e.tokens}`
+  const scores = { accuracy: e.accuracy, f1: e.f1, 'exact match': e.exact_match }
+  const known = Object.entries(scores).filter(([, score]) => score !== undefined)
+  const text = known.map(([name, score]) => `  ${name} ${score!.toFixed(4)}`).join('')
+  return `${label}  loss ${e.loss.toFixed(4)}  perplexity ${e.perplexity.toFixed(2)}${text}  tokens ${e.tokens}`
 }
 
 /** A folder that transformers loads, and from which a resume need not replay the steps before. */
