@@ -1,15 +1,20 @@
 // model_type -> model. Adding one: models/README.md.
 
 import { UserError } from '../src/errors.ts'
+import type { Config } from './config.ts'
+import { gpt2 } from './gpt2.ts'
 import type { Model } from './model.ts'
+import { nanogpt } from './nanogpt.ts'
 import { opt } from './opt.ts'
 
-const MODELS: Readonly<Record<string, (config: Readonly<Record<string, unknown>>) => Model>> = {
+const MODELS: Readonly<Record<string, (config: Config) => Model>> = {
+  gpt2,
+  nanogpt,
   opt,
 }
 
 /** The model that a config.json describes. */
-export function createModel(config: Readonly<Record<string, unknown>>): Model {
+export function createModel(config: Config): Model {
   const type = String(config['model_type'])
   const create = Object.hasOwn(MODELS, type) ? MODELS[type] : undefined
   if (!create) {

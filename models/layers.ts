@@ -4,9 +4,16 @@ import type { Activation, Rows, Tensor } from '../src/device/device.ts'
 import type { ModelInput, Run } from './model.ts'
 
 /** nn.LayerNorm over the last dimension; `name`.weight and `name`.bias may be absent (not affine). */
-export async function layerNorm(run: Run, x: Tensor, name: string, y: Tensor, at?: Rows) {
+export async function layerNorm(
+  run: Run,
+  x: Tensor,
+  name: string,
+  y: Tensor,
+  at: Rows = run.at,
+  eps = 1e-5,
+) {
   const [weight, bias] = [run.vector(`${name}.weight`), run.vector(`${name}.bias`)]
-  await run.device.layerNorm(x, weight, bias, 1e-5, y, at ?? run.at)
+  await run.device.layerNorm(x, weight, bias, eps, y, at)
 }
 
 /** y = f(linear(x)); relu is part of the product, other activations follow it. */
@@ -24,6 +31,16 @@ export async function activatedLinear(
 /** Token ids as one row index per (b, t). */
 export function tokenRows(input: ModelInput): Uint32Array {
   return Uint32Array.from(input.inputIds.flat())
+}
+
+/** Position of each (b, t) among its sequence's real tokens, from 0; 0 for padding before them. */
+export function positions(input: ModelInput): Uint32Array {
+  return Uint32Array.from(
+    input.attentionMask.flatMap((mask) => {
+      let seen = 0
+      return mask.map((m) => Math.max(0, (seen += m) - 1))
+    }),
+  )
 }
 
 /**

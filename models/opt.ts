@@ -3,7 +3,7 @@
 // untied heads, checkpoints whose names lack the leading "model.".
 
 import type { Activation, Tensor } from '../src/device/device.ts'
-import { UserError } from '../src/errors.ts'
+import { checkHeads, readActivation, readCount, readFlag, type Config } from './config.ts'
 import { activatedLinear, layerNorm, optPositions, tokenRows } from './layers.ts'
 import type { Buffer, Matrix, Model, ModelInput, Run, Vector } from './model.ts'
 
@@ -11,11 +11,6 @@ const EMBED_TOKENS = 'model.decoder.embed_tokens.weight'
 const EMBED_POSITIONS = 'model.decoder.embed_positions.weight'
 const LM_HEAD = 'lm_head.weight'
 const LINEARS = ['self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj', 'self_attn.out_proj']
-const ACTIVATIONS: Readonly<Record<string, Activation>> = {
-  relu: 'relu',
-  gelu: 'gelu',
-  gelu_new: 'gelu_new',
-}
 
 interface OptConfig {
   readonly C: number
@@ -34,7 +29,7 @@ interface OptConfig {
 }
 
 /** The model of a config.json. Throws UserError for values that no OPT has. */
-export function opt(config: Readonly<Record<string, unknown>>): Model {
+export function opt(config: Config): Model {
   const c = readConfig(config)
   return {
     modelType: 'opt',
@@ -162,45 +157,24 @@ function aliases(c: OptConfig, name: string): string[] {
   return names
 }
 
-function readConfig(config: Readonly<Record<string, unknown>>): OptConfig {
-  const count = (key: string, fallback?: number): number => {
-    const value = config[key] ?? fallback
-    if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 1 || value > 2 ** 31) {
-      throw new UserError(
-        `config.json: ${key} must be a positive integer, found ${JSON.stringify(value)}; is this an OPT checkpoint?`,
-      )
-    }
-    return value
-  }
-  const flag = (key: string, fallback: boolean) => (config[key] ?? fallback) === true
-  const C = count('hidden_size')
-  const heads = count('num_attention_heads')
-  if (C % heads !== 0) {
-    throw new UserError(
-      `config.json: hidden_size ${C} is not a multiple of num_attention_heads ${heads}`,
-    )
-  }
-  const name = String(config['activation_function'] ?? 'relu')
-  const activation = ACTIVATIONS[name]
-  if (!activation) {
-    throw new UserError(
-      `config.json: activation_function "${name}" is not supported; known: ${Object.keys(ACTIVATIONS).join(', ')}`,
-    )
-  }
-  const preNorm = flag('do_layer_norm_before', true)
+function readConfig(config: Config): OptConfig {
+  const C = readCount(config, 'hidden_size')
+  const heads = readCount(config, 'num_attention_heads')
+  checkHeads('hidden_size', C, 'num_attention_heads', heads)
+  const preNorm = readFlag(config, 'do_layer_norm_before', true)
   return {
     C,
-    F: count('ffn_dim'),
-    E: count('word_embed_proj_dim', C),
-    V: count('vocab_size'),
-    layers: count('num_hidden_layers'),
+    F: readCount(config, 'ffn_dim'),
+    E: readCount(config, 'word_embed_proj_dim', C),
+    V: readCount(config, 'vocab_size'),
+    layers: readCount(config, 'num_hidden_layers'),
     heads,
-    positions: count('max_position_embeddings'),
+    positions: readCount(config, 'max_position_embeddings'),
     preNorm,
-    bias: flag('enable_bias', true),
-    affine: flag('layer_norm_elementwise_affine', true),
-    tied: flag('tie_word_embeddings', true),
-    finalNorm: preNorm && !flag('_remove_final_layer_norm', false),
-    activation,
+    bias: readFlag(config, 'enable_bias', true),
+    affine: readFlag(config, 'layer_norm_elementwise_affine', true),
+    tied: readFlag(config, 'tie_word_embeddings', true),
+    finalNorm: preNorm && !readFlag(config, '_remove_final_layer_norm', false),
+    activation: readActivation(config, 'relu'),
   }
 }
