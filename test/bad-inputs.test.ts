@@ -224,7 +224,11 @@ describe('bad usage', () => {
       usage('method', tune(TINY, '--method', 'adam'), '--method', 'mezo-sgd', 'adam'),
       usage('adapter on cpu', tune(TINY, '--adapter', 'x'), '--adapter'),
       usage('no output', tune(TINY).slice(0, -2), '--output-dir is required'),
-      usage('no data', ['finetune', TINY, '--output-dir', at('out')], '--train is required'),
+      usage(
+        'no data',
+        ['finetune', TINY, '--output-dir', at('out')],
+        '--train (or --task) is required',
+      ),
       usage('dtype', ['convert', TINY, at('o'), '--to', 'int8'], '--to', 'float16', 'int8'),
       usage('top-k', ['generate', TINY, '--prompt', 'a', '--top-k', '1.5'], '--top-k', '1.5'),
     ])

@@ -197,7 +197,7 @@ describe('errors', () => {
       [['finetun'], 2, /^zo2: unknown command 'finetun' \(Did you mean finetune\?\)\n$/],
       [['finetune'], 2, /^zo2: missing required argument 'model'\n$/],
       [['plan', 'a', 'b'], 2, /^zo2: too many arguments for 'plan', expected 1 argument .*\n$/i],
-      [['eval', TINY, '--quiet'], 2, /^zo2: --eval-file is required\n$/],
+      [['eval', TINY, '--quiet'], 2, /^zo2: --eval-file \(or --task\) is required\n$/],
       [['generate', TINY], 2, /^zo2: required option '--prompt <text...>' not specified\n$/],
       [['inspect', at('nosuch')], 1, /^zo2: .*nosuch.*\n$/],
     ]

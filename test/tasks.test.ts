@@ -148,6 +148,7 @@ describe.each([...TASKS.values()])('$name', (task: Task) => {
     each((encode) => {
       const { example } = encode({ onlyAnswer: false })
       expect(example.labels).toEqual([IGNORED, ...example.inputIds.slice(1)])
+      expect(example.options).toEqual(encode({}).example.options)
     }))
 })
 

@@ -14,7 +14,7 @@ export interface EncodeOptions {
   readonly maxLength: number
   /** Solved examples in front of every prompt (in-context learning). */
   readonly demonstrations: readonly TaskSample[]
-  /** Label the answer alone; otherwise the prompt too. */
+  /** Train on the answer alone; otherwise on the prompt too. Options are scored by answers always. */
   readonly onlyAnswer: boolean
   /** Add content-free prompts to calibrate with: alone, or after the demonstrations. */
   readonly calibration: 'none' | 'sfc' | 'icl-sfc'
@@ -53,19 +53,21 @@ export function encodeSample(
       if (answerTokens < 1) {
         throw new UserError(`${place}: the answer in ${JSON.stringify(text.slice(-40))} is empty`)
       }
-      return labelledEnd(fit(whole(text)), onlyAnswer ? answerTokens : Infinity)
+      return labelledEnd(fit(whole(text)), answerTokens)
     })
   }
+  const trained = (sequence: Sequence) =>
+    onlyAnswer ? sequence : labelledEnd(sequence.inputIds, Infinity)
 
   if (sample.golds) {
     const [solved] = answered(sample.prompt, [sample.solved])
     const generation = { prompt: fit(inContext(stripSpaces(sample.prompt))), golds: sample.golds }
-    return { example: { ...solved!, generation }, cut }
+    return { example: { ...trained(solved!), generation }, cut }
   }
   const sequences = answered(sample.prompt, sample.options.map(stripSpaces))
   const { right, contentFree } = sample
   const [answer] = right
-  const example = { ...sequences[answer!]!, options: sequences, answer: answer!, right }
+  const example = { ...trained(sequences[answer!]!), options: sequences, answer: answer!, right }
   if (calibration === 'none' || !contentFree) return { example, cut }
   const whole = calibration === 'sfc' ? (text: string) => text : inContext
   const free = answered(contentFree.prompt, contentFree.options.map(stripSpaces), whole)

@@ -72,8 +72,9 @@ export async function loadTask(
       `the train split has ${read.total.get('train')} rows, so that ${numLeft} are left to train on beside --num-dev ${numDev}`,
     )
   }
-  const encode = { demonstrations: [], calibration: options.calibration }
-  const trained = read.encode(train, { ...encode, calibration: 'none' })
+  const encode = { demonstrations: [], onlyAnswer: true, calibration: options.calibration }
+  const { onlyAnswer } = options
+  const trained = read.encode(train, { ...encode, onlyAnswer, calibration: 'none' })
   const examples = { dev: read.encode(dev, encode), eval: read.encode(held, encode) }
   return { train: trained, ...examples, log: [...log, ...read.notes()] }
 }
@@ -85,20 +86,21 @@ export async function loadInContext(
   tokenizer: Tokenizer,
   options: Omit<TaskOptions, 'numDev' | 'onlyAnswer'>,
 ): Promise<Pick<TaskData, 'eval' | 'log'>> {
-  const read = await readerOf(task, filesOf, tokenizer, { ...options, onlyAnswer: true })
+  const read = await readerOf(task, filesOf, tokenizer, options)
   const shown = options.numTrain > 0 ? await read.rows('train', options.numTrain) : []
   const held = await read.rows('validation', options.numEval)
   if (held.length === 0) throw new UserError('--num-eval 0 leaves nothing to evaluate')
   const demonstrations = shown.map((row) => task.sample(row))
-  const examples = read.encode(held, { demonstrations, calibration: options.calibration })
+  const { calibration } = options
+  const examples = read.encode(held, { demonstrations, onlyAnswer: true, calibration })
   const log = `task ${task.name}: ${examples.length} evaluation examples, ${shown.length} demonstrations`
   return { eval: examples, log: [log, ...read.notes()] }
 }
 
-type Reading = Omit<TaskOptions, 'numTrain' | 'numDev' | 'numEval' | 'calibration'>
+type Reading = Pick<TaskOptions, 'trainSetSeed' | 'maxLength' | 'maxNewTokens' | 'maxPositions'>
 
 async function readerOf(task: Task, filesOf: FilesOf, tokenizer: Tokenizer, options: Reading) {
-  const { trainSetSeed, onlyAnswer, maxPositions } = options
+  const { trainSetSeed, maxPositions } = options
   if (options.maxLength > maxPositions) {
     throw new UserError(
       `--max-length ${options.maxLength} makes sequences longer than the model's ${maxPositions} ` +
@@ -125,9 +127,9 @@ async function readerOf(task: Task, filesOf: FilesOf, tokenizer: Tokenizer, opti
     },
     encode(
       rows: Awaited<ReturnType<typeof rowsAt>>,
-      context: Pick<EncodeOptions, 'demonstrations' | 'calibration'>,
+      context: Omit<EncodeOptions, 'maxLength'>,
     ): Example[] {
-      const settings = { ...context, maxLength, onlyAnswer }
+      const settings = { ...context, maxLength }
       return rows.map((row) => {
         const encoded = encodeSample(task.sample(row), row.place, tokenizer, settings)
         cut += Number(encoded.cut)
