@@ -1,9 +1,10 @@
 // One run per output folder: a lock file that names its process. A lock left by a process that is
 // gone (kill -9, power loss) is taken over; a living one refuses the second run.
 
-import { link, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { link, readFile, rm, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { UserError } from './errors.ts'
 import { asUserError } from './weights/files.ts'
 
@@ -35,37 +36,59 @@ export async function lockRun(dir: string): Promise<() => Promise<void>> {
   return () => rm(path, { force: true })
 }
 
+/** Attempts, and the pause between two: takeovers are over within milliseconds. */
+const ATTEMPTS = 100
+const PAUSE_MS = 20
+
 /** Links `draft` as the lock, after taking away one that nobody holds. */
 async function take(dir: string, path: string, draft: string): Promise<void> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return await link(draft, path)
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST' || attempt > 0) throw error
-    }
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    if (await linked(draft, path)) return
     const owner = await readOwner(path)
     if (owner && (await alive(owner))) {
       throw new UserError(
         `${dir} is in use by another run (process ${owner.pid} on ${owner.host}); wait for it or choose another --output-dir`,
       )
     }
-    await removeStale(path, owner)
+    if (!(await removeStale(path, owner, draft))) await setTimeout(PAUSE_MS)
+  }
+  throw new UserError(
+    `${path}: nobody holds this lock, yet it could not be taken; remove it and every ${path}.* if no other run is starting in ${dir}`,
+  )
+}
+
+/** False if `to` is there already. */
+async function linked(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to)
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
+    throw error
   }
 }
 
-/** Removes the lock that was found stale, but not one that another run has just put in its place. */
-async function removeStale(path: string, owner: Owner | null): Promise<void> {
-  const aside = `${path}.${process.pid}.stale`
-  try {
-    await rename(path, aside)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return // its run has just ended
-    throw error
+/**
+ * Removes the lock of a dead owner. Of several runs that found it, one may: the first to link its
+ * draft under the dead owner's name. Without that, a slow run could remove the lock that a fast one
+ * has put in its place meanwhile. Returns whether it did.
+ */
+async function removeStale(path: string, owner: Owner | null, draft: string): Promise<boolean> {
+  const claim = `${path}.${owner ? `${owner.pid}-${owner.started}` : 'torn'}.claim`
+  if (!(await linked(draft, claim))) {
+    const claimant = await readOwner(claim)
+    // It died in the middle of this very function: its claim is void.
+    if (claimant && !(await alive(claimant))) await rm(claim, { force: true })
+    return false
   }
-  const moved = await readOwner(aside)
-  const same = moved?.pid === owner?.pid && moved?.started === owner?.started
-  if (!same) await link(aside, path).catch(() => {})
-  await rm(aside, { force: true })
+  try {
+    const now = await readOwner(path)
+    if (now?.pid !== owner?.pid || now?.started !== owner?.started) return false
+    await rm(path, { force: true })
+    return true
+  } finally {
+    await rm(claim, { force: true })
+  }
 }
 
 async function readOwner(path: string): Promise<Owner | null> {

@@ -56,6 +56,9 @@ const Record: z.ZodType<RunRecord> = z.object({
   config: z.record(z.string(), z.unknown()),
 })
 
+/** Whether a parsed file is a run's config.json. */
+export const isRunRecord = (value: unknown): value is RunRecord => Record.safeParse(value).success
+
 /** Makes the folder. UserError if the path is something else. */
 export async function makeRunFolder(dir: string): Promise<void> {
   try {
@@ -108,7 +111,7 @@ export async function recordRun(
 /** Removes what a killed run left half-written; nothing finished has such a name. */
 async function removeLeftovers(dir: string): Promise<void> {
   const leftover =
-    /^(\.((config|device)\.json|metrics\.jsonl|evals\.jsonl|model|adapter|checkpoint-\d+)\.[0-9a-f]{12}\.tmp|\.zo2-overlay-\d+-\d+|run\.lock\.\d+\.\w+)$/
+    /^(\.((config|device)\.json|metrics\.jsonl|evals\.jsonl|model|adapter|checkpoint-\d+)\.[0-9a-f]{12}\.tmp|\.zo2-overlay-\d+-\d+|run\.lock\.[\w-]+\.\w+)$/
   for (const name of await readdir(dir)) {
     if (leftover.test(name)) await rm(join(dir, name), { recursive: true, force: true })
   }
