@@ -26,7 +26,7 @@ export const OPTIONS = {
   train: {
     topic: 'data',
     value: 'file',
-    help: 'training data: .jsonl .json .csv .tsv .txt .parquet',
+    help: 'training data: .jsonl .json .csv .tsv .txt .parquet .arrow',
     schema: path,
     aliases: ['train-file'],
   },

@@ -16,6 +16,7 @@ import { exactMatch, f1Score } from '../src/data/tasks/metrics.ts'
 import { numpyPermutation } from '../src/data/tasks/numpy-random.ts'
 import type { Task } from '../src/data/tasks/types.ts'
 import { IGNORED, type Sequence, type Tokenizer } from '../src/data/types.ts'
+import { UserError } from '../src/errors.ts'
 import { ROOT } from './helpers/cli.ts'
 import { tempFolder } from './helpers/runs.ts'
 
@@ -223,6 +224,29 @@ describe('sampling', () => {
     await writeFile(join(dir, 'sst2/validation.jsonl'), held)
     const [one, several] = [await load(FIXTURES, {}), await load(dir, {})]
     expect(several).toEqual(one)
+  })
+
+  it.each(['sst2', 'squad'])("reads what Python's save_to_disk leaves: %s", async (name) => {
+    const task = TASKS.get(name)!
+    const from = (dir: string) =>
+      loadTask(task, filesIn(dir, task), characters, { ...sizes, ...settings })
+    const saved = join(FIXTURES, '../saved-tasks', name)
+    expect(await from(saved)).toEqual(await from(FIXTURES))
+  })
+
+  it('says when an Arrow file is damaged', async () => {
+    const dir = tempFolder()
+    const file = join(FIXTURES, '../saved-tasks/squad/train/data-00000-of-00001.arrow')
+    const bytes = readFileSync(file)
+    for (const [i, damaged] of [bytes.subarray(0, 700), Buffer.from('no arrow at all')].entries()) {
+      const path = join(dir, `${i}.arrow`)
+      await writeFile(path, damaged)
+      const read = async () => {
+        for await (const row of readRecords(path)) TASKS.get('squad')!.sample(row)
+      }
+      await expect(read()).rejects.toThrow(/\d\.arrow/)
+      await expect(read()).rejects.toBeInstanceOf(UserError)
+    }
   })
 
   it('shows demonstrations without training', async () => {

@@ -1,4 +1,4 @@
-// Data files as a stream of records: .jsonl, .json, .csv, .tsv, .txt and .parquet. Owns syntax and
+// Data files as a stream of records: .jsonl, .json, .csv, .tsv, .txt, .parquet and .arrow. Owns syntax and
 // its errors; what the columns mean is examples.ts's matter. Files are hostile: text is bounded per
 // record and must be UTF-8, parquet pages are bounded before they are unpacked.
 
@@ -8,6 +8,7 @@ import { extname } from 'node:path'
 import { pipeline, Readable } from 'node:stream'
 import { CsvError, parse } from 'csv-parse'
 import { UserError } from '../errors.ts'
+import { arrowRecords } from './arrow.ts'
 import { excerpt, isObject, parseJson, readText, type Json, type SourceRecord } from './files.ts'
 import { parquetRecords } from './parquet.ts'
 
@@ -19,6 +20,7 @@ const READERS: Readonly<Record<string, (path: string) => AsyncIterable<SourceRec
   '.tsv': (path) => delimited(path, { delimiter: '\t', quote: null }),
   '.txt': wholeText,
   '.parquet': parquetRecords,
+  '.arrow': arrowRecords,
 }
 
 // A longer line is a file of another kind, or all of it without line ends.
