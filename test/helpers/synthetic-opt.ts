@@ -17,6 +17,8 @@ export interface OptShape {
   readonly vocab: number
   readonly layers: number
   readonly heads: number
+  /** 32 if left out. */
+  readonly positions?: number
 }
 
 /** fc1 and fc2 have two compute tiles each, the tied head three: 5.8 M parameters. */
@@ -34,7 +36,7 @@ export function optConfig(shape: OptShape): Record<string, unknown> {
     vocab_size: shape.vocab,
     num_hidden_layers: shape.layers,
     num_attention_heads: shape.heads,
-    max_position_embeddings: POSITIONS,
+    max_position_embeddings: shape.positions ?? POSITIONS,
     activation_function: 'relu',
     do_layer_norm_before: true,
   }
