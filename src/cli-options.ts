@@ -42,6 +42,7 @@ export function addOptions(command: Command, names: readonly OptionName[]): Comm
     const aliases = spec.aliases ? ` (also ${spec.aliases.map((a) => `--${a}`).join(', ')})` : ''
     const flag = `--${flagName(name)}${spec.value === undefined ? '' : ` <${spec.value}>`}`
     const option = new Option(flag, spec.help + aliases)
+    option.helpGroup(`Options (${spec.topic}):`)
     // Shown, not set: parseConfig fills defaults in, so that a run's record knows what was given.
     if (spec.default !== undefined && spec.value !== undefined) {
       option.description += ` (default: ${String(spec.default)})`
@@ -53,7 +54,7 @@ export function addOptions(command: Command, names: readonly OptionName[]): Comm
 
 /** The configuration from a command's flags; `own` are flags that are not in the option table. */
 export function configOf(flags: Flags, own: readonly string[] = []): Config {
-  const skip = new Set(['json', 'quiet', 'debug', ...own])
+  const skip = new Set(['json', 'quiet', 'debug', 'config', ...own])
   return parseConfig(Object.fromEntries(Object.entries(flags).filter(([key]) => !skip.has(key))))
 }
 

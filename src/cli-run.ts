@@ -37,7 +37,7 @@ const TASK: OptionName[] = ['task', 'dataDir', 'numTrain', 'numEval', 'trainSetS
 const AIM: OptionName[] = ['numDev', 'trainAsClassification', 'onlyTrainOption', 'objective']
 const METHOD: OptionName[] = METHOD_KEYS
 const SCHEDULE: OptionName[] = ['steps', 'lrSchedule', 'warmupSteps', 'evalSteps', 'evalSamples', 'loggingSteps', 'maxSkipped'] // prettier-ignore
-const OUTPUT: OptionName[] = ['outputDir', 'resume', 'saveSteps', 'saveTotalLimit', 'saveModel', 'dtype'] // prettier-ignore
+const OUTPUT: OptionName[] = ['outputDir', 'resume', 'saveSteps', 'saveTotalLimit', 'saveModel', 'dtype', 'tensorboard', 'trace'] // prettier-ignore
 
 export function runCommands(contextOf: ContextOf): Command[] {
   return [finetuneCommand(contextOf), evalCommand(contextOf), generateCommand(contextOf), planCommand(contextOf)] // prettier-ignore
@@ -82,7 +82,7 @@ function evalCommand(contextOf: ContextOf): Command {
   const command = new Command('eval')
     .description('mean loss, and accuracy or F1, of a model on a file or a task')
     .argument('<model>')
-  addOptions(command, ['evalFile', ...TASK, 'iclSfc', 'evalSamples', 'batchSize', ...EXAMPLES, ...DEVICE, ...HUB]) // prettier-ignore
+  addOptions(command, ['evalFile', ...TASK, 'iclSfc', 'evalSamples', 'batchSize', ...EXAMPLES, ...DEVICE, 'trace', ...HUB]) // prettier-ignore
   return command.action(async (source: string, flags: Flags) => {
     const { report, result, stop } = contextOf(flags)
     const config = configOf(flags)
@@ -130,7 +130,7 @@ function generateCommand(contextOf: ContextOf): Command {
     .option('--temperature <x>', '0: greedy (default: 0)')
     .option('--top-k <k>', 'sample among the k most probable; 0: all (default: 0)')
     .option('--top-p <p>', 'sample within this probability; 1: all (default: 1)')
-  addOptions(command, ['seed', ...DEVICE, ...HUB])
+  addOptions(command, ['seed', ...DEVICE, 'trace', ...HUB])
   const own = ['prompt', 'maxNewTokens', 'temperature', 'topK', 'topP']
   return command.action(async (source: string, flags: Flags) => {
     const { report, result, stop } = contextOf(flags)

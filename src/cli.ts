@@ -4,6 +4,7 @@
 
 import { Command, CommanderError } from 'commander'
 import { checkpointCommands } from './cli-checkpoint.ts'
+import { configCommand, takeConfigFile } from './cli-config.ts'
 import { runCommands } from './cli-run.ts'
 import { normalise, type Context } from './cli-options.ts'
 import { UserError } from './errors.ts'
@@ -35,7 +36,12 @@ function program(screen: Reporter, stop: AbortSignal): Command {
     },
     stop,
   })
-  for (const command of [...runCommands(contextOf), ...checkpointCommands(contextOf)]) {
+  const commands = [
+    ...runCommands(contextOf).map(takeConfigFile),
+    ...checkpointCommands(contextOf),
+    configCommand(contextOf),
+  ]
+  for (const command of commands) {
     command
       .option('--json', 'print one JSON object on stdout')
       .option('--quiet', 'no progress on stderr')
