@@ -22,25 +22,27 @@ import { zoStep } from '../../src/step.ts'
 const ROOT = new URL('../../', import.meta.url).pathname
 const MODEL = `${ROOT}test/fixtures/tiny-opt`
 const SEEDS = [0, 1, 2]
-/** A step of one direction is two forward passes. */
-const FORWARDS = 800
-const EVALUATE_EVERY = 160
+/** Evaluations over a run, besides the first. */
+const EVALUATIONS = 5
 
 const TASKS = {
   shakespeare: {
     data: { train: 'examples/tinyshakespeare/train.txt', held: 'examples/tinyshakespeare/val.txt' },
     config: { batchSize: 8, maxLength: 64 },
     held: 48,
+    // A step of one direction is two forward passes.
+    forwards: 800,
   },
   sentiment: {
     data: { train: 'examples/sentiment/train.jsonl', held: 'examples/sentiment/dev.jsonl' },
     config: {
-      batchSize: 16,
+      batchSize: 8,
       maxLength: 64,
       template: '{text} It was',
       labelWords: 'terrible,great',
     },
-    held: 200,
+    held: 100,
+    forwards: 400,
   },
 } as const
 type Task = keyof typeof TASKS
@@ -54,10 +56,12 @@ const METHODS: Readonly<Record<string, Record<string, unknown>>> = {
   'lozo, 4 directions': { method: 'lozo', rank: 2, window: 50, probes: 4 },
 }
 const RATES = [3e-5, 1e-4, 3e-4, 1e-3]
-const WINDOWS = [1, 10, 50]
+const WINDOWS = [1, 50]
+const ABLATION_FORWARDS = 400
 
 interface Job {
   readonly key: string
+  readonly forwards: number
   readonly task: Task
   readonly label: string
   readonly options: Record<string, unknown>
@@ -75,7 +79,7 @@ const read = (): Record<string, Result> =>
   existsSync(FILE) ? (JSON.parse(readFileSync(FILE, 'utf8')) as Record<string, Result>) : {}
 
 const job = (task: Task, label: string, options: Record<string, unknown>, fault = false): Job => ({
-  ...{ task, label, options, fault },
+  ...{ task, label, options, fault, forwards: TASKS[task].forwards },
   key: [task, label, options['lr'], options['seed'], ...(fault ? ['fault'] : [])].join(' | '),
 })
 
@@ -104,24 +108,20 @@ function jobs(results: Record<string, Result>, phase: number): Job[] {
   const lr = bestRate(results, 'shakespeare', 'lozo')
   const ablation = WINDOWS.flatMap((window) =>
     [false, true].flatMap((fault) =>
-      SEEDS.map((seed) =>
-        job(
-          'shakespeare',
-          `lozo, nu ${window}`,
-          { method: 'lozo', rank: 2, window, lr, seed },
-          fault,
-        ),
-      ),
+      SEEDS.map((seed) => ({
+        ...job('shakespeare', `lozo, nu ${window}`, { method: 'lozo', rank: 2, window, lr, seed }, fault), // prettier-ignore
+        forwards: ABLATION_FORWARDS,
+      })),
     ),
   )
   return [...rest, ...ablation]
 }
 
-async function run({ task, label, options, fault }: Job): Promise<Result> {
+async function run({ task, label, options, fault, forwards: budget }: Job): Promise<Result> {
   const { data, config: own, held } = TASKS[task]
   const config = parseConfig({ device: 'cpu', threads: 1, memory: '1GiB', ...own, ...options })
   const directions = config.probes
-  const steps = FORWARDS / (2 * directions)
+  const steps = budget / (2 * directions)
   const loaded = await loadModel(MODEL, config, silent)
   const tokenizer = await tokenizerOf(loaded)
   const [train, heldOut] = await Promise.all([read(data.train), read(data.held)])
@@ -153,12 +153,12 @@ async function run({ task, label, options, fault }: Job): Promise<Result> {
       })
       seconds += (performance.now() - started) / 1000
       trainLoss.push(Number(meanLoss(entry)?.toFixed(4) ?? NaN))
-      if (((step + 1) * 2 * directions) % EVALUATE_EVERY === 0) await evaluate(step + 1)
+      if (((step + 1) * EVALUATIONS) % steps === 0) await evaluate(step + 1)
     }
   } finally {
     await close()
   }
-  return { task, label, options, fault, curve, trainLoss }
+  return { task, label, options, fault, forwards: budget, curve, trainLoss }
 
   async function read(file: string): Promise<readonly Example[]> {
     const { maxLength, template, labelWords } = config
