@@ -14,6 +14,8 @@ import { createMethod } from './methods/index.ts'
 import { isTarget, loraMethod, loraSelection } from './methods/lora.ts'
 import type { Method, MethodOptions, Update } from './methods/method.ts'
 import { createSelection } from './methods/selection.ts'
+import { createTracedEngine } from './records/trace-engine.ts'
+import { openTrace } from './records/trace.ts'
 import type { Reporter } from './report.ts'
 import { formatBytes } from './units.ts'
 import { openCheckpoint } from './weights/checkpoint.ts'
@@ -180,8 +182,12 @@ export async function openEngine(
 ): Promise<{ engine: Engine; device: Device; close: () => Promise<void> }> {
   const device = await openDevice(config)
   try {
+    const trace = config.trace === undefined ? null : await openTrace(config.trace)
     const memory = device.info.kind === 'cpu' ? cpuMemory : webgpuMemory
-    const engine = await createEngine(device, engineOptions(loaded, config, memory, state))
+    const options = engineOptions(loaded, config, memory, state)
+    const engine = await (trace
+      ? createTracedEngine(device, options, trace)
+      : createEngine(device, options))
     const close = async () => {
       try {
         await engine.close()

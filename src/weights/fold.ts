@@ -1,6 +1,7 @@
 // A small pool of fold threads. Jobs start in the order of the calls; each promise settles when its
 // bytes are in the overlay. What is folded, and when, is overlay.ts's business.
 
+import { channel } from 'node:diagnostics_channel'
 import type { Worker } from 'node:worker_threads'
 import { UserError } from '../errors.ts'
 import { startWorker } from '../threads.ts'
@@ -19,9 +20,19 @@ interface Waiting {
   readonly reject: (error: Error) => void
 }
 
+/** Name of the diagnostics channel that gets a `Folded` for each finished job. */
+export const FOLDED = 'zo2:folded'
+const folded = channel(FOLDED)
+
+export interface Folded {
+  /** When a thread began, in performance.now()'s time. */
+  readonly startMs: number
+  readonly elements: number
+}
+
 export function createFoldPool(threads: number): FoldPool {
   const queue: Waiting[] = []
-  const active = new Map<Worker, Waiting>()
+  const active = new Map<Worker, Waiting & { readonly startMs: number }>()
   const idle: Worker[] = []
   const workers: Worker[] = []
 
@@ -29,6 +40,7 @@ export function createFoldPool(threads: number): FoldPool {
     const done = active.get(worker)
     active.delete(worker)
     worker.unref()
+    if (done) folded.publish({ startMs: done.startMs, elements: done.job.count } satisfies Folded)
     if (error) done?.reject(error)
     else done?.resolve()
   }
@@ -48,7 +60,7 @@ export function createFoldPool(threads: number): FoldPool {
       const worker = idle.pop() ?? (workers.length < threads ? start() : undefined)
       if (!worker) return
       const waiting = queue.shift()!
-      active.set(worker, waiting)
+      active.set(worker, { ...waiting, startMs: performance.now() })
       worker.ref() // the process must not end while somebody waits for this job
       worker.postMessage(waiting.job)
     }
