@@ -101,6 +101,25 @@ describe.each([
   })
 })
 
+describe.each([
+  ['lozo', 'cpu', 'webgpu'],
+  ['lozo-m', 'webgpu', 'cpu'],
+  ['kronzo', 'webgpu', 'cpu'],
+  ['kronzo-m', 'cpu', 'webgpu'],
+])('a journal of %s made on %s and replayed on %s', (method, from, to) => {
+  it.each([0, 0.1])('gives the same weights in files, decay %d', async (weightDecay) => {
+    const options: RunOptions = { method, window: 2, foldWindows: 2, probes: 2 }
+    const training = { batches, lr: 1e-3, eps: 1e-3, weightDecay }
+    const made = await withEngine(from, options, async (engine) => ({
+      journal: await trainSteps(engine, training),
+      weights: await exportedDigests(engine),
+    }))
+    const updates = replay(made.journal, weightDecay)
+    expect(await withEngine(to, { ...options, updates }, exportedDigests)).toEqual(made.weights)
+    expect(await withEngine(to, options, exportedDigests)).not.toEqual(made.weights)
+  })
+})
+
 describe.each(devices)('on $name', ({ name }) => {
   it.each([0, 0.1])('products see the weights that are exported, decay %d', async (weightDecay) => {
     const updates = [0.5, -2, 0.25].map((g, step) => updateOf(step, g, 1e-2, weightDecay))
