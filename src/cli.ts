@@ -6,6 +6,7 @@ import { Command, CommanderError } from 'commander'
 import { checkpointCommands } from './cli-checkpoint.ts'
 import { configCommand, takeConfigFile } from './cli-config.ts'
 import { runCommands } from './cli-run.ts'
+import { reportCommand } from './cli-records.ts'
 import { normalise, type Context } from './cli-options.ts'
 import { UserError } from './errors.ts'
 import { createReporter, silent, type Reporter } from './report.ts'
@@ -39,6 +40,7 @@ function program(screen: Reporter, stop: AbortSignal): Command {
   const commands = [
     ...runCommands(contextOf).map(takeConfigFile),
     ...checkpointCommands(contextOf),
+    reportCommand(contextOf),
     configCommand(contextOf),
   ]
   for (const command of commands) {
