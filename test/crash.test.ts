@@ -1,7 +1,15 @@
 // kill -9 at any moment, then --resume: the run goes on as if nothing had happened. The long version
 // of the first test is scripts/crash-campaign.ts.
 
-import { appendFileSync, copyFileSync, cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  copyFileSync,
+  existsSync,
+  cpSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openJournal, readJournal } from '../src/journal.ts'
@@ -14,6 +22,7 @@ import {
   prepare,
   runArgs,
   seeded,
+  startAndKill,
   twoAtATime,
   type Outcome,
 } from './helpers/crash.ts'
@@ -63,6 +72,36 @@ describe('a killed run', () => {
       const steps = lines.map((line) => (JSON.parse(line) as { step: number }).step)
       expect(steps, run).toEqual([...new Set(steps)].sort((a, b) => a - b))
       expect(steps.at(-1)).toBe(24)
+    }
+  })
+})
+
+describe.each([
+  ['lozo-m', '5', '2'],
+  ['kronzo', '4', '1'],
+])('a killed run of %s', (method, window, foldWindows) => {
+  const flags = ['--method', method, '--window', window, '--fold-windows', foldWindows]
+  // In mid-window, after a fold, after a checkpoint: none of them is where a resumed run starts.
+  it.each([0.3, 0.6, 0.85])('resumes to the same files, killed at %d of its life', async (at) => {
+    const whole = join(home, `${method}-whole`)
+    if (!existsSync(whole)) await finish(runArgs(home, `${method}-whole`, 0, flags))
+    const args = runArgs(home, `${method}-${at}`, 1, flags)
+    await startAndKill(args, at, 5)
+    await finish([...args, '--resume'])
+    expect(differences(outcome(whole), outcome(join(home, `${method}-${at}`)))).toEqual([])
+  })
+
+  it('is not resumed with other options', async () => {
+    for (const [flag, value] of [
+      ['--window', '7'],
+      ['--probes', '2'],
+      ['--freeze', '*fc1*'],
+    ]) {
+      // prettier-ignore
+      const args = [...runArgs(home, `${method}-whole`, 0, flags), '--resume', flag!, value!]
+      const { code, stderr } = await cli(args)
+      expect(code).toBe(1)
+      expect(stderr).toContain(`was run with ${flag}`)
     }
   })
 })

@@ -55,13 +55,19 @@ export function prepare(home: string): void {
 }
 
 /** Folds, checkpoints, evaluations and, for odd variants, an overlay in a scratch file. */
-export function runArgs(home: string, name: string, variant = 0): string[] {
+export function runArgs(
+  home: string,
+  name: string,
+  variant = 0,
+  method: readonly string[] = ['--replay-window', '3'],
+): string[] {
   const data = join(home, 'train.txt')
   return [
     ...['finetune', TINY, '--device', 'cpu', '--threads', '1', '--train', data],
     ...['--eval-file', data, '--eval-samples', '4', '--eval-steps', '12', '--logging-steps', '1'],
     ...['--steps', String(STEPS), '--batch-size', '2', '--max-length', '16', '--lr', '1e-4'],
-    ...['--replay-window', '3', '--save-steps', '8', '--output-dir', join(home, name)],
+    ...method,
+    ...['--save-steps', '8', '--output-dir', join(home, name)],
     ...(variant % 2 === 1 ? ['--ram', '1B'] : []),
   ]
 }
