@@ -76,6 +76,13 @@ describe('the restricted unpickler', () => {
     ['a key that is a tuple', bytesOf('}', ')Ns'), 'no string'],
     ['an odd list of items', bytesOf('}(', op.text('a'), 'u'), 'without a value'],
     ['attributes of a tuple', bytesOf(')', '}b'), 'attributes'],
+    ['items added to a tuple', bytesOf(')', 'Na'), 'no list'],
+    ['a number cut short', bytesOf('G', [0, 0, 0]), 'end of the data'],
+    [
+      'arguments that are a list',
+      bytesOf(op.global('collections', 'OrderedDict'), ']R'),
+      'a list of 0',
+    ],
     ['a giant integer', bytesOf(0x8a, 255, new Uint8Array(255)), 'integer of 255 bytes'],
     ['bytes that are no text', bytesOf('X', [1, 0, 0, 0, 0xff]), 'not UTF-8'],
     ['an open mark', bytesOf(')('), 'unbalanced'],
@@ -136,6 +143,20 @@ describe('the restricted unpickler', () => {
     }
     expect(count).toBeGreaterThan(1000)
   })
+})
+
+it("passes over GPT-2's masks of bytes, and refuses other tensors of bytes", async () => {
+  const bytes = { storageType: 'ByteStorage', storage: '1', elements: 4, shape: [1, 1, 2, 2] }
+  const file = (name: string) =>
+    written(
+      zip([
+        { name: 'archive/data.pkl', data: statePickle([GOOD, { ...bytes, name }]) },
+        { name: 'archive/data/0', data: new Uint8Array(24) },
+        { name: 'archive/data/1', data: new Uint8Array(4) },
+      ]),
+    )
+  expect((await readTorchBin(file('h.0.attn.bias'))).map((t) => t.name)).toEqual(['w'])
+  expect(await refused(file('h.0.attn.c_attn.bias'))).toContain('to be F32, F16 or BF16')
 })
 
 describe('the ZIP directory', () => {

@@ -22,7 +22,7 @@ const CANDIDATES = [
 ] as const
 
 /** Names of the one matrix that input embedding and head may share; an index may list both. */
-const TIED = /(^|\.)(lm_head|embed_tokens)\.weight$/
+const TIED = /(^|\.)(lm_head|embed_tokens|wte)\.weight$/
 
 interface Weights {
   readonly tensors: Map<string, TensorEntry>

@@ -1,7 +1,7 @@
-// A restricted unpickler: the opcodes of protocol 2 that torch.save uses for a state dict, and
-// only the globals that the caller lists. It never executes, never recurses, and its memory is
+// A restricted unpickler: the opcodes of protocol 2 that torch.save uses for state dicts and plain
+// values around them, and only the globals that the caller lists. It never executes, never recurses, and its memory is
 // bounded by the pickle's own size and MAX_OBJECTS; anything else in the stream ends with a
-// UserError naming it. Dictionaries become Maps, tuples frozen arrays. Leaves the meaning of
+// UserError naming it. Dictionaries become Maps, tuples frozen arrays, lists arrays. Leaves the meaning of
 // globals to torch-bin.ts.
 // Source: CPython Lib/pickletools.py (opcodes); which ones, torch/_weights_only_unpickler.py.
 import { UserError } from '../errors.ts'
@@ -45,6 +45,9 @@ class Refusal extends Error {}
 const OPCODES: ReadonlyMap<number, (machine: Machine) => void> = new Map([
   [0x7d, (m) => make(m, new Map())], // } EMPTY_DICT
   [0x29, (m) => make(m, Object.freeze([]))], // ) EMPTY_TUPLE
+  [0x5d, (m) => make(m, [])], // ] EMPTY_LIST
+  [0x61, (m) => append(m, popMany(m, 1))], // a APPEND
+  [0x65, (m) => append(m, popToMark(m))], // e APPENDS
   [0x28, (m) => void m.marks.push(m.stack.length)], // ( MARK
   [0x74, (m) => make(m, Object.freeze(popToMark(m)))], // t TUPLE
   [0x85, (m) => make(m, Object.freeze(popMany(m, 1)))], // TUPLE1
@@ -55,6 +58,7 @@ const OPCODES: ReadonlyMap<number, (machine: Machine) => void> = new Map([
   [0x4b, (m) => push(m, m.bytes[skip(m, 1)])], // K BININT1
   [0x4d, (m) => push(m, m.view.getUint16(skip(m, 2), true))], // M BININT2
   [0x8a, (m) => push(m, long(m))], // LONG1
+  [0x47, (m) => push(m, m.view.getFloat64(skip(m, 8), false))], // G BINFLOAT
   [0x4e, (m) => push(m, null)], // N NONE
   [0x88, (m) => push(m, true)], // NEWTRUE
   [0x89, (m) => push(m, false)], // NEWFALSE
@@ -82,8 +86,6 @@ const REFUSED: ReadonlyMap<number, string> = new Map([
   [0x83, 'EXT2'],
   [0x84, 'EXT4'],
   [0x50, 'PERSID'],
-  [0x5d, 'EMPTY_LIST'],
-  [0x47, 'BINFLOAT'],
   [0x8b, 'LONG4'],
   [0x8c, 'SHORT_BINUNICODE'],
 ])
@@ -239,19 +241,29 @@ function build(m: Machine): void {
   if (!(top(m) instanceof Map)) throw new Refusal('attributes on something that is no dictionary')
 }
 
+function append(m: Machine, items: readonly unknown[]): void {
+  const target = top(m)
+  const isList = Array.isArray(target) && !Object.isFrozen(target)
+  if (!isList) throw new Refusal('items added to no list')
+  for (const item of items) target.push(item)
+}
+
+/** Keys are names, or numbers as in an optimizer's state. */
 function setItems(m: Machine, items: readonly unknown[]): void {
   const target = top(m)
   if (!(target instanceof Map)) throw new Refusal('items set on something that is no dictionary')
   if (items.length % 2 !== 0) throw new Refusal('a key without a value')
   for (let i = 0; i < items.length; i += 2) {
     const key = items[i]
-    if (typeof key !== 'string') throw new Refusal(`a key that is no string: ${describe(key)}`)
-    if (target.has(key)) throw new Refusal(`the key ${quote(key)} twice`)
+    if (typeof key !== 'string' && typeof key !== 'number') {
+      throw new Refusal(`a key that is no string: ${describe(key)}`)
+    }
+    if (target.has(key)) throw new Refusal(`the key ${describe(key)} twice`)
     target.set(key, items[i + 1])
   }
 }
 
 /** True for what TUPLE opcodes make. */
 export function isTuple(value: unknown): value is readonly unknown[] {
-  return Array.isArray(value)
+  return Array.isArray(value) && Object.isFrozen(value)
 }

@@ -14,7 +14,7 @@ import {
   quote,
   readFully,
 } from './files.ts'
-import { DTYPE_BYTES, type DType, type TensorEntry } from './types.ts'
+import { DTYPE_BYTES, MASK_NAME, type DType, type TensorEntry } from './types.ts'
 
 export { writeSafetensors, writeShardedSafetensors } from './safetensors-writer.ts'
 export type { FillTensor, TensorSink, TensorSpec } from './safetensors-writer.ts'
@@ -24,10 +24,12 @@ const MAX_HEADER_BYTES = 100_000_000
 /** Tensor entries nest three deep; more is not a safetensors header. */
 const MAX_DEPTH = 8
 const METADATA = '__metadata__'
+/** Element types of masks that are passed over, and of tensors. */
+const SIZES: Readonly<Record<string, number>> = { ...DTYPE_BYTES, U8: 1, BOOL: 1 }
 
 interface Range {
   readonly name: string
-  readonly dtype: DType
+  readonly dtype: string
   readonly shape: readonly number[]
   readonly begin: number
   readonly end: number
@@ -54,9 +56,11 @@ export async function readSafetensorsHeader(
       .filter(([name]) => name !== METADATA)
       .map(([name, info]) => checkedRange(file, name, info))
     checkLayout(file, ranges, fileBytes - dataStart)
-    const tensors = ranges.map(({ name, dtype, shape, begin, end }) => {
-      return { name, dtype, shape, file, offsetBytes: dataStart + begin, bytes: end - begin }
-    })
+    const tensors = ranges
+      .filter((range): range is Range & { dtype: DType } => range.dtype in DTYPE_BYTES)
+      .map(({ name, dtype, shape, begin, end }) => {
+        return { name, dtype, shape, file, offsetBytes: dataStart + begin, bytes: end - begin }
+      })
     return { tensors, metadata: checkedMetadata(file, header[METADATA]) }
   } finally {
     await handle.close()
@@ -145,7 +149,8 @@ function checkedRange(file: string, name: string, info: unknown): Range {
   const what = `tensor ${quote(name)}`
   if (!isObject(info)) throw damaged(file, `${what} to be an object`, describe(info))
   const { dtype, shape, data_offsets: offsets } = info
-  if (typeof dtype !== 'string' || !Object.hasOwn(DTYPE_BYTES, dtype)) {
+  const known = MASK_NAME.test(name) ? SIZES : DTYPE_BYTES
+  if (typeof dtype !== 'string' || !Object.hasOwn(known, dtype)) {
     throw new UserError(
       `${file}: expected ${what} to be F32, F16 or BF16, found dtype ${describe(dtype)}; ` +
         `convert the checkpoint to one of these`,
@@ -156,12 +161,12 @@ function checkedRange(file: string, name: string, info: unknown): Range {
     throw damaged(file, `${what} to have data_offsets [begin, end]`, describe(offsets))
   }
   const [begin, end] = offsets as [number, number]
-  const bytes = shape.reduce((product, size) => product * size, DTYPE_BYTES[dtype as DType])
+  const bytes = shape.reduce((product, size) => product * size, SIZES[dtype]!)
   // A product that overflowed on its way is caught by the second test even if a 0 followed.
   if (bytes !== end - begin || !everyProductIsSafe(shape)) {
     throw damaged(file, `${what} to span ${bytes} bytes`, `${end - begin}`)
   }
-  return { name, dtype: dtype as DType, shape, begin, end }
+  return { name, dtype, shape, begin, end }
 }
 
 function isSizes(value: unknown): value is number[] {

@@ -1,6 +1,7 @@
 // The header of a PyTorch state dict (`pytorch_model.bin`, ZIP format): which bytes of which
 // storage each tensor is. Tensor data is never read here; the pickle inside is read by pickle.ts,
-// under the rules below. Leaves the archive to zip.ts and the folder to checkpoint.ts.
+// under the rules below. Leaves the archive to zip.ts, the folder to checkpoint.ts and state dicts
+// inside of other values to nanogpt-checkpoint.ts.
 // Source: torch/serialization.py (_save), torch/_utils.py (_rebuild_tensor_v2,
 // _rebuild_parameter).
 import type { FileHandle } from 'node:fs/promises'
@@ -8,16 +9,19 @@ import { resolve } from 'node:path'
 import { UserError } from '../errors.ts'
 import { describe, looksLikeLfsPointer, openForReading, quote, readFully } from './files.ts'
 import { isTuple, PickleGlobal, unpickle, type PickleRules } from './pickle.ts'
-import { DTYPE_BYTES, type DType, type TensorEntry } from './types.ts'
+import { DTYPE_BYTES, MASK_NAME, type DType, type TensorEntry } from './types.ts'
 import { readZipDirectory, type ZipEntry } from './zip.ts'
 
 /** OPT-66B whole would need some 300 kB. */
 const MAX_PICKLE_BYTES = 4 << 20
 
-const STORAGE_DTYPES: ReadonlyMap<string, DType> = new Map([
+/** null: bytes of masks (MASK_NAME), which are passed over. */
+const STORAGE_DTYPES: ReadonlyMap<string, DType | null> = new Map([
   ['torch.HalfStorage', 'F16'],
   ['torch.FloatStorage', 'F32'],
   ['torch.BFloat16Storage', 'BF16'],
+  ['torch.ByteStorage', null],
+  ['torch.BoolStorage', null],
 ])
 
 /**
@@ -28,10 +32,10 @@ const MAX_RANK = 64
 
 /** What the pickle says of a storage; its bytes are the archive entry `data/<key>`. */
 class Storage {
-  readonly dtype: DType
+  readonly dtype: DType | null
   readonly key: string
   readonly elements: number
-  constructor(dtype: DType, key: string, elements: number) {
+  constructor(dtype: DType | null, key: string, elements: number) {
     this.dtype = dtype
     this.key = key
     this.elements = elements
@@ -70,7 +74,7 @@ const RULES: PickleRules = {
   },
 }
 
-interface TorchFile {
+interface Archive {
   readonly file: string
   readonly handle: FileHandle
   /** Folder of the archive's entries, with its slash. */
@@ -78,29 +82,60 @@ interface TorchFile {
   readonly entries: ReadonlyMap<string, ZipEntry>
 }
 
+/** What a file of torch.save holds. */
+export interface TorchFile {
+  /** Absolute path. */
+  readonly file: string
+  /** The saved value as pickle.ts reads it; tensors in it are for `locate`. */
+  readonly value: unknown
+  /** Where the tensor `value`, called `name`, lies; UserError if it is no contiguous tensor. */
+  locate(name: string, value: unknown): TensorEntry
+}
+
 /**
- * The tensors of a state dict, in its order; tied ones share a range. Throws UserError for old
- * (non-ZIP) files, other pickles, compressed entries, big-endian or non-contiguous data.
+ * Reads what torch.save wrote, without the tensors' data. Throws UserError for old (non-ZIP) files,
+ * pickles of anything but plain values and tensors, compressed entries, big-endian data.
  */
-export async function readTorchBin(path: string): Promise<TensorEntry[]> {
+export async function readTorchFile(path: string): Promise<TorchFile> {
   const file = resolve(path)
   const { handle, fileBytes } = await openForReading(file)
   try {
     await checkMagic(handle, file, fileBytes)
     const entries = await readZipDirectory(handle, file, fileBytes)
-    const torch = { file, handle, root: findRoot(file, entries), entries }
-    await checkByteOrder(torch)
-    const state = unpickle(await readPickle(torch), file, RULES)
-    if (!(state instanceof Map)) {
-      throw new UserError(
-        `${file}: expected a state dict of tensors, found ${describe(state)}; ` +
-          `save model.state_dict() with torch.save`,
-      )
-    }
-    return [...(state as Map<string, unknown>)].map(([name, value]) => locate(torch, name, value))
+    const archive = { file, handle, root: findRoot(file, entries), entries }
+    await checkByteOrder(archive)
+    const value = unpickle(await readPickle(archive), file, RULES)
+    return { file, value, locate: (name, tensor) => locate(archive, name, tensor) }
   } finally {
     await handle.close()
   }
+}
+
+/** The tensors of a state dict, in its order; tied ones share a range. UserError as readTorchFile. */
+export async function readTorchBin(path: string): Promise<TensorEntry[]> {
+  const torch = await readTorchFile(path)
+  if (!(torch.value instanceof Map)) {
+    throw new UserError(
+      `${torch.file}: expected a state dict of tensors, found ${describe(torch.value)}; ` +
+        `save model.state_dict() with torch.save`,
+    )
+  }
+  return stateTensors(torch, torch.value)
+}
+
+/** The tensors of a state dict within `torch`, masks left out. */
+export function stateTensors(
+  torch: TorchFile,
+  state: ReadonlyMap<unknown, unknown>,
+): TensorEntry[] {
+  return [...state]
+    .filter(([name, value]) => !isMask(name, value))
+    .map(([name, value]) => torch.locate(String(name), value))
+}
+
+function isMask(name: unknown, value: unknown): boolean {
+  const bytes = value instanceof TensorView && value.storage instanceof Storage
+  return bytes && (value.storage as Storage).dtype === null && MASK_NAME.test(String(name))
 }
 
 async function checkMagic(handle: FileHandle, file: string, fileBytes: number): Promise<void> {
@@ -133,7 +168,7 @@ function findRoot(file: string, entries: ReadonlyMap<string, ZipEntry>): string 
 }
 
 /** Files before PyTorch 2.1 have no `byteorder`; they come from little-endian machines. */
-async function checkByteOrder({ file, handle, root, entries }: TorchFile): Promise<void> {
+async function checkByteOrder({ file, handle, root, entries }: Archive): Promise<void> {
   const entry = entries.get(`${root}byteorder`)
   if (entry === undefined) return
   const raw = new Uint8Array(Math.min(entry.bytes, 16))
@@ -147,7 +182,7 @@ async function checkByteOrder({ file, handle, root, entries }: TorchFile): Promi
   }
 }
 
-async function readPickle({ file, handle, root, entries }: TorchFile): Promise<Uint8Array> {
+async function readPickle({ file, handle, root, entries }: Archive): Promise<Uint8Array> {
   const entry = entries.get(`${root}data.pkl`)!
   if (entry.bytes > MAX_PICKLE_BYTES) {
     throw new UserError(
@@ -160,7 +195,7 @@ async function readPickle({ file, handle, root, entries }: TorchFile): Promise<U
   return raw
 }
 
-function locate({ file, root, entries }: TorchFile, name: string, value: unknown): TensorEntry {
+function locate({ file, root, entries }: Archive, name: string, value: unknown): TensorEntry {
   const refuse = (expected: string, found: string, advice: string): UserError =>
     new UserError(`${file}: expected ${quote(name)} ${expected}, found ${found}; ${advice}`)
   const again = 'the file is damaged, download it again'
@@ -170,6 +205,11 @@ function locate({ file, root, entries }: TorchFile, name: string, value: unknown
   }
   const { storage, offset, shape, strides } = value
   if (!(storage instanceof Storage)) throw refuse('to have a storage', describe(storage), again)
+  const { dtype } = storage
+  if (dtype === null) {
+    const advice = 'convert the checkpoint to one of these'
+    throw refuse('to be F32, F16 or BF16', 'bytes', advice)
+  }
   if (!isSize(offset)) throw refuse('to have an offset >= 0', describe(offset), again)
   if (!isSizes(shape) || !isSizes(strides) || shape.length !== strides.length) {
     throw refuse('to have sizes and strides', `${describe(shape)} and ${describe(strides)}`, again)
@@ -184,7 +224,7 @@ function locate({ file, root, entries }: TorchFile, name: string, value: unknown
     throw refuse(`inside its storage of ${storage.elements}`, `${offset} + ${elements}`, again)
   }
   const data = entries.get(`${root}data/${storage.key}`)
-  const itemBytes = DTYPE_BYTES[storage.dtype]
+  const itemBytes = DTYPE_BYTES[dtype]
   if (data?.bytes !== storage.elements * itemBytes) {
     const found = data === undefined ? 'none' : `${data.bytes}`
     const where = `data/${storage.key}`
@@ -192,7 +232,7 @@ function locate({ file, root, entries }: TorchFile, name: string, value: unknown
   }
   return {
     name,
-    dtype: storage.dtype,
+    dtype,
     shape,
     file,
     offsetBytes: data.offsetBytes + offset * itemBytes,

@@ -6,6 +6,12 @@ export type DType = 'F32' | 'F16' | 'BF16'
 /** Bytes of one element. */
 export const DTYPE_BYTES: Readonly<Record<DType, number>> = { F32: 4, F16: 2, BF16: 2 }
 
+/**
+ * GPT-2 files hold each block's causal mask beside its weights, often as bytes. No model reads it: a
+ * tensor of this name and another element type is passed over, not refused.
+ */
+export const MASK_NAME = /(^|\.)attn\.(masked_)?bias$/
+
 /** Where one tensor's row-major little-endian bytes lie in a file. */
 export interface TensorEntry {
   /** Tensor name exactly as the checkpoint has it. */
