@@ -1,6 +1,6 @@
 // The command about what runs have written down: report.
 
-import { join, resolve } from 'node:path'
+import { join, resolve, sep } from 'node:path'
 import { Command } from 'commander'
 import type { ContextOf, Flags } from './cli-options.ts'
 import { readRun, type RunData } from './records/report-data.ts'
@@ -17,12 +17,32 @@ export function reportCommand(contextOf: ContextOf): Command {
     .action(async (dirs: string[], flags: Flags) => {
       const { result } = contextOf(flags)
       const runs: RunData[] = []
-      for (const dir of dirs) runs.push(await readRun(dir))
+      const labels = labelsOf(dirs)
+      for (const [i, dir] of dirs.entries()) runs.push(await readRun(dir, labels[i]!))
       const path = (flags['output'] as string | undefined) ?? join(dirs[0]!, 'report.html')
       const page = reportPage(runs)
       await writeTextAtomically(path, page)
-      result({ report: resolve(path), runs: runs.map(summaryOf) }, () => [
+      result({ report: resolve(path), runs: runs.map(jsonOf) }, () => [
         `wrote ${path} (${formatBytes(Buffer.byteLength(page))})`,
       ])
     })
 }
+
+/** The folders without the parents that all of them share. */
+function labelsOf(dirs: readonly string[]): string[] {
+  const paths = dirs.map((dir) => resolve(dir).split(sep))
+  if (new Set(paths.map((path) => path.join(sep))).size < 2) return [...dirs]
+  let shared = 0
+  while (paths.every((path) => shared < path.length - 1 && path[shared] === paths[0]![shared])) {
+    shared++
+  }
+  return paths.map((path) => path.slice(shared).join('/'))
+}
+
+const jsonOf = (run: RunData) =>
+  Object.fromEntries(
+    Object.entries(summaryOf(run)).map(([name, value]) => [
+      name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`),
+      value as unknown,
+    ]),
+  )

@@ -19,6 +19,7 @@ const PARTS: readonly (readonly [part: string, path: RegExp])[] = [
   ['weights', /^src\/weights\//],
   ['methods', /^src\/methods\//],
   ['data', /^src\/data\//],
+  ['records', /^src\/records\//],
   ['scheduler', /^scheduler\//],
   ['models', /^models\//],
   ['utilities', /^src\/(errors|units)\.ts$/],
@@ -36,6 +37,7 @@ const RULES: Readonly<Record<string, { values: string[]; types: string[] }>> = {
   data: { values: ['noise', 'utilities'], types: [] },
   scheduler: { values: ['utilities'], types: ['device', 'vocabulary', 'weights'] },
   models: { values: ['utilities'], types: ['device'] },
+  records: { values: ['root', 'weights', 'utilities'], types: ['device'] },
   utilities: { values: [], types: [] },
   threads: { values: [], types: [] },
 }

@@ -32,7 +32,7 @@ export function chartsOf(runs: readonly RunData[]): Chart[] {
   const charts: Chart[] = [
     {
       title: 'Loss',
-      note: `training raw and smoothed over about ${Math.max(...runs.map(smoothingSteps))} steps, evaluation as dots; in nats unless the objective is another`,
+      note: `training, raw and smoothed over ${Math.max(...runs.map(smoothingSteps))} steps; dots: evaluation`,
       curves: curvesOf((run, name) => [
         { label: `${name}train`, style: 'raw', x: run.steps, y: run.metrics.loss },
         {

@@ -15,7 +15,7 @@ import type { DeviceRecord } from './run-records.ts'
 export type Column = readonly (number | null)[]
 
 export interface RunData {
-  /** The folder as it was named. */
+  /** The folder's name in the report. */
   readonly label: string
   readonly model: string
   /** The version that wrote it. */
@@ -48,13 +48,13 @@ const Device: z.ZodType<DeviceRecord> = z.object({
  * Reads a run that may still go on, or was killed.
  * @throws UserError if there is no run in the folder, or its journal is damaged
  */
-export async function readRun(dir: string): Promise<RunData> {
+export async function readRun(dir: string, label = dir): Promise<RunData> {
   const record = await readRunRecord(dir)
   if (!record) throw new UserError(`${dir}: no run there (no config.json)`)
   const lines = await stepLines(dir)
   const evals = inOrder(await readSteps(join(dir, 'evals.jsonl')))
   return {
-    label: dir,
+    label,
     model: record.model,
     zo2: record.zo2,
     options: record.config,

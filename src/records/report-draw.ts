@@ -10,12 +10,12 @@ export function drawCharts(charts: readonly Chart[], Plot: typeof uPlot): void {
   const HEIGHT = 260
   let plots: { plot: uPlot; place: HTMLElement }[] = []
 
-  const number = (value: number | null | undefined) =>
-    value === null || value === undefined
-      ? '-'
-      : value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6)
-        ? value.toExponential(3)
-        : String(Number(value.toPrecision(6)))
+  const number = (value: number | null | undefined) => {
+    if (value === null || value === undefined) return '-'
+    const short = Number(value.toPrecision(6))
+    const plain = short === 0 || (Math.abs(short) >= 1e-3 && Math.abs(short) < 1e7)
+    return plain ? String(short) : short.toExponential()
+  }
 
   const draw = () => {
     for (const { plot } of plots) plot.destroy()
@@ -34,8 +34,8 @@ export function drawCharts(charts: readonly Chart[], Plot: typeof uPlot): void {
         const few = curve.x.length < 3
         return {
           label: curve.label,
-          stroke: curve.style === 'raw' ? own + '55' : own,
-          width: curve.style === 'raw' ? 1 : curve.style === 'line' ? 1.5 : 1.25,
+          stroke: curve.style === 'raw' ? own + '40' : own,
+          width: curve.style === 'raw' ? 1 : curve.style === 'line' ? 1.75 : 1.25,
           ...(curve.style === 'dashed' && { dash: [4, 3] }),
           points:
             curve.style === 'points' || few ? { show: true, size: 7, fill: own } : { show: false },

@@ -124,20 +124,26 @@ function optionsSection(runs: readonly RunData[]): string {
   const known = Object.keys(specs)
   const given = runs.flatMap((run) => Object.keys(run.options))
   const names = [...new Set([...known.filter((name) => given.includes(name)), ...given])]
-  const text = (value: unknown) =>
-    value === undefined ? '-' : typeof value === 'string' ? value : JSON.stringify(value)
+  const text = (name: string, value: unknown): string => {
+    if (value === undefined) return '-'
+    if (Array.isArray(value)) return value.join(',')
+    const isBytes = specs[name]?.value === 'bytes' && typeof value === 'number'
+    return isBytes ? formatBytes(value) : String(value as string | number | boolean)
+  }
   const special = (name: string) => {
-    const values = runs.map((run) => text(run.options[name]))
+    const values = runs.map((run) => text(name, run.options[name]))
     return runs.length > 1
       ? new Set(values).size > 1
-      : values[0] !== '-' && values[0] !== text(specs[name]?.default)
+      : values[0] !== '-' && values[0] !== text(name, specs[name]?.default)
   }
   const list = (shown: readonly string[]) =>
     table(
       ['', ...runs.map(runName)],
-      shown.map(
-        (name) =>
-        row([`--${flagName(name)}`, ...runs.map((run) => escape(text(run.options[name])))].map((cell, i) => (i === 0 ? escape(cell) : cell))), // prettier-ignore
+      shown.map((name) =>
+        row([
+          escape(`--${flagName(name)}`),
+          ...runs.map((run) => escape(text(name, run.options[name]))),
+        ]),
       ),
     )
   const rest = names.filter((name) => !special(name))
