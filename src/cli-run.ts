@@ -22,7 +22,6 @@ import { finetune } from './finetune.ts'
 import { generate } from './generate.ts'
 import { dataTokenizer } from './model-tokenizer.ts'
 import { count, nonnegative, share, whole } from './option-values.ts'
-import { planReport } from './plan-report.ts'
 import { METHOD_KEYS } from './method-options.ts'
 import { formatSeconds } from './report.ts'
 import { loadModel, openEngine } from './setup.ts'
@@ -40,7 +39,7 @@ const SCHEDULE: OptionName[] = ['steps', 'lrSchedule', 'warmupSteps', 'evalSteps
 const OUTPUT: OptionName[] = ['outputDir', 'resume', 'saveSteps', 'saveTotalLimit', 'saveModel', 'dtype', 'tensorboard', 'trace'] // prettier-ignore
 
 export function runCommands(contextOf: ContextOf): Command[] {
-  return [finetuneCommand(contextOf), evalCommand(contextOf), generateCommand(contextOf), planCommand(contextOf)] // prettier-ignore
+  return [finetuneCommand(contextOf), evalCommand(contextOf), generateCommand(contextOf)] // prettier-ignore
 }
 
 function finetuneCommand(contextOf: ContextOf): Command {
@@ -161,18 +160,6 @@ function generateCommand(contextOf: ContextOf): Command {
       const texts = tokens.map((ids) => tokenizer.decode(ids, { skipSpecial: true }))
       result({ prompts, texts, tokens }, () => texts.map((text, i) => prompts[i]! + text))
     })
-  })
-}
-
-function planCommand(contextOf: ContextOf): Command {
-  const command = new Command('plan')
-    .description('device bytes, slabs and traffic of a run, before any weights are downloaded')
-    .argument('<model>')
-  addOptions(command, [...METHOD_KEYS, 'steps', 'batchSize', 'maxLength', ...DEVICE, 'ram', ...HUB]) // prettier-ignore
-  return command.action(async (source: string, flags: Flags) => {
-    const { report, result } = contextOf(flags)
-    const planned = await planReport(source, configOf(flags), report)
-    result(planned.json, () => planned.lines)
   })
 }
 

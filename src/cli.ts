@@ -5,6 +5,7 @@
 import { Command, CommanderError } from 'commander'
 import { checkpointCommands } from './cli-checkpoint.ts'
 import { configCommand, takeConfigFile } from './cli-config.ts'
+import { planCommands } from './cli-plan.ts'
 import { runCommands } from './cli-run.ts'
 import { reportCommand } from './cli-records.ts'
 import { normalise, type Context } from './cli-options.ts'
@@ -38,7 +39,7 @@ function program(screen: Reporter, stop: AbortSignal): Command {
     stop,
   })
   const commands = [
-    ...runCommands(contextOf).map(takeConfigFile),
+    ...[...runCommands(contextOf), ...planCommands(contextOf)].map(takeConfigFile),
     ...checkpointCommands(contextOf),
     reportCommand(contextOf),
     configCommand(contextOf),

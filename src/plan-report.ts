@@ -8,7 +8,8 @@ import type { Config } from './config.ts'
 import { planFor } from './engine.ts'
 import { UserError } from './errors.ts'
 import { memoryTable, table, type Reporter } from './report.ts'
-import { DTYPES, memoryModel, methodOf } from './setup.ts'
+import { DTYPES, mayFold, memoryModel, methodOf, syntheticModel } from './setup.ts'
+import { syntheticSize } from './weights/synthetic.ts'
 import { findTensors, type ModelTensors } from './tensors.ts'
 import { formatBytes } from './units.ts'
 import { openCheckpoint } from './weights/checkpoint.ts'
@@ -21,8 +22,13 @@ import { join } from 'node:path'
 const MAX_SLAB_BYTES = 128 * 2 ** 20
 
 /** Plans one training step with batches of batchSize x maxLength. */
-export async function planReport(source: string, config: Config, report: Reporter) {
-  const { model, tensors, dtype } = await shapes(source, config, report)
+export async function planReport(
+  source: string,
+  config: Config,
+  report: Reporter,
+  layers?: number,
+) {
+  const { model, tensors, dtype } = await shapes(source, config, report, layers)
   const { batchSize: batch, maxLength: tokens } = config
   if (tokens > model.maxPositions) {
     throw new UserError(
@@ -30,6 +36,7 @@ export async function planReport(source: string, config: Config, report: Reporte
     )
   }
   const chosen = methodOf(config, model)
+  const folds = mayFold(config, chosen.method, chosen.methodOptions)
   const probes = chosen.estimator.probes(config.eps).length
   const plan = planFor(
     {
@@ -39,7 +46,7 @@ export async function planReport(source: string, config: Config, report: Reporte
       budgetBytes: config.memory,
       slabBytes: config.slab,
       resident: config.resident,
-      folds: true,
+      folds,
       ramBytes: config.ram,
       scratchDir: '',
       threads: config.threads,
@@ -48,17 +55,31 @@ export async function planReport(source: string, config: Config, report: Reporte
     { probes, batch, tokens },
     MAX_SLAB_BYTES,
   )
-  return describe(source, model, plan, dtype, config)
+  const trained = tensorsOf(model).filter(({ name }) => chosen.methodOptions.selection.trains(name))
+  const demand = chosen.method.demand(chosen.methodOptions, tensorsOf(model), probes)
+  const overlayBytes = folds ? 4 * elements(trained) : 0
+  return describe(source, model, plan, dtype, config, overlayBytes, demand.hostBytes)
 }
 
-function describe(source: string, model: Model, plan: Plan, dtype: DType, config: Config) {
-  const elements = (list: readonly { rows: number; cols: number }[]) =>
-    list.reduce((sum, m) => sum + m.rows * m.cols, 0)
-  const distinct = [
-    ...new Map([...model.tables, ...model.matrices].map((m) => [m.name, m])).values(),
-  ]
+/** Matrices and tables, tied ones once. */
+const tensorsOf = (model: Model) => [
+  ...new Map([...model.tables, ...model.matrices].map((m) => [m.name, m])).values(),
+]
+
+const elements = (list: readonly { rows: number; cols: number }[]) =>
+  list.reduce((sum, m) => sum + m.rows * m.cols, 0)
+
+function describe(
+  source: string,
+  model: Model,
+  plan: Plan,
+  dtype: DType,
+  config: Config,
+  overlayBytes: number,
+  stateBytes: number,
+) {
+  const distinct = tensorsOf(model)
   const vectors = model.vectors.reduce((sum, v) => sum + v.size, 0)
-  const overlayBytes = 4 * elements(distinct)
   const inMemory = overlayBytes <= config.ram
   const streamed = elements(plan.slabs.filter((slab) => !slab.resident))
   const json = {
@@ -70,14 +91,14 @@ function describe(source: string, model: Model, plan: Plan, dtype: DType, config
     resident_slabs: plan.residentSlabs,
     slots: plan.slots,
     slot_bytes: plan.slotBytes,
-    // The overlay, f32: in memory or in the scratch file, from the first fold on.
-    host_bytes: 4 * vectors + (inMemory ? overlayBytes : 0),
+    // Vectors, the method's state, and the overlay (f32, from the first fold on) unless it is a file.
+    host_bytes: 4 * vectors + stateBytes + (inMemory ? overlayBytes : 0),
     disk_bytes: inMemory ? 0 : overlayBytes,
     // Per step, while the base is read as it is; after the first fold slabs are read in f32.
     read_bytes: streamed * DTYPE_BYTES[dtype],
     upload_bytes: streamed * DTYPE_BYTES[dtype],
     download_bytes: 0,
-    folded_read_bytes: streamed * 4,
+    folded_read_bytes: overlayBytes > 0 ? streamed * 4 : streamed * DTYPE_BYTES[dtype],
   }
   const lines = [
     `${source}: ${(json.parameters / 1e6).toFixed(1)} M parameters, ${config.method}, batch ${config.batchSize} x ${config.maxLength} tokens`,
@@ -95,7 +116,12 @@ function describe(source: string, model: Model, plan: Plan, dtype: DType, config
 }
 
 /** The model's shapes: from its checkpoint if there is one here, else from its config alone. */
-async function shapes(source: string, config: Config, report: Reporter) {
+async function shapes(source: string, config: Config, report: Reporter, layers?: number) {
+  const size = syntheticSize(source)
+  if (size !== null) {
+    const { model } = syntheticModel(source, size, layers)
+    return { model, tensors: imagined(model, 'F16'), dtype: 'F16' as DType }
+  }
   const { dir, source: where } = await resolveModel(source, {
     include: 'config',
     log: (line) => report.line(line),

@@ -20,6 +20,7 @@ import type { Reporter } from './report.ts'
 import { formatBytes } from './units.ts'
 import { openCheckpoint } from './weights/checkpoint.ts'
 import { resolveModel } from './weights/hub.ts'
+import { syntheticCheckpoint, syntheticConfig, syntheticSize } from './weights/synthetic.ts'
 import type { Checkpoint, DType } from './weights/types.ts'
 
 export const DTYPES: Readonly<Record<Config['dtype'], DType>> = {
@@ -44,6 +45,8 @@ export async function loadModel(
   config: Pick<Config, 'revision' | 'cacheDir'>,
   report: Reporter,
 ): Promise<LoadedModel> {
+  const size = syntheticSize(source)
+  if (size !== null) return syntheticModel(source, size)
   const seen = new Set<string>() // a line for each file, also where live lines are not shown
   const { dir, commit } = await resolveModel(source, {
     ...(config.revision === undefined ? {} : { revision: config.revision }),
@@ -57,6 +60,18 @@ export async function loadModel(
   })
   const checkpoint = await openCheckpoint(dir)
   return { source, dir, commit, checkpoint, model: createModel(checkpoint.config) }
+}
+
+/** A model of true shape without weights of its own; `layers` cuts its depth. */
+export function syntheticModel(source: string, size: string, layers?: number): LoadedModel {
+  const config = syntheticConfig(size, layers)
+  const model = createModel(config)
+  const matrices = new Map([...model.tables, ...model.matrices].map((m) => [m.name, m]))
+  const checkpoint = syntheticCheckpoint(source, config, [
+    ...[...matrices.values()].map(({ name, rows, cols }) => ({ name, shape: [rows, cols] })),
+    ...model.vectors.map(({ name, size: length }) => ({ name, shape: [length] })),
+  ])
+  return { source, dir: source, commit: null, checkpoint, model }
 }
 
 /** The memory model of the device that `config` will open, without opening it. */
@@ -147,7 +162,7 @@ function loraOf({ loraRank: rank, loraAlpha, loraTargets }: Config, model: Model
 }
 
 /** Whether a run of this configuration can come to fold updates into its overlay. */
-const mayFold = (config: Config, method: Method, options: MethodOptions) =>
+export const mayFold = (config: Config, method: Method, options: MethodOptions) =>
   method.structure === 'dense' || config.steps > config.window * method.foldWindows(options)
 
 export function engineOptions(

@@ -5,6 +5,7 @@
 import { open, stat, type FileHandle } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { UserError } from '../errors.ts'
+import { fillSynthetic, isSynthetic } from './synthetic.ts'
 import type { TensorEntry } from './types.ts'
 
 // One read(2) moves less than 2 GiB, and Node takes the length as an int32.
@@ -33,7 +34,8 @@ export async function openFiles(paths: readonly string[]): Promise<WeightFiles> 
     await Promise.all(open.map((handle) => handle.close()))
   }
   try {
-    for (const path of new Set(paths.map((path) => resolve(path)))) {
+    const real = paths.filter((path) => !isSynthetic(path))
+    for (const path of new Set(real.map((path) => resolve(path)))) {
       handles.set(path, (await openForReading(path)).handle)
     }
   } catch (error) {
@@ -44,12 +46,15 @@ export async function openFiles(paths: readonly string[]): Promise<WeightFiles> 
     close,
     async read(entry, offsetBytes, into) {
       const handle = handles.get(entry.file)
-      if (handle === undefined) throw new Error(`${entry.file} is not among the open weight files`)
+      if (handle === undefined && !isSynthetic(entry.file)) {
+        throw new Error(`${entry.file} is not among the open weight files`)
+      }
       if (!(offsetBytes >= 0 && offsetBytes + into.byteLength <= entry.bytes)) {
         const range = `[${offsetBytes}, ${offsetBytes + into.byteLength})`
         throw new Error(`bytes ${range} lie outside ${entry.name} of ${entry.bytes} bytes`)
       }
-      await readFully(handle, entry.file, entry.offsetBytes + offsetBytes, into)
+      if (handle) await readFully(handle, entry.file, entry.offsetBytes + offsetBytes, into)
+      else fillSynthetic(entry.offsetBytes + offsetBytes, into)
     },
   }
 }

@@ -5,12 +5,14 @@ import { readSync, writeSync } from 'node:fs'
 import { parentPort } from 'node:worker_threads'
 import type { Change } from '../noise/factors.ts'
 import { createNoiseKernel } from '../noise/wasm.ts'
+import { fillSynthetic } from './synthetic.ts'
 import { DTYPE_BYTES, type DType } from './types.ts'
 
-/** A place for bytes: a file position, or shared memory. */
+/** A place for bytes: a file position, shared memory, or a synthetic checkpoint. */
 export type Place =
   | { readonly fd: number; readonly path: string; readonly offsetBytes: number }
   | { readonly memory: SharedArrayBuffer; readonly offsetBytes: number }
+  | { readonly synthetic: true; readonly offsetBytes: number }
 
 /** `change` applied to `count` elements from element index `first`, from `source` to `target` (f32). */
 export interface FoldJob {
@@ -57,6 +59,7 @@ function fold(job: FoldJob): void {
 
 function transfer(place: Place, atBytes: number, bytes: Uint8Array, way: 'read' | 'write'): void {
   const offset = place.offsetBytes + atBytes
+  if ('synthetic' in place) return fillSynthetic(offset, bytes)
   if ('memory' in place) {
     const there = new Uint8Array(place.memory, offset, bytes.length)
     if (way === 'read') bytes.set(there)

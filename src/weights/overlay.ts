@@ -12,6 +12,7 @@ import { formatBytes } from '../units.ts'
 import { asUserError, openFiles, readFully, type WeightFiles } from './files.ts'
 import { createFoldPool, type FoldPool } from './fold.ts'
 import type { Place } from './fold-worker.ts'
+import { isSynthetic } from './synthetic.ts'
 import { DTYPE_BYTES, type DType, type TensorEntry } from './types.ts'
 
 /** A two-dimensional tensor of the run, with the tiles it is folded in. */
@@ -76,7 +77,8 @@ export async function openStore(options: StoreOptions): Promise<WeightStore> {
   const base = new Map<string, FileHandle>()
   try {
     for (const { entry } of options.matrices) {
-      if (!base.has(entry.file)) base.set(entry.file, await open(entry.file, 'r'))
+      if (!base.has(entry.file) && !isSynthetic(entry.file))
+        base.set(entry.file, await open(entry.file, 'r'))
     }
   } catch (error) {
     for (const handle of base.values()) await handle.close()
@@ -113,6 +115,9 @@ function createStore(
   const currentPlace = (m: Stored, first: number): Place => {
     if (m.version > 0) return overlayPlace(m, first)
     const { file, dtype, offsetBytes } = m.entry
+    if (isSynthetic(file)) {
+      return { synthetic: true, offsetBytes: offsetBytes + first * DTYPE_BYTES[dtype] }
+    }
     const { fd } = base.get(file)!
     return { fd, path: file, offsetBytes: offsetBytes + first * DTYPE_BYTES[dtype] }
   }

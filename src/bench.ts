@@ -1,0 +1,125 @@
+// `zo2 bench`: some steps on random tokens, of a checkpoint or of a synthetic one of true shape, and
+// what they took: device bytes by category (the peak within a step), process memory, traffic, time.
+// Nothing is trained that anybody keeps.
+
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Config } from './config.ts'
+import type { Batch } from './data/types.ts'
+import type { Engine } from './engine.ts'
+import { UserError } from './errors.ts'
+import { noiseKey, threefry2x32 } from './noise/threefry.ts'
+import { memoryTable, type Reporter } from './report.ts'
+import { openEngine, type LoadedModel } from './setup.ts'
+import { zoStep } from './step.ts'
+import { formatBytes } from './units.ts'
+
+export interface BenchResult {
+  readonly model: string
+  readonly method: string
+  readonly device: string
+  readonly layers: number
+  readonly batch: number
+  readonly tokens: number
+  readonly steps: number
+  /** Median of all steps but the first; of the one step if there is only one. */
+  readonly step_ms: number
+  readonly tokens_per_second: number
+  readonly device_peak_bytes: number
+  readonly planned_peak_bytes: number
+  readonly device_bytes: Readonly<Record<string, number>>
+  readonly rss_peak_bytes: number
+  /** Per step, of the last one. */
+  readonly read_bytes: number
+  readonly upload_bytes: number
+  readonly download_bytes: number
+  readonly wait_ms: number
+  readonly loss: number | null
+}
+
+/** Runs `steps` steps of batchSize x maxLength random tokens, all labelled. */
+export async function bench(
+  loaded: LoadedModel,
+  config: Config,
+  steps: number,
+  report: Reporter,
+  stop: AbortSignal,
+): Promise<BenchResult> {
+  const { batchSize: B, maxLength: T } = config
+  const { model } = loaded
+  if (T > model.maxPositions) {
+    throw new UserError(`--max-length ${T} exceeds the model's ${model.maxPositions} positions`)
+  }
+  const scratchDir = await mkdtemp(join(tmpdir(), 'zo2-bench-'))
+  try {
+    const state = { updates: [], folded: 0, trains: true, scratchDir }
+    const { engine, device, close } = await openEngine(loaded, { ...config, steps }, state)
+    try {
+      report.line(`device ${device.info.kind}: ${device.info.name} (${device.info.detail})`)
+      const probes = engine.options.estimator.probes(config.eps).length
+      const { plan } = engine.workingSet({ probes, batch: B, tokens: T })
+      memoryTable(plan.bytes).forEach((row) => report.line(row))
+      const times: number[] = []
+      let before = { ...engine.counters }
+      let loss: number | null = null
+      for (let step = 0; step < steps; step++) {
+        stop.throwIfAborted()
+        before = { ...engine.counters }
+        const started = performance.now()
+        const entry = await zoStep(engine, {
+          ...{ batches: [randomBatch(engine, B, T, config.seed + step)], step, lr: config.lr },
+          ...{ eps: config.eps, weightDecay: config.weightDecay, append: () => Promise.resolve() },
+        })
+        times.push(performance.now() - started)
+        loss = entry.loss_plus
+        report.line(`step ${step + 1}/${steps}  ${times.at(-1)!.toFixed(0)} ms`)
+      }
+      const timed = (times.length > 1 ? times.slice(1) : times).toSorted((a, b) => a - b)
+      const stepMs = timed[timed.length >> 1]!
+      const { counters } = engine
+      const peak = device.ledger.peak()
+      return {
+        ...{ model: loaded.source, method: config.method, device: device.info.name },
+        ...{ layers: model.layers, batch: B, tokens: T, steps, step_ms: Math.round(stepMs) },
+        tokens_per_second: Math.round((B * T * 10_000) / stepMs) / 10,
+        device_peak_bytes: peak.totalBytes,
+        planned_peak_bytes: plan.peakBytes,
+        device_bytes: { ...peak.bytes },
+        rss_peak_bytes: process.resourceUsage().maxRSS * 1024,
+        read_bytes: counters.readBytes - before.readBytes,
+        upload_bytes: counters.uploadBytes - before.uploadBytes,
+        download_bytes: 0,
+        wait_ms: Math.round(counters.waitMs - before.waitMs),
+        loss,
+      }
+    } finally {
+      await close()
+    }
+  } finally {
+    await rm(scratchDir, { recursive: true, force: true })
+  }
+}
+
+/** The lines of a result. */
+export function benchLines(r: BenchResult): string[] {
+  return [
+    `${r.model}  ${r.method}  ${r.batch} x ${r.tokens} tokens, ${r.layers} layers`,
+    `  step         ${(r.step_ms / 1000).toFixed(2)} s  (${r.tokens_per_second} tok/s, waited ${r.wait_ms} ms for weights)`,
+    `  device peak  ${formatBytes(r.device_peak_bytes)} (planned ${formatBytes(r.planned_peak_bytes)}), process ${formatBytes(r.rss_peak_bytes)}`,
+    `  per step     read ${formatBytes(r.read_bytes)}, up ${formatBytes(r.upload_bytes)}, down ${formatBytes(r.download_bytes)}`,
+  ]
+}
+
+/** B x T random tokens, each but the first labelled. */
+function randomBatch({ model }: Engine, B: number, T: number, seed: number): Batch {
+  const { k0, k1 } = noiseKey(seed, 0, 'bench', 'order')
+  const inputIds = Array.from({ length: B }, (_, b) =>
+    Array.from({ length: T }, (_, t) => threefry2x32(k0, k1, t, b)[0] % model.vocabSize),
+  )
+  return {
+    inputIds,
+    attentionMask: inputIds.map((row) => row.map(() => 1)),
+    labels: inputIds,
+  }
+}
