@@ -19,6 +19,8 @@ export interface ConfigFile {
 }
 
 const MAX_BYTES = 2 ** 24
+/** What a sentence shows of an unknown key. */
+const MAX_KEY_CHARS = 60
 
 const PARSERS: Readonly<Record<string, (text: string) => unknown>> = {
   // Errors alone; a warning (an unknown tag) would be printed by Node itself.
@@ -108,7 +110,9 @@ function why(error: Error): string {
 
 function optionsOf(path: string, given: Readonly<Record<string, unknown>>) {
   const keys = Object.entries(given).filter(([, value]) => value !== null && value !== undefined)
-  const unknown = keys.filter(([key]) => !SPELLINGS.has(kebab(key))).map(([key]) => key)
+  const unknown = keys
+    .filter(([key]) => !SPELLINGS.has(kebab(key)))
+    .map(([key]) => key.slice(0, MAX_KEY_CHARS))
   if (unknown.length > 0) {
     const one = (key: string) => `"${key}" (did you mean "${nearest(kebab(key))}"?)`
     throw usage(
