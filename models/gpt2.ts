@@ -111,7 +111,7 @@ async function forward(c: GptShape, run: Run, input: ModelInput): Promise<void> 
     for (const [part, y] of [q, k, v].entries()) {
       await device.copyColumns(qkv, part * c.C, y, run.at)
     }
-    await device.attention(q, k, v, run.keyMask, x, run.shape)
+    await run.attend(i, q, k, v, x)
     await run.linear(x, `${block}.attn.c_proj`, q)
     await device.add(q, h, run.at)
 

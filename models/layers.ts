@@ -36,8 +36,8 @@ export function tokenRows(input: ModelInput): Uint32Array {
 /** Position of each (b, t) among its sequence's real tokens, from 0; 0 for padding before them. */
 export function positions(input: ModelInput): Uint32Array {
   return Uint32Array.from(
-    input.attentionMask.flatMap((mask) => {
-      let seen = 0
+    input.attentionMask.flatMap((mask, b) => {
+      let seen = input.seen?.[b] ?? 0
       return mask.map((m) => Math.max(0, (seen += m) - 1))
     }),
   )
@@ -49,8 +49,8 @@ export function positions(input: ModelInput): Uint32Array {
  */
 export function optPositions(input: ModelInput): Uint32Array {
   return Uint32Array.from(
-    input.attentionMask.flatMap((mask) => {
-      let seen = 0
+    input.attentionMask.flatMap((mask, b) => {
+      let seen = input.seen?.[b] ?? 0
       return mask.map((m) => (seen += m) * m - 1 + 2)
     }),
   )

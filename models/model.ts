@@ -54,6 +54,8 @@ export interface Model {
 export interface ModelInput {
   readonly inputIds: readonly (readonly number[])[]
   readonly attentionMask: readonly (readonly number[])[]
+  /** Real tokens of each sequence before these, whose keys and values are cached. */
+  readonly seen?: readonly number[]
 }
 
 /** The hands a model works with; src/run.ts joins stream, method and device behind it. */
@@ -65,6 +67,8 @@ export interface Run {
   /** [B, T]: 1 token, 0 padding. */
   readonly keyMask: Tensor
   buffer(label: string): Tensor
+  /** Attention of layer `layer` over q, k, v [R, C], and over cached keys if there is a cache. */
+  attend(layer: number, q: Tensor, k: Tensor, v: Tensor, y: Tensor): Promise<void>
   /**
    * To be called before each block and, with block = layers, after the last: h [R, C] is all that
    * lives then. Where probes part, h is copied for each of them. Returns [h, spare], maybe swapped.

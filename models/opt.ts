@@ -80,7 +80,7 @@ async function forward(c: OptConfig, run: Run, input: ModelInput): Promise<void>
     await run.linear(a, `${layer}.self_attn.q_proj`, q)
     await run.linear(a, `${layer}.self_attn.k_proj`, k)
     await run.linear(a, `${layer}.self_attn.v_proj`, v)
-    await device.attention(q, k, v, run.keyMask, x, run.shape)
+    await run.attend(i, q, k, v, x)
     await run.linear(x, `${layer}.self_attn.out_proj`, q)
     await device.add(q, h, run.at)
     if (!c.preNorm) {

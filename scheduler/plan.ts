@@ -50,6 +50,8 @@ export interface PlanInput {
   readonly keys: number
   readonly projectionCols: number
   readonly addendElements: number
+  /** Of a key-value cache with its mask, f32; 0 without one. */
+  readonly cacheElements: number
   readonly memory: MemoryModel
   readonly maxSlabBytes: number
   readonly budgetBytes: number
@@ -180,8 +182,8 @@ function bytesOf(input: PlanInput, workload: Workload, slots: number, residentSl
   return {
     slots,
     staging: input.memory.stagingBytes(workload),
-    // Buffers, the key mask [B, T] and the loss state [R, 3].
-    activations: 4 * (probes * rows * (activationCols + 3) + rows),
+    // Buffers, the key mask [B, T], the loss state [R, 3] and the cache.
+    activations: 4 * (probes * rows * (activationCols + 3) + rows + input.cacheElements),
     scratch: input.memory.scratchBytes(workload),
     resident: 4 * probes * input.vectorElements + residentSlabs,
     method: 0,

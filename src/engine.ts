@@ -43,6 +43,17 @@ export interface BatchShape {
   readonly probes: number
   readonly batch: number
   readonly tokens: number
+  /** Positions that a key-value cache holds for each sequence (one probe); absent: no cache. */
+  readonly keys?: number
+}
+
+/** Keys and values of earlier positions, by layer [B*S, C], with the mask [B, S] of their use. */
+export interface KeyValueCache {
+  /** S. */
+  readonly capacity: number
+  readonly keys: readonly Tensor[]
+  readonly values: readonly Tensor[]
+  readonly mask: Tensor
 }
 
 /** The device memory of one batch shape. */
@@ -55,6 +66,7 @@ export interface WorkingSet {
   keyMask(batch: number, tokens: number): Tensor
   /** [R, 3] of crossEntropy. */
   readonly lossState: Tensor
+  readonly cache: KeyValueCache | null
   free(): void
 }
 
@@ -98,7 +110,8 @@ export function planFor(
     headSize: model.hidden / model.heads,
     terms: demand.terms,
     versions: demand.versions(shape.probes),
-    keys: shape.tokens,
+    keys: Math.max(shape.tokens, shape.keys ?? 0),
+    cacheElements: shape.batch * (shape.keys ?? 0) * (2 * model.layers * model.hidden + 1),
     projectionCols: demand.projectionCols,
     addendElements: demand.addendElements,
     memory: options.memory,
@@ -179,12 +192,16 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
 const shapesOf = (tensors: ModelTensors) => tensors.matrices.map(({ matrix }) => matrix)
 
 const fits = (a: BatchShape, b: BatchShape) =>
-  a.probes <= b.probes && a.batch <= b.batch && a.tokens <= b.tokens
+  a.probes <= b.probes &&
+  a.batch <= b.batch &&
+  a.tokens <= b.tokens &&
+  (a.keys ?? 0) <= (b.keys ?? 0)
 
 const largest = (a: BatchShape, b: BatchShape): BatchShape => ({
   probes: Math.max(a.probes, b.probes),
   batch: Math.max(a.batch, b.batch),
   tokens: Math.max(a.tokens, b.tokens),
+  ...((a.keys ?? b.keys) && { keys: Math.max(a.keys ?? 0, b.keys ?? 0) }),
 })
 
 function allocate(
@@ -200,6 +217,8 @@ function allocate(
   const make = (label: string, cols: number) => device.tensor('activations', label, rows, cols)
   const slots = createSlots(next, device)
   let mask = device.tensor('activations', 'key mask', shape.batch, shape.tokens)
+  const cache =
+    shape.keys === undefined ? null : allocateCache(device, model, shape.batch, shape.keys)
   return {
     shape,
     plan: next,
@@ -213,11 +232,28 @@ function allocate(
       return mask
     },
     lossState: make('loss state', 3),
+    cache,
     free() {
       slots.free()
-      for (const tensor of [...this.buffers.values(), mask, this.lossState]) device.free(tensor)
+      const cached = cache ? [...cache.keys, ...cache.values, cache.mask] : []
+      for (const tensor of [...this.buffers.values(), mask, this.lossState, ...cached]) {
+        device.free(tensor)
+      }
       vectors.free(device)
     },
+  }
+}
+
+function allocateCache(device: Device, model: Model, batch: number, capacity: number) {
+  const perLayer = (what: string) =>
+    Array.from({ length: model.layers }, (_, layer) =>
+      device.tensor('activations', `${what} of layer ${layer}`, batch * capacity, model.hidden),
+    )
+  return {
+    capacity,
+    keys: perLayer('keys'),
+    values: perLayer('values'),
+    mask: device.tensor('activations', 'cache mask', batch, capacity),
   }
 }
 

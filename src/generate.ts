@@ -1,6 +1,8 @@
-// Continues prompts token by token: greedy, or sampled with temperature, top-k and top-p. Every new
-// token is one pass of the weights for the whole batch; there is no key-value cache yet.
+// Continues prompts token by token: greedy, or sampled with temperature, top-k and top-p. The prompts
+// are one pass of the weights; every new token is another for the whole batch, over one row of each
+// sequence: keys and values of earlier positions stay on the device.
 
+import type { Tile } from './device/device.ts'
 import type { Engine } from './engine.ts'
 import type { Probe } from './methods/method.ts'
 import { noiseKey, threefry2x32 } from './noise/threefry.ts'
@@ -42,18 +44,15 @@ export async function generate(
   const key = noiseKey(options.seed, 0, 'generate', 'sample')
   const made: number[][] = prompts.map(() => [])
   const ended = prompts.map(() => false)
-  // Asked for the final length at once, so that the working set never has to grow.
-  engine.workingSet({
-    probes: 1,
-    batch: prompts.length,
-    tokens: longest + options.maxNewTokens,
-  })
+  const mask = prompts.map((p) => [...Array<number>(longest - p.length).fill(0), ...p.map(() => 1)])
+  let inputIds = prompts.map((p) => [
+    ...Array<number>(longest - p.length).fill(options.padId),
+    ...p,
+  ])
+  let past = 0
   for (let n = 0; n < options.maxNewTokens && ended.includes(false); n++) {
-    const logits = await lastLogits(
-      engine,
-      prompts.map((p, b) => [...p, ...made[b]!]),
-      options,
-    )
+    const logits = await lastLogits(inputIds, past)
+    past += inputIds[0]!.length
     const tokens = logits.map((row, b) => {
       if (ended[b]) return null
       const [word] = threefry2x32(key.k0, key.k1, n, b)
@@ -64,32 +63,26 @@ export async function generate(
       return token
     })
     options.onToken?.(tokens)
+    // Ended sequences go on as padding that nobody reads.
+    inputIds = tokens.map((token) => [token ?? options.padId])
+    mask.forEach((row) => row.push(1))
   }
   return made
 
-  /** Logits [V] of the last position of each sequence, left-padded to one length. */
-  async function lastLogits(e: Engine, sequences: number[][], { padId, probe }: GenerateOptions) {
-    const T = Math.max(...sequences.map((s) => s.length))
-    const pad = (s: number[], fill: number) => [...Array<number>(T - s.length).fill(fill), ...s]
+  /** Logits [V] of the last position of each sequence; `past` positions before these are cached. */
+  async function lastLogits(ids: readonly number[][], past: number) {
+    const T = ids[0]!.length
     const input = {
-      inputIds: sequences.map((s) => pad(s, padId)),
-      attentionMask: sequences.map((s) =>
-        pad(
-          s.map(() => 1),
-          0,
-        ),
-      ),
+      inputIds: ids,
+      attentionMask: mask.map((row) => row.slice(past)),
+      seen: mask.map((row) => row.slice(0, past).reduce((sum, m) => sum + m, 0)),
     }
-    const rows = Uint32Array.from(sequences.keys(), (b) => b * T + T - 1)
-    const all = sequences.map(() => new Float32Array(vocabSize))
-    await forward(e, input, probe ?? null, {
-      kind: 'logits',
-      rows,
-      sink: (tile, data) =>
-        all.forEach((row, b) =>
-          row.set(data.subarray(b * tile.rows, (b + 1) * tile.rows), tile.row0),
-        ),
-    })
+    const rows = Uint32Array.from(ids.keys(), (b) => b * T + T - 1)
+    const all = ids.map(() => new Float32Array(vocabSize))
+    const sink = (tile: Tile, data: Float32Array) =>
+      all.forEach((row, b) => row.set(data.subarray(b * tile.rows, (b + 1) * tile.rows), tile.row0))
+    const cached = { capacity: longest + options.maxNewTokens, past, mask }
+    await forward(engine, input, options.probe ?? null, { kind: 'logits', rows, sink }, cached)
     return all
   }
 }

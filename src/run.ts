@@ -11,6 +11,26 @@ import type { Probe } from './methods/method.ts'
 import { gather } from './gather.ts'
 import { DTYPE_BYTES } from './weights/types.ts'
 
+/**
+ * A pass over tokens whose predecessors' keys and values are on the device: first all tokens of the
+ * prompts at once (past 0), then one token of each sequence at a time. No probes.
+ */
+export interface Cached {
+  /** Positions to make room for, in all. */
+  readonly capacity: number
+  /** Positions before the tokens of this pass. */
+  readonly past: number
+  /** 1 token, 0 padding, by sequence, for all positions so far. */
+  readonly mask: readonly (readonly number[])[]
+}
+
+/** The mask over a whole cache: what lies beyond this pass's token is not there yet. */
+function cacheMask({ mask }: Cached, capacity: number): Float32Array {
+  const all = new Float32Array(mask.length * capacity)
+  mask.forEach((row, b) => all.set(row, b * capacity))
+  return all
+}
+
 /** What the head is asked for: rows are b*T + t, the positions whose next token is meant. */
 export type Wanted =
   | { readonly kind: 'loss'; readonly rows: Uint32Array; readonly targets: Uint32Array }
@@ -30,15 +50,19 @@ export async function forward(
   input: ModelInput,
   probe: Probe | null,
   wanted: Wanted,
+  cached?: Cached,
 ): Promise<Float64Array[]> {
   const { device, model } = engine
   // A run resumed from its journal may owe more than the replay window that recipes are planned for.
   await foldOverdue(engine, 1)
   const probes = probe?.probes.length ?? 1
   const [batch, tokens] = [input.inputIds.length, input.inputIds[0]!.length]
-  const set = engine.workingSet({ probes, batch, tokens })
+  const keys = cached && { keys: cached.capacity }
+  const set = engine.workingSet({ probes, batch, tokens, ...keys })
   const keyMask = set.keyMask(batch, tokens)
   device.write(keyMask, Float32Array.from(input.attentionMask.flat()))
+  if (cached && cached.past > 0)
+    device.write(set.cache!.mask, cacheMask(cached, set.cache!.capacity))
   engine.vectors.upload(device, probe)
 
   const transposed = new Set(model.matrices.filter((m) => m.transposed).map((m) => m.name))
@@ -63,7 +87,7 @@ export async function forward(
   const slabs = stream(set.plan, set.slots, device, source, engine.counters)
   try {
     const at = { probes, rows: batch * tokens }
-    const run = createRun(engine, set, slabs, { at, batch, tokens, keyMask, probe, wanted })
+    const run = createRun(engine, set, slabs, { at, batch, tokens, keyMask, probe, wanted, cached })
     await model.forward(run, input)
     const extra = await slabs.next()
     if (!extra.done) throw new Error(`${extra.value.slab.name} was streamed but not used`)
@@ -85,6 +109,7 @@ interface Pass {
   readonly tokens: number
   readonly keyMask: Tensor
   readonly probe: Probe | null
+  readonly cached: Cached | undefined
   readonly wanted: Wanted
 }
 
@@ -131,6 +156,22 @@ function createRun(
     },
     keyMask: pass.keyMask,
     vector: (name) => vectors.tensor(name),
+    async attend(layer, q, k, v, y) {
+      const shape = { probes: at.probes, batch, tokens, heads: model.heads }
+      const { cached } = pass
+      const cache = cached && set.cache
+      if (!cached || !cache) return device.attention(q, k, v, pass.keyMask, y, shape)
+      const { capacity } = cache
+      const places = Uint32Array.from({ length: batch * tokens }, (_, i) => {
+        return Math.floor(i / tokens) * capacity + cached.past + (i % tokens)
+      })
+      const [keys, values] = [cache.keys[layer]!, cache.values[layer]!]
+      await device.scatterRows(k, places, keys)
+      await device.scatterRows(v, places, values)
+      // The first tokens see each other only; a later one sees all that the cache's mask shows.
+      if (cached.past === 0) return device.attention(q, k, v, pass.keyMask, y, shape)
+      await device.attention(q, keys, values, cache.mask, y, { ...shape, keys: capacity })
+    },
     buffer(label) {
       const buffer = set.buffers.get(label)
       if (!buffer) throw new Error(`the model names no activation buffer "${label}"`)
