@@ -12,7 +12,6 @@ import { openCpu } from '../src/device/cpu/device.ts'
 import type { Device } from '../src/device/device.ts'
 import { openWebgpu } from '../src/device/webgpu/device.ts'
 import type { JournalEntry } from '../src/journal.ts'
-import { createSelection } from '../src/methods/selection.ts'
 import type { DType } from '../src/weights/types.ts'
 import { openDevices, type TestDevice } from './helpers/devices.ts'
 import {
@@ -225,43 +224,6 @@ describe.each(openDevices())('factored methods on $name', (test: TestDevice) => 
     expect(decayed).not.toEqual(streamed)
     expect(await run({ resident: 'all', ramBytes: 1 }, 0.1)).toEqual(decayed)
   })
-
-  it('leave frozen tensors alone, and compute what probes share once', async () => {
-    const selection = createSelection({ seed: 5, layers: 1, trainOnly: ['*fc2*', '*final_layer_norm*'] }) // prettier-ignore
-    for (const method of ['mezo-sgd', 'lozo']) {
-      const engine = await openRun(on, dirOf('F16'), { method, selection, ramBytes: 1, window: 1, foldWindows: 1, replayWindow: 1 }) // prettier-ignore
-      try {
-        const before = await exportedDigests(engine)
-        const batches = [[syntheticBatch(2, 5, SEVERAL_TILES.vocab, 1)]]
-        const training = { batches: [...batches, ...batches, ...batches], lr: 1e-3, eps: 1e-3, weightDecay: 0.1 } // prettier-ignore
-        await trainSteps(engine, training)
-        const after = await exportedDigests(engine)
-        for (const name of Object.keys(before)) {
-          const trained = /fc2|final_layer_norm/.test(name)
-          expect(after[name] !== before[name], name).toBe(trained)
-          if (name.endsWith('.weight') && !name.includes('norm')) {
-            const matrix = engine.model.matrices.find((m) => m.name === name)
-            if (matrix) expect(engine.store.version(name) > 0, name).toBe(trained)
-          }
-        }
-      } finally {
-        await engine.close()
-      }
-    }
-  })
-})
-
-it('LeZO perturbs n blocks a step, and every block in the long run', () => {
-  const selection = createSelection({ seed: 3, layers: 12, layersPerStep: 3 })
-  const name = (i: number) => `model.decoder.layers.${i}.fc1.weight`
-  const seen = new Set<number>()
-  for (let step = 0; step < 40; step++) {
-    const active = Array.from({ length: 12 }, (_, i) => i).filter((i) => selection.active(step, name(i))) // prettier-ignore
-    expect(active).toHaveLength(3)
-    active.forEach((i) => seen.add(i))
-    expect(selection.active(step, 'model.decoder.embed_tokens.weight')).toBe(true)
-  }
-  expect(seen.size).toBe(12)
 })
 
 describe('MeZO-SGD', () => {
