@@ -1,6 +1,7 @@
 // What a step of each method costs beside two plain forward passes of the same batch: OPT-125m's
 // shape (random f16 weights, written once to out/), 16 x 64 tokens, loss on all of them. Rounds
 // alternate, so that a drifting machine hits all alike; medians of ratios.
+// ONLY=lozo,kronzo measures these alone.
 //   npx tsx scripts/bench-methods.ts [rounds] [device] [batch] [tokens]
 
 import { existsSync } from 'node:fs'
@@ -43,6 +44,7 @@ async function open(device: Device, options: Record<string, unknown>): Promise<E
 /** Median of the times of `rounds` steps, and of their ratio to the plain forwards of that round. */
 const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1]!
 
+const only = process.env['ONLY']?.split(',')
 const times = new Map<string, number[]>()
 const batch: Batch = syntheticBatch(Number(B), Number(T), SHAPE.vocab, 1)
 const { rows, targets } = labelledRows(batch)
@@ -50,6 +52,7 @@ const device = await openDevice(parseConfig({ device: kind, ...(kind === 'webgpu
 try {
   for (let round = -1; round < Number(rounds); round++) {
     for (const [name, options] of Object.entries(METHODS)) {
+      if (only && name !== 'two forwards' && !only.includes(name)) continue
       const engine = await open(device, options)
       try {
         const step = async (n: number) => {
