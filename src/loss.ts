@@ -15,7 +15,7 @@ export function labelledRows(batch: Batch): { rows: Uint32Array; targets: Uint32
   batch.labels.forEach((labels, b) => {
     for (let t = 1; t < labels.length; t++) {
       if (labels[t] === IGNORED) continue
-      rows.push(b * labels.length + t - 1)
+      rows.push(b * batch.inputIds[b]!.length + t - 1)
       targets.push(labels[t]!)
     }
   })

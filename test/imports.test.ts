@@ -34,7 +34,7 @@ const RULES: Readonly<Record<string, { values: string[]; types: string[] }>> = {
   vocabulary: { values: [], types: [] },
   weights: { values: ['noise', 'vocabulary', 'utilities', 'threads'], types: ['device'] },
   methods: { values: ['noise', 'utilities'], types: ['device'] },
-  data: { values: ['noise', 'utilities'], types: [] },
+  data: { values: ['noise', 'weights', 'utilities'], types: [] },
   scheduler: { values: ['utilities'], types: ['device', 'vocabulary', 'weights'] },
   models: { values: ['utilities'], types: ['device'] },
   records: { values: ['root', 'weights', 'utilities'], types: ['device'] },

@@ -149,7 +149,7 @@ async function* lines(path: string): AsyncGenerator<{ line: string; number: numb
 }
 
 /** A file as strings, without a byte order mark. */
-async function* utf8Chunks(path: string): AsyncGenerator<string> {
+export async function* utf8Chunks(path: string): AsyncGenerator<string> {
   const decoder = new TextDecoder('utf-8', { fatal: true })
   const stream = createReadStream(path, { highWaterMark: 2 ** 18 })
   let bytes = 0

@@ -89,7 +89,7 @@ function canCut(added: readonly AddedToken[]): boolean {
  * matches a visible character ends before the next space and looks no further, so the pieces'
  * tokens are the text's.
  */
-function cutBeforeSpaces(text: string): string[] {
+export function cutBeforeSpaces(text: string): string[] {
   const pieces: string[] = []
   const boundary = /[^\s\u0085][ \n]/g
   let start = 0

@@ -54,7 +54,10 @@ export interface Choice {
   readonly right: readonly number[]
 }
 
-/** Rows of equal length T: token ids, 1 for real tokens and 0 for padding, labels of Sequence. */
+/**
+ * Rows of equal length T: token ids, 1 for real tokens and 0 for padding, labels of Sequence. Labels
+ * may have a column more: the token after the last one.
+ */
 export interface Batch {
   readonly inputIds: readonly (readonly number[])[]
   readonly attentionMask: readonly (readonly number[])[]

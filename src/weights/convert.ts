@@ -21,7 +21,7 @@ const CHUNK_BYTES = 2 << 20
 
 const MAX_CONFIG_BYTES = 16 << 20
 
-/** The small files beside the weights that transformers reads. */
+/** The small files beside the weights that transformers reads; meta.json is nanoGPT's characters. */
 const MODEL_FILES = [
   'config.json',
   'generation_config.json',
@@ -33,6 +33,7 @@ const MODEL_FILES = [
   'merges.txt',
   'tokenizer.model',
   'chat_template.jinja',
+  'meta.json',
 ]
 
 const TORCH_DTYPES: Readonly<Record<DType, string>> = {

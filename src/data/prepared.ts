@@ -1,0 +1,142 @@
+// What `zo2 prepare` leaves and training reads: train.bin and val.bin (token ids as uint16,
+// little-endian, nothing else) and meta.json. Also which windows of them make up a batch.
+
+import { open, type FileHandle } from 'node:fs/promises'
+import { join } from 'node:path'
+import { UserError } from '../errors.ts'
+import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
+import { isObject, parseJson, readText } from './files.ts'
+import { characterTokenizer, loadGpt2Tokenizer } from './gpt-tokenizers.ts'
+import { IGNORED, type Batch, type Tokenizer } from './types.ts'
+
+export const META_FILE = 'meta.json'
+const MAX_META_BYTES = 64 * 2 ** 20
+
+/** meta.json. */
+export interface Meta {
+  readonly dataset: string
+  readonly tokenizer: 'gpt2' | 'char'
+  /** Ids are below this; a model's vocabulary may be padded beyond it. */
+  readonly vocab_size: number
+  readonly train_tokens: number
+  readonly val_tokens: number
+  /** char: the character of each id. */
+  readonly itos?: readonly string[]
+}
+
+/**
+ * The meta.json of a folder, or undefined where there is none.
+ * @throws UserError if it is damaged
+ */
+export async function readMeta(dir: string): Promise<Meta | undefined> {
+  const path = join(dir, META_FILE)
+  const text = await readText(path, MAX_META_BYTES)
+  if (text === undefined) return undefined
+  const meta = parseJson(text, path)
+  const itos = isObject(meta) ? meta['itos'] : undefined
+  const isChar = isObject(meta) && meta['tokenizer'] === 'char'
+  const hasNames = Array.isArray(itos) && itos.every((c) => typeof c === 'string')
+  if (!isObject(meta) || (isChar ? !hasNames : meta['tokenizer'] !== 'gpt2')) {
+    throw new UserError(
+      `${path}: expected tokenizer "gpt2", or "char" and itos; prepare the data again with zo2 prepare`,
+    )
+  }
+  return meta as unknown as Meta
+}
+
+/** The tokenizer that a folder's tokens were made with. */
+export async function tokenizerOf(meta: Meta): Promise<Tokenizer> {
+  return meta.tokenizer === 'char' ? characterTokenizer(meta.itos!) : loadGpt2Tokenizer()
+}
+
+/** A .bin file, read where it is needed. */
+export interface TokenFile {
+  readonly tokens: number
+  /** Ids of [first, first + count). */
+  read(first: number, count: number): Promise<Uint16Array>
+  close(): Promise<void>
+}
+
+/** @throws UserError if the file is missing or no list of uint16 */
+export async function openTokenFile(path: string): Promise<TokenFile> {
+  const handle = await open(path).catch((cause: Error) => {
+    throw new UserError(`cannot read ${path}: ${cause.message}; make it with zo2 prepare`, {
+      cause,
+    })
+  })
+  try {
+    const stats = await handle.stat()
+    if (!stats.isFile() || stats.size === 0 || stats.size % 2 !== 0) {
+      throw new UserError(
+        `${path} must hold token ids of two bytes each, but it has ${stats.size} bytes; make it again with zo2 prepare`,
+      )
+    }
+    return {
+      tokens: stats.size / 2,
+      read: (first, count) => readIds(handle, path, first, count),
+      close: () => handle.close(),
+    }
+  } catch (error) {
+    await handle.close()
+    throw error
+  }
+}
+
+async function readIds(handle: FileHandle, path: string, first: number, count: number) {
+  const ids = new Uint16Array(count)
+  const { bytesRead } = await handle.read(new Uint8Array(ids.buffer), 0, count * 2, first * 2)
+  if (bytesRead !== count * 2) {
+    throw new UserError(`${path} ended early: it was changed while in use; make it again`)
+  }
+  return ids
+}
+
+/** Which windows a batch takes: a pure function of these, nothing to save for a resume. */
+export interface Draw {
+  readonly seed: number
+  /** What the batch is for, as 'train' or 'eval val'. */
+  readonly purpose: string
+  /** 0-based iteration, a u32. */
+  readonly step: number
+  /** Of all micro-batches of the iteration, the first row's number. */
+  readonly firstRow: number
+}
+
+/**
+ * B windows of T tokens at random places, each token labelled with the one after it, as nanoGPT's
+ * get_batch: labels has a column more than inputIds.
+ * @throws UserError if the file has no T + 1 tokens, or an id that the model lacks
+ */
+export async function drawBatch(
+  file: TokenFile,
+  path: string,
+  shape: { readonly batch: number; readonly tokens: number; readonly vocabSize: number },
+  { seed, purpose, step, firstRow }: Draw,
+): Promise<Batch> {
+  const { batch, tokens, vocabSize } = shape
+  const places = file.tokens - tokens
+  if (places < 1) {
+    throw new UserError(
+      `${path} has ${file.tokens} tokens, too few for a block size of ${tokens}: use more text or a smaller block`,
+    )
+  }
+  const key = noiseKey(seed, step, purpose, 'order')
+  const rows = await Promise.all(
+    Array.from({ length: batch }, async (_, b) => {
+      const [high, low] = threefry2x32(key.k0, key.k1, firstRow + b, 0)
+      const unit = ((high >>> 5) * 2 ** 26 + (low >>> 6)) / 2 ** 53
+      return [...(await file.read(Math.floor(unit * places), tokens + 1))]
+    }),
+  )
+  const beyond = rows.flat().find((id) => id >= vocabSize)
+  if (beyond !== undefined) {
+    throw new UserError(
+      `${path} holds the token ${beyond}, but the model's vocabulary has ${vocabSize}: train on the data that it was made for`,
+    )
+  }
+  return {
+    inputIds: rows.map((row) => row.slice(0, -1)),
+    attentionMask: rows.map(() => new Array<number>(tokens).fill(1)),
+    labels: rows.map((row) => [IGNORED, ...row.slice(1)]),
+  }
+}
