@@ -1,4 +1,4 @@
-// Same bits whatever the memory: MeZO-SGD streamed and resident, with any slab size, slot count,
+// Same bits whatever the memory: every method streamed and resident, with any slab size, slot count,
 // replay window, overlay place, file format, thread count and upload strategy gives the same losses
 // at every step and the same exported weights, on each device.
 // Alone: npx vitest run test/equivalence.test.ts
@@ -7,6 +7,7 @@ import { copyFile, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Plan } from '../scheduler/plan.ts'
 import type { Batch } from '../src/data/types.ts'
 import { openCpu } from '../src/device/cpu/device.ts'
 import type { Device } from '../src/device/device.ts'
@@ -71,16 +72,54 @@ function lazily<T>(make: () => Promise<T>): () => Promise<T> {
   return () => (made ??= make())
 }
 
-/** The smallest budget whose plan has 2 slots; too small for 3. */
-async function twoSlotBudget(opened: OpenDevice, options: RunOptions): Promise<number> {
+/** Options that leave room for two slots, not for three. */
+async function twoSlots(opened: OpenDevice, method: RunOptions): Promise<RunOptions> {
+  const options: RunOptions = { slabBytes: TILE }
+  const three = await planOf(opened, { ...method, ...options })
+  expect(three.slots).toBe(3)
+  const budgetBytes = three.peakBytes - 1
+  expect((await planOf(opened, { ...method, ...options, budgetBytes })).slots).toBe(2)
+  return { ...options, budgetBytes }
+}
+
+/** The plan of what `train` trains. */
+async function planOf(opened: OpenDevice, options: RunOptions): Promise<Plan> {
   const engine = await openRun(opened, dirOf('F16'), options)
   try {
-    const { plan } = engine.workingSet({ probes: 2, batch: 2, tokens: 5 })
-    expect(plan.slots).toBe(3)
-    return plan.peakBytes - 1
+    return engine.workingSet({ probes: 2 * (options.probes ?? 1), batch: 2, tokens: 5 }).plan
   } finally {
     await engine.close()
   }
+}
+
+/** Options under which some slabs stay on the device, not all. */
+async function someResident(opened: OpenDevice, method: RunOptions): Promise<RunOptions> {
+  const options: RunOptions = { resident: 'auto', slabBytes: TILE }
+  const streamed = await planOf(opened, { ...method, ...options, resident: 'none' })
+  const budgetBytes = streamed.peakBytes + 2 * TILE
+  const plan = await planOf(opened, { ...method, ...options, budgetBytes })
+  expect(plan.residentSlabs).toBeGreaterThan(0)
+  expect(plan.residentSlabs).toBeLessThan(plan.slabs.length)
+  return { ...options, budgetBytes }
+}
+
+/** One training run from model.safetensors, one from pytorch_model.bin. */
+async function ofBothFormats(
+  opened: OpenDevice,
+  layout: string,
+  dir: string,
+  options: RunOptions,
+): Promise<Result[]> {
+  const results: Result[] = []
+  for (const file of ['model.safetensors', 'pytorch_model.bin']) {
+    const only = join(dir, file)
+    await mkdir(only, { recursive: true })
+    for (const name of ['config.json', file]) {
+      await copyFile(join(LAYOUTS, layout, name), join(only, name))
+    }
+    results.push(await train(opened, only, options, { vocab: 97 }))
+  }
+  return results
 }
 
 describe.each(openDevices())('MeZO-SGD on $name', (test: TestDevice) => {
@@ -108,18 +147,8 @@ describe.each(openDevices())('MeZO-SGD on $name', (test: TestDevice) => {
   })
 
   it('gives the same bits with some slabs resident', async () => {
-    const options = { resident: 'auto', slabBytes: TILE } as const
-    const engine = await openRun(on, dirOf('F16'), { ...options, resident: 'none' })
-    const { peakBytes } = engine.workingSet({ probes: 2, batch: 2, tokens: 5 }).plan
-    await engine.close()
-    const budgetBytes = peakBytes + 2 * TILE
-    const check = await openRun(on, dirOf('F16'), { ...options, budgetBytes })
-    const { plan } = check.workingSet({ probes: 2, batch: 2, tokens: 5 })
-    await check.close()
-    expect(plan.residentSlabs).toBeGreaterThan(0)
-    expect(plan.residentSlabs).toBeLessThan(plan.slabs.length)
-    const part = await train(on, dirOf('F16'), { ...options, budgetBytes, replayWindow: 2 })
-    expect(part).toEqual(await streamed.F16())
+    const options = { ...(await someResident(on, {})), replayWindow: 2 }
+    expect(await train(on, dirOf('F16'), options)).toEqual(await streamed.F16())
   })
 
   // One tile (a smaller request is rounded up), two, and three or all as above.
@@ -128,12 +157,7 @@ describe.each(openDevices())('MeZO-SGD on $name', (test: TestDevice) => {
   })
 
   it('gives the same bits through two slots as through three', async () => {
-    const budgetBytes = await twoSlotBudget(on, { slabBytes: TILE })
-    const engine = await openRun(on, dirOf('F16'), { slabBytes: TILE, budgetBytes })
-    expect(engine.workingSet({ probes: 2, batch: 2, tokens: 5 }).plan.slots).toBe(2)
-    await engine.close()
-    const two = await train(on, dirOf('F16'), { slabBytes: TILE, budgetBytes })
-    expect(two).toEqual(await streamed.F16())
+    expect(await train(on, dirOf('F16'), await twoSlots(on, {}))).toEqual(await streamed.F16())
   })
 
   it.each([0, 0.1])('gives the same bits for replay windows 1, 2 and 16, decay %d', async (wd) => {
@@ -156,16 +180,9 @@ describe.each(openDevices())('MeZO-SGD on $name', (test: TestDevice) => {
   it.each(['f16', 'bf16', 'pre-norm-tied'])(
     'gives the same bits from .bin as from safetensors, layout %s',
     async (layout) => {
-      const results: Result[] = []
-      for (const file of ['model.safetensors', 'pytorch_model.bin']) {
-        const dir = join(folder, test.name, layout, file)
-        await mkdir(dir, { recursive: true })
-        for (const name of ['config.json', file]) {
-          await copyFile(join(LAYOUTS, layout, name), join(dir, name))
-        }
-        results.push(await train(on, dir, { replayWindow: 2 }, { vocab: 97 }))
-      }
-      expect(results[1]).toEqual(results[0])
+      const dir = join(folder, test.name, layout)
+      const [safetensors, bin] = await ofBothFormats(on, layout, dir, { replayWindow: 2 })
+      expect(bin).toEqual(safetensors)
     },
   )
 
@@ -195,11 +212,13 @@ describe.each(openDevices())('MeZO-SGD on $name', (test: TestDevice) => {
   })
 })
 
-/** Folds fall into the run, and some windows stay in factors. */
+/** In 6 steps all are folded; complete windows stay in factors for a while where foldWindows is 2. */
+const LOZO: RunOptions = { method: 'lozo', window: 2, foldWindows: 2 }
+const KRONZO: RunOptions = { method: 'kronzo', window: 2, foldWindows: 1 }
 const FACTORED: readonly RunOptions[] = [
-  { method: 'lozo', window: 2, foldWindows: 1 },
+  LOZO,
   { method: 'lozo-m', window: 1, foldWindows: 2, probes: 2 },
-  { method: 'kronzo', window: 2, foldWindows: 1 },
+  KRONZO,
   { method: 'kronzo-m', window: 2, foldWindows: 2 },
 ]
 
@@ -217,42 +236,51 @@ describe.each(openDevices())('factored methods on $name', (test: TestDevice) => 
       train(on, dirOf('F16'), { ...method, ...options }, { steps: 6, weightDecay: decay })
     const streamed = await run({})
     expect(await run({ resident: 'all' })).toEqual(streamed)
+    expect(await run({ ...(await someResident(on, method)), ramBytes: 1 })).toEqual(streamed)
     expect(await run({ slabBytes: 1, ramBytes: 1, threads: 2 })).toEqual(streamed)
-    const budgetBytes = await twoSlotBudget(on, { ...method, slabBytes: TILE })
-    expect(await run({ slabBytes: TILE, budgetBytes })).toEqual(streamed)
+    expect(await run(await twoSlots(on, method))).toEqual(streamed)
     const decayed = await run({}, 0.1)
     expect(decayed).not.toEqual(streamed)
     expect(await run({ resident: 'all', ramBytes: 1 }, 0.1)).toEqual(decayed)
   })
+
+  it.each(FACTORED)('give the same bits from .bin as from safetensors: %j', async (method) => {
+    const dir = join(folder, test.name, String(method.method))
+    const [safetensors, bin] = await ofBothFormats(on, 'f16', dir, method)
+    expect(bin).toEqual(safetensors)
+  })
 })
 
-describe('MeZO-SGD', () => {
+describe.each([{ replayWindow: 2 }, LOZO, KRONZO])('%j', (method: RunOptions) => {
   const [cpu, webgpu] = openDevices() as [TestDevice, TestDevice]
-
-  it('gives the same bits with one thread as with two on cpu', async () => {
-    const results: Result[] = []
-    for (const threads of [1, 2]) {
-      const device = await openCpu({ threads })
+  const results = async (
+    memory: TestDevice['memory'],
+    opens: readonly (() => Promise<Device>)[],
+  ) => {
+    const made: Result[] = []
+    for (const open of opens) {
+      const device = await open()
       try {
-        const options = { threads, replayWindow: 2 }
-        results.push(await train({ device, memory: cpu.memory }, dirOf('F16'), options))
+        const threads = 1 + made.length
+        const options = { ...method, threads }
+        made.push(await train({ device, memory }, dirOf('F16'), options, { steps: 5 }))
       } finally {
         await device.close()
       }
     }
-    expect(results[1]).toEqual(results[0])
+    return made
+  }
+
+  it('gives the same bits with one thread as with two on cpu', async () => {
+    const opens = [1, 2].map((threads) => () => openCpu({ threads }))
+    const [one, two] = await results(cpu.memory, opens)
+    expect(two).toEqual(one)
   })
 
   it('gives the same bits by ring and by direct uploads on webgpu', async () => {
-    const results: Result[] = []
-    for (const transfer of ['ring', 'direct'] as const) {
-      const device = await openWebgpu({ adapter: 'llvmpipe', transfer })
-      try {
-        results.push(await train({ device, memory: webgpu.memory }, dirOf('F16')))
-      } finally {
-        await device.close()
-      }
-    }
-    expect(results[1]).toEqual(results[0])
+    const open = (transfer: 'ring' | 'direct') => () =>
+      openWebgpu({ adapter: 'llvmpipe', transfer })
+    const [ring, direct] = await results(webgpu.memory, [open('ring'), open('direct')])
+    expect(direct).toEqual(ring)
   })
 })
