@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Device } from '../src/device/device.ts'
 import { exportModel } from '../src/export.ts'
+import type { JournalEntry } from '../src/journal.ts'
 import { createMethod, METHOD_NAMES } from '../src/methods/index.ts'
 import type { Method } from '../src/methods/method.ts'
 import { createSelection, type SelectionOptions } from '../src/methods/selection.ts'
@@ -114,10 +115,10 @@ describe.each(openDevices())('on $name', (test) => {
     }
   }) // prettier-ignore
 
-  const journalOf = async (options: RunOptions, device: Device) => {
+  const journalOf = async (options: RunOptions, device: Device, lr = training.lr) => {
     const engine = await openRun({ ...on, device }, base, options)
     try {
-      return await trainSteps(engine, training)
+      return await trainSteps(engine, { ...training, lr })
     } finally {
       await engine.close()
     }
@@ -160,6 +161,23 @@ describe.each(openDevices())('on $name', (test) => {
       expect(Math.abs(entry.loss_minus! - loss_minus!), `step ${step}`).toBeLessThan(1e-6)
       expect(entry.projected_grad).not.toBe(0)
     })
+  }) // prettier-ignore
+
+  it.each([
+    ['lozo', 1e-3],
+    ['lozo-m', 1e-2],
+    ['kronzo', 1e-3],
+    ['kronzo-m', 1e-2],
+  ])('%s in factors and folded see the same weights where a layer rests for a step', async (method, lr) => {
+    const selection = select({ freeze: ['*embed*'], layersPerStep: 2 })
+    const rest = { method, selection, window: 1 }
+    const folded = await journalOf({ ...rest, foldWindows: 1 }, on.device, lr)
+    const inFactors = await journalOf({ ...rest, foldWindows: STEPS + 1 }, on.device, lr)
+    const untrained = await journalOf(rest, on.device, 0)
+    const apart = (other: readonly JournalEntry[]) =>
+      Math.max(...folded.map(({ loss_plus }, i) => Math.abs(loss_plus! - other[i]!.loss_plus!)))
+    expect(apart(inFactors)).toBeLessThan(1e-5)
+    expect(apart(untrained)).toBeGreaterThan(1e-3)
   }) // prettier-ignore
 })
 
