@@ -149,7 +149,8 @@ function isSameRange(a: TensorEntry, b: TensorEntry): boolean {
   )
 }
 
-async function writeWeights(
+/** Writes the tensors of a checkpoint whose `files` are open into `folder`. */
+export async function writeWeights(
   checkpoint: Checkpoint,
   files: WeightFiles,
   folder: string,
