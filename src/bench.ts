@@ -30,7 +30,7 @@ export interface BenchResult {
   readonly planned_peak_bytes: number
   readonly device_bytes: Readonly<Record<string, number>>
   readonly rss_peak_bytes: number
-  /** Per step, of the last one. */
+  /** Per step, the mean, as `zo2 plan` has it. */
   readonly read_bytes: number
   readonly upload_bytes: number
   readonly download_bytes: number
@@ -61,11 +61,10 @@ export async function bench(
       const { plan } = engine.workingSet({ probes, batch: B, tokens: T })
       memoryTable(plan.bytes).forEach((row) => report.line(row))
       const times: number[] = []
-      let before = { ...engine.counters }
+      const before = { ...engine.counters }
       let loss: number | null = null
       for (let step = 0; step < steps; step++) {
         stop.throwIfAborted()
-        before = { ...engine.counters }
         const started = performance.now()
         const entry = await zoStep(engine, {
           ...{ batches: [randomBatch(engine, B, T, config.seed + step)], step, lr: config.lr },
@@ -87,10 +86,10 @@ export async function bench(
         planned_peak_bytes: plan.peakBytes,
         device_bytes: { ...peak.bytes },
         rss_peak_bytes: process.resourceUsage().maxRSS * 1024,
-        read_bytes: counters.readBytes - before.readBytes,
-        upload_bytes: counters.uploadBytes - before.uploadBytes,
+        read_bytes: Math.round((counters.readBytes - before.readBytes) / steps),
+        upload_bytes: Math.round((counters.uploadBytes - before.uploadBytes) / steps),
         download_bytes: 0,
-        wait_ms: Math.round(counters.waitMs - before.waitMs),
+        wait_ms: Math.round((counters.waitMs - before.waitMs) / steps),
         loss,
       }
     } finally {

@@ -1,18 +1,20 @@
-// Commands about cost: plan (before anything is opened) and bench (measured).
+// Commands about cost: plan (before anything is downloaded) and bench (measured).
 
 import { Command } from 'commander'
 import { bench, benchLines } from './bench.ts'
-import { addOptions, configOf, ownFlag, type ContextOf, type Flags } from './cli-options.ts'
-import type { OptionName } from './config.ts'
+import { diskRate, ratesOf } from './calibration.ts'
+import { addOptions, configOf, type Context, type ContextOf, type Flags } from './cli-options.ts'
+import { addSynthetic, sourceOf, SYNTHETIC } from './cli-synthetic.ts'
+import type { Config, OptionName } from './config.ts'
 import { UserError } from './errors.ts'
 import { METHOD_KEYS } from './method-options.ts'
-import { count } from './option-values.ts'
-import { planReport } from './plan-report.ts'
-import { loadModel, syntheticModel } from './setup.ts'
-import { SYNTHETIC_SIZES, syntheticSize } from './weights/synthetic.ts'
+import { planReport, predictionReport, tierOf, type Planned } from './plan-report.ts'
+import { loadModel, openDevice } from './setup.ts'
+import { isSynthetic } from './weights/synthetic.ts'
 
 const DEVICE: OptionName[] = ['device', 'adapter', 'transfer', 'memory', 'slab', 'resident', 'threads', 'scratchDir'] // prettier-ignore
 const HUB: OptionName[] = ['revision', 'cacheDir']
+const SHAPE: OptionName[] = [...METHOD_KEYS, 'steps', 'batchSize', 'maxLength', ...DEVICE, 'ram', ...HUB] // prettier-ignore
 
 export function planCommands(contextOf: ContextOf): Command[] {
   return [planCommand(contextOf), benchCommand(contextOf)]
@@ -20,16 +22,52 @@ export function planCommands(contextOf: ContextOf): Command[] {
 
 function planCommand(contextOf: ContextOf): Command {
   const command = new Command('plan')
-    .description('device bytes, slabs and traffic of a run, before any weights are downloaded')
+    .description('device bytes, traffic and time of a step, before any weights are downloaded')
     .argument('[model]')
+    .option('--calibrate', 'measure this machine anew')
   addSynthetic(command)
-  addOptions(command, [...METHOD_KEYS, 'steps', 'batchSize', 'maxLength', ...DEVICE, 'ram', ...HUB]) // prettier-ignore
+  addOptions(command, SHAPE)
   return command.action(async (model: string | undefined, flags: Flags) => {
     const { report, result } = contextOf(flags)
-    const { source, layers } = sourceOf(model, flags)
-    const planned = await planReport(source, configOf(flags, SYNTHETIC), report, layers)
-    result(planned.json, () => planned.lines)
+    const config = configOf(flags, [...SYNTHETIC, 'calibrate'])
+    const planned = await planReport(sourceOf(model, flags), config, report)
+    const time = await predicted(planned, config, flags['calibrate'] === true, report)
+    result({ ...planned.json, ...time.json }, () => [...planned.lines, ...time.lines])
   })
+}
+
+/** The time of a step on this machine's device; where it has no such device, why not. */
+async function predicted(
+  planned: Planned,
+  config: Config,
+  redo: boolean,
+  report: Context['report'],
+) {
+  try {
+    const device = await openDevice(config)
+    try {
+      const announce = (busy: boolean) =>
+        report.line(
+          `measuring ${device.info.name}${busy ? ', which is busy: times will be rough' : ''}`,
+        )
+      const rates = await ratesOf(device, { threads: config.threads, redo, announce })
+      const tier = tierOf(planned)
+      const disk =
+        tier === 'disk'
+          ? await diskRate(
+              planned.files.find((f) => !isSynthetic(f)),
+              redo,
+            )
+          : Infinity
+      return predictionReport(planned.work, rates, tier, disk)
+    } finally {
+      await device.close()
+    }
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error
+    const none = { step_ms: null, bound: null, break_even_batch: null }
+    return { json: none, lines: [`  no time: ${error.message}`] }
+  }
 }
 
 function benchCommand(contextOf: ContextOf): Command {
@@ -37,40 +75,13 @@ function benchCommand(contextOf: ContextOf): Command {
     .description('steps on random tokens: device bytes by category, traffic and time of a step')
     .argument('[model]')
   addSynthetic(command)
-  addOptions(command, [...METHOD_KEYS, 'steps', 'batchSize', 'maxLength', ...DEVICE, 'ram', ...HUB]) // prettier-ignore
+  addOptions(command, SHAPE)
   return command.action(async (model: string | undefined, flags: Flags) => {
     const { report, result, stop } = contextOf(flags)
-    const { source, layers } = sourceOf(model, flags)
+    const source = sourceOf(model, flags)
     const config = configOf(flags, SYNTHETIC)
     const steps = flags['steps'] === undefined ? 3 : config.steps
-    const size = syntheticSize(source)
-    const loaded =
-      size === null ? await loadModel(source, config, report) : syntheticModel(source, size, layers)
-    const made = await bench(loaded, config, steps, report, stop)
+    const made = await bench(await loadModel(source, config, report), config, steps, report, stop)
     result(made, () => benchLines(made))
   })
-}
-
-/** Flags of commands that take a synthetic model in place of a checkpoint. */
-const SYNTHETIC = ['synthetic', 'layers']
-
-function addSynthetic(command: Command): void {
-  command
-    .option(
-      '--synthetic <size>',
-      `no checkpoint, but OPT's shape of: ${SYNTHETIC_SIZES.join(', ')}`,
-    )
-    .option('--layers <n>', 'with --synthetic: that many layers of the full width')
-}
-
-function sourceOf(model: string | undefined, flags: Flags) {
-  const size = flags['synthetic'] as string | undefined
-  if ((model === undefined) === (size === undefined)) {
-    throw new UserError('expected either a model or --synthetic SIZE', { exitCode: 2 })
-  }
-  if (size === undefined && flags['layers'] !== undefined) {
-    throw new UserError('--layers is for --synthetic', { exitCode: 2 })
-  }
-  const layers = flags['layers'] === undefined ? undefined : ownFlag(flags, 'layers', count, 1)
-  return { source: model ?? `synthetic:${size}`, layers }
 }

@@ -1,34 +1,33 @@
 // `zo2 plan`: the planner's answer as a table and as the JSON that scripts rely on. Needs config.json
-// only; of a hub model the weights are not downloaded.
+// only; of a hub model the weights are not downloaded. What the time of a step is made of is in
+// predict.ts; the machine's rates are the caller's.
 
+import { freemem } from 'node:os'
+import { join } from 'node:path'
 import { createModel } from '../models/index.ts'
 import type { Model } from '../models/model.ts'
 import type { Plan } from '../scheduler/plan.ts'
 import type { Config } from './config.ts'
 import { planFor } from './engine.ts'
 import { UserError } from './errors.ts'
-import { memoryTable, table, type Reporter } from './report.ts'
+import { predictStep, type Rates, type StepWork, type Tier } from './predict.ts'
+import { formatSeconds, memoryTable, table, type Reporter } from './report.ts'
 import { DTYPES, mayFold, memoryModel, methodOf, syntheticModel } from './setup.ts'
-import { syntheticSize } from './weights/synthetic.ts'
+import { stepWork } from './step-work.ts'
 import { findTensors, type ModelTensors } from './tensors.ts'
 import { formatBytes } from './units.ts'
 import { openCheckpoint } from './weights/checkpoint.ts'
 import { readJsonObject } from './weights/files.ts'
 import { resolveModel } from './weights/hub.ts'
+import { isSynthetic, parseSynthetic } from './weights/synthetic.ts'
 import { DTYPE_BYTES, type DType } from './weights/types.ts'
-import { join } from 'node:path'
 
 /** Bindings of WebGPU's common adapters; the run itself asks its own adapter. */
 const MAX_SLAB_BYTES = 128 * 2 ** 20
 
 /** Plans one training step with batches of batchSize x maxLength. */
-export async function planReport(
-  source: string,
-  config: Config,
-  report: Reporter,
-  layers?: number,
-) {
-  const { model, tensors, dtype } = await shapes(source, config, report, layers)
+export async function planReport(source: string, config: Config, report: Reporter) {
+  const { model, tensors, dtype, files } = await shapes(source, config, report)
   const { batchSize: batch, maxLength: tokens } = config
   if (tokens > model.maxPositions) {
     throw new UserError(
@@ -58,7 +57,38 @@ export async function planReport(
   const trained = tensorsOf(model).filter(({ name }) => chosen.methodOptions.selection.trains(name))
   const demand = chosen.method.demand(chosen.methodOptions, tensorsOf(model), probes)
   const overlayBytes = folds ? 4 * elements(trained) : 0
-  return describe(source, model, plan, dtype, config, overlayBytes, demand.hostBytes)
+  const work = stepWork({ model, plan, ...chosen, probes, folds, dtype, config })
+  const described = describe(source, model, plan, work, config, overlayBytes, demand.hostBytes)
+  return { ...described, work, files }
+}
+
+export type Planned = Awaited<ReturnType<typeof planReport>>
+
+/** Where the weights of the plan come from: they stay in the page cache if there is room for them. */
+export function tierOf({ json, files }: Pick<Planned, 'json' | 'files'>): Tier {
+  if (files.some(isSynthetic) && json.disk_bytes === 0) return 'synthetic'
+  return json.weight_bytes + json.disk_bytes > freemem() ? 'disk' : 'memory'
+}
+
+/** Time, bound and break-even batch of a step as JSON and lines. */
+export function predictionReport(work: StepWork, rates: Rates, tier: Tier, diskRate: number) {
+  const p = predictStep(work, rates, tier, diskRate)
+  const round = (ms: number) => Math.round(ms * 10) / 10
+  const json = {
+    step_ms: round(p.stepMs),
+    compute_ms: round(p.computeMs),
+    upload_ms: round(p.uploadMs),
+    disk_ms: round(p.diskMs),
+    bound: p.bound,
+    break_even_batch: p.breakEvenBatch,
+  }
+  const seconds = (ms: number) => formatSeconds(ms / 1000)
+  const parts = `compute ${seconds(p.computeMs)}, upload ${seconds(p.uploadMs)}, reads ${seconds(p.diskMs)}`
+  const lines = table([
+    ['step', `${seconds(p.stepMs)}, bound by ${p.bound} (${parts})`],
+    ['break-even batch', p.breakEvenBatch === null ? 'none' : `${p.breakEvenBatch} x ${work.tokens} tokens`], // prettier-ignore
+  ])
+  return { json, lines }
 }
 
 /** Matrices and tables, tied ones once. */
@@ -73,7 +103,7 @@ function describe(
   source: string,
   model: Model,
   plan: Plan,
-  dtype: DType,
+  work: ReturnType<typeof stepWork>,
   config: Config,
   overlayBytes: number,
   stateBytes: number,
@@ -81,7 +111,7 @@ function describe(
   const distinct = tensorsOf(model)
   const vectors = model.vectors.reduce((sum, v) => sum + v.size, 0)
   const inMemory = overlayBytes <= config.ram
-  const streamed = elements(plan.slabs.filter((slab) => !slab.resident))
+  const { traffic } = work
   const json = {
     model: source,
     parameters: elements(distinct) + vectors,
@@ -94,11 +124,12 @@ function describe(
     // Vectors, the method's state, and the overlay (f32, from the first fold on) unless it is a file.
     host_bytes: 4 * vectors + stateBytes + (inMemory ? overlayBytes : 0),
     disk_bytes: inMemory ? 0 : overlayBytes,
-    // Per step, while the base is read as it is; after the first fold slabs are read in f32.
-    read_bytes: streamed * DTYPE_BYTES[dtype],
-    upload_bytes: streamed * DTYPE_BYTES[dtype],
-    download_bytes: 0,
-    folded_read_bytes: overlayBytes > 0 ? streamed * 4 : streamed * DTYPE_BYTES[dtype],
+    weight_bytes: work.weightBytes,
+    // Per step, the mean over the run: folded weights are read in f32.
+    read_bytes: traffic.readBytes,
+    upload_bytes: traffic.uploadBytes,
+    download_bytes: traffic.downloadBytes,
+    folded_read_bytes: work.foldedBytes,
   }
   const lines = [
     `${source}: ${(json.parameters / 1e6).toFixed(1)} M parameters, ${config.method}, batch ${config.batchSize} x ${config.maxLength} tokens`,
@@ -109,18 +140,18 @@ function describe(
       ['host memory', formatBytes(json.host_bytes)],
       ['scratch file', formatBytes(json.disk_bytes)],
       ['read per step', `${formatBytes(json.read_bytes)}, ${formatBytes(json.folded_read_bytes)} once folded`], // prettier-ignore
-      ['down per step', formatBytes(0)],
+      ['down per step', formatBytes(json.download_bytes)],
     ]),
   ]
   return { json, lines }
 }
 
 /** The model's shapes: from its checkpoint if there is one here, else from its config alone. */
-async function shapes(source: string, config: Config, report: Reporter, layers?: number) {
-  const size = syntheticSize(source)
-  if (size !== null) {
-    const { model } = syntheticModel(source, size, layers)
-    return { model, tensors: imagined(model, 'F16'), dtype: 'F16' as DType }
+async function shapes(source: string, config: Config, report: Reporter) {
+  const synthetic = parseSynthetic(source)
+  if (synthetic) {
+    const { model } = syntheticModel(synthetic)
+    return { model, tensors: imagined(model, 'F16'), dtype: 'F16' as DType, files: [source] }
   }
   const { dir, source: where } = await resolveModel(source, {
     include: 'config',
@@ -131,12 +162,13 @@ async function shapes(source: string, config: Config, report: Reporter, layers?:
   const json = await readJsonObject(join(dir, 'config.json'), 2 ** 24)
   const model = createModel(json)
   if (where === 'local') {
-    const tensors = findTensors(model, await openCheckpoint(dir))
-    return { model, tensors, dtype: tensors.matrices[0]!.entry.dtype }
+    const checkpoint = await openCheckpoint(dir)
+    const tensors = findTensors(model, checkpoint)
+    return { model, tensors, dtype: tensors.matrices[0]!.entry.dtype, files: checkpoint.files }
   }
   const name = String(json['torch_dtype'] ?? json['dtype'] ?? 'float32')
   const dtype = Object.hasOwn(DTYPES, name) ? DTYPES[name as Config['dtype']] : 'F32'
-  return { model, tensors: imagined(model, dtype), dtype }
+  return { model, tensors: imagined(model, dtype), dtype, files: [] }
 }
 
 /** Tensors of one dtype as config.json means them; no file behind them. */

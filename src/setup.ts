@@ -20,7 +20,13 @@ import type { Reporter } from './report.ts'
 import { formatBytes } from './units.ts'
 import { openCheckpoint } from './weights/checkpoint.ts'
 import { resolveModel } from './weights/hub.ts'
-import { syntheticCheckpoint, syntheticConfig, syntheticSize } from './weights/synthetic.ts'
+import {
+  parseSynthetic,
+  syntheticCheckpoint,
+  syntheticConfig,
+  syntheticSource,
+  type Synthetic,
+} from './weights/synthetic.ts'
 import type { Checkpoint, DType } from './weights/types.ts'
 
 export const DTYPES: Readonly<Record<Config['dtype'], DType>> = {
@@ -45,8 +51,8 @@ export async function loadModel(
   config: Pick<Config, 'revision' | 'cacheDir'>,
   report: Reporter,
 ): Promise<LoadedModel> {
-  const size = syntheticSize(source)
-  if (size !== null) return syntheticModel(source, size)
+  const synthetic = parseSynthetic(source)
+  if (synthetic) return syntheticModel(synthetic)
   const seen = new Set<string>() // a line for each file, also where live lines are not shown
   const { dir, commit } = await resolveModel(source, {
     ...(config.revision === undefined ? {} : { revision: config.revision }),
@@ -62,9 +68,10 @@ export async function loadModel(
   return { source, dir, commit, checkpoint, model: createModel(checkpoint.config) }
 }
 
-/** A model of true shape without weights of its own; `layers` cuts its depth. */
-export function syntheticModel(source: string, size: string, layers?: number): LoadedModel {
-  const config = syntheticConfig(size, layers)
+/** A model of true shape without weights of its own. */
+export function syntheticModel(synthetic: Synthetic): LoadedModel {
+  const source = syntheticSource(synthetic)
+  const config = syntheticConfig(synthetic)
   const model = createModel(config)
   const matrices = new Map([...model.tables, ...model.matrices].map((m) => [m.name, m]))
   const checkpoint = syntheticCheckpoint(source, config, [

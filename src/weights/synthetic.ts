@@ -23,19 +23,34 @@ export const SYNTHETIC_SIZES = Object.keys(OPT)
 
 const SCHEME = 'synthetic:'
 
-/** The size that a model's name means, `synthetic:opt-13b`; null for all other names. */
-export function syntheticSize(source: string): string | null {
-  if (!source.startsWith(SCHEME)) return null
-  const size = source.slice(SCHEME.length)
-  if (Object.hasOwn(OPT, size)) return size
-  throw new UserError(
-    `--synthetic ${size} is no size of OPT; expected ${SYNTHETIC_SIZES.join(', ')}`,
-    { exitCode: 2 },
-  )
+/** A model without weights of its own. */
+export interface Synthetic {
+  readonly size: string
+  /** Of the full width; undefined: as many as the size has. */
+  readonly layers?: number
+}
+
+/** The name under which commands know it: `synthetic:opt-13b`, `synthetic:opt-13b/2`. */
+export const syntheticSource = ({ size, layers }: Synthetic) =>
+  `${SCHEME}${size}${layers === undefined ? '' : `/${layers}`}`
+
+/** What such a name means; null for all other names. */
+export function parseSynthetic(source: string): Synthetic | null {
+  if (!isSynthetic(source)) return null
+  const [size = '', layers, ...more] = source.slice(SCHEME.length).split('/')
+  if (!Object.hasOwn(OPT, size)) {
+    throw new UserError(
+      `--synthetic ${size} is no size of OPT; expected ${SYNTHETIC_SIZES.join(', ')}`,
+      { exitCode: 2 },
+    )
+  }
+  if (layers === undefined) return { size }
+  if (/^[1-9]\d{0,4}$/.test(layers) && more.length === 0) return { size, layers: Number(layers) }
+  throw new UserError(`${source}: expected a number of layers after the size`, { exitCode: 2 })
 }
 
 /** config.json of the size, as facebook/opt-* has it; `layers` cuts the depth at full width. */
-export function syntheticConfig(size: string, layers?: number): Record<string, unknown> {
+export function syntheticConfig({ size, layers }: Synthetic): Record<string, unknown> {
   const [hidden, depth, heads, ffn, embed] = OPT[size]!
   const postNorm = size === 'opt-350m'
   return {

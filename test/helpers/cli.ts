@@ -56,7 +56,8 @@ export function startCli(args: readonly string[], options: CliOptions = {}): Run
   const [file, ...rest] = options.shell ? ['bash', '-c', options.shell, ...command] : command
   const child = spawn(file!, rest, {
     cwd: options.cwd ?? ROOT,
-    env: { ...process.env, ...options.env },
+    // `zo2 plan` keeps what it measured: not in the user's own cache, taken on a busy machine.
+    env: { XDG_CACHE_HOME: join(tmpdir(), 'zo2-test-cache'), ...process.env, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const output = { stdout: '', stderr: '' }
