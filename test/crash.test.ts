@@ -96,6 +96,8 @@ describe.each([
       ['--window', '7'],
       ['--probes', '2'],
       ['--freeze', '*fc1*'],
+      ['--fold-windows', '3'],
+      method === 'kronzo' ? ['--kron-strategy', 'power2'] : ['--rank', '4'],
     ]) {
       // prettier-ignore
       const args = [...runArgs(home, `${method}-whole`, 0, flags), '--resume', flag!, value!]
