@@ -19,6 +19,7 @@ export interface BenchResult {
   readonly model: string
   readonly method: string
   readonly device: string
+  readonly device_kind: string
   readonly layers: number
   readonly batch: number
   readonly tokens: number
@@ -80,6 +81,7 @@ export async function bench(
       const peak = device.ledger.peak()
       return {
         ...{ model: loaded.source, method: config.method, device: device.info.name },
+        device_kind: device.info.kind,
         ...{ layers: model.layers, batch: B, tokens: T, steps, step_ms: Math.round(stepMs) },
         tokens_per_second: Math.round((B * T * 10_000) / stepMs) / 10,
         device_peak_bytes: peak.totalBytes,
