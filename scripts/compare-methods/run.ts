@@ -3,7 +3,7 @@
 // seeds with it. Also an ablation of LOZO's window nu with and without the fault of the authors' code,
 // where the update of every window's first step is made with other noise than its probes.
 // Writes results.json beside this file after each run, and continues from there.
-//   npx tsx scripts/compare-methods/run.ts [worker number] [workers]      about two hours of CPU
+//   npx tsx scripts/compare-methods/run.ts        and `run.ts 1` beside it; about an hour of two cores
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -175,13 +175,14 @@ function batchOf(train: readonly Example[], step: number, config: Config, tokeni
   return collate(part, { padId: tokenizer.padId, padTo: padding })
 }
 
-const [worker = 0, workers = 1] = process.argv.slice(2).map(Number)
+const [worker = 0] = process.argv.slice(2).map(Number)
 for (const phase of [0, 1]) {
   for (;;) {
     const results = read()
     const all = jobs(results, phase)
     const missing = all.filter(({ key }) => !results[key])
-    const mine = missing.find((_, i) => i % workers === worker % workers) ?? missing[0]
+    // Two workers meet in the middle.
+    const mine = worker === 1 ? missing.at(-1) : missing[0]
     if (!mine) break
     const made = await run(mine)
     const now = read() // another worker may have written meanwhile
