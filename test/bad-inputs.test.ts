@@ -221,38 +221,15 @@ describe('bad usage', () => {
       usage('infinite', tune(TINY, '--lr', '1e999'), '--lr', 'number', '1e999'),
       usage('rank 0', tune(TINY, '--method', 'lozo', '--rank', '0'), '--rank', 'at least 1', '"0"'),
       usage('rank of MeZO', tune(TINY, '--rank', '4'), '--rank', 'lozo', 'mezo-sgd'),
-      usage(
-        'window 0',
-        tune(TINY, '--method', 'kronzo', '--window', '0'),
-        '--window',
-        'at least 1',
-      ),
+      usage('window 0', tune(TINY, '--method', 'kronzo', '--window', '0'), '--window', 'at least 1'),
       usage('beta 1', tune(TINY, '--method', 'lozo-m', '--momentum', '1'), '--momentum', 'below 1'),
       usage('momentum of lozo', tune(TINY, '--method', 'lozo', '--momentum', '0.5'), 'lozo-m'),
       usage('K of lozo', tune(TINY, '--method', 'lozo', '--replay-window', '4'), 'mezo-sgd'),
-      usage(
-        'one-sided, one probe',
-        tune(TINY, '--estimator', 'one-sided'),
-        '--probes',
-        'at least 2',
-      ),
-      usage(
-        'factor limit',
-        tune(TINY, '--method', 'kronzo', '--kron-max-factor', '8'),
-        'fixed_factor',
-      ),
-      usage(
-        'strategy',
-        tune(TINY, '--method', 'kronzo', '--kron-strategy', 'best'),
-        'approx_square',
-      ),
+      usage('one-sided, one probe', tune(TINY, '--estimator', 'one-sided'), '--probes', 'at least 2'),
+      usage('factor limit', tune(TINY, '--method', 'kronzo', '--kron-max-factor', '8'), 'fixed_factor'),
+      usage('strategy', tune(TINY, '--method', 'kronzo', '--kron-strategy', 'best'), 'approx_square'),
       usage('no layers', tune(TINY, '--layers-per-step', '0'), '--layers-per-step', 'at least 1'),
-      usage(
-        'lora of lozo',
-        tune(TINY, '--method', 'lozo', '--lora-rank', '2'),
-        '--lora-rank',
-        'mezo-sgd',
-      ),
+      usage('lora of lozo', tune(TINY, '--method', 'lozo', '--lora-rank', '2'), '--lora-rank', 'mezo-sgd'),
       usage('lora without rank', tune(TINY, '--lora-alpha', '2'), '--lora-alpha', '--lora-rank'),
       {
         what: 'nothing trains',
@@ -275,14 +252,10 @@ describe('bad usage', () => {
       usage('method', tune(TINY, '--method', 'adam'), '--method', 'mezo-sgd', 'adam'),
       usage('adapter on cpu', tune(TINY, '--adapter', 'x'), '--adapter'),
       usage('no output', tune(TINY).slice(0, -2), '--output-dir is required'),
-      usage(
-        'no data',
-        ['finetune', TINY, '--output-dir', at('out')],
-        '--train (or --task) is required',
-      ),
+      usage('no data', ['finetune', TINY, '--output-dir', at('out')], '--train (or --task) is required'),
       usage('dtype', ['convert', TINY, at('o'), '--to', 'int8'], '--to', 'float16', 'int8'),
       usage('top-k', ['generate', TINY, '--prompt', 'a', '--top-k', '1.5'], '--top-k', '1.5'),
-    ])
+    ]) // prettier-ignore
   })
 })
 
