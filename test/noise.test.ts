@@ -108,6 +108,17 @@ describe('the WebAssembly twin', () => {
     expect(versions[1]).toEqual(probeVersion(expected, first, recipe, 1))
   })
 
+  it.each([0, -0])('a term of coefficient %d only decays, to the sign of a zero', (coefficient) => {
+    const decays = [0.9, 1].map(Math.fround)
+    const base = Float32Array.from({ length: 999 }, (_, i) => (i % 3 ? Math.sin(i) : -0))
+    const expected = base.slice()
+    const terms = decays.map((decay) => ({ ...noiseKey(1, 0, 'w', 'z'), coefficient, decay }))
+    applyTerms(expected, 7, terms)
+    const found = new Float32Array(999)
+    kernel.apply(new Uint8Array(base.buffer), 'F32', 7, { terms, scales: [0] }, [found])
+    expect(new Uint32Array(found.buffer)).toEqual(new Uint32Array(expected.buffer))
+  })
+
   it('widens every f16 and bf16 pattern exactly', () => {
     const halves = Uint16Array.from({ length: 65_536 }, (_, i) => i)
     const out = new Float32Array(65_536)

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs'
 import type { DType } from '../weights/types.ts'
 import { DTYPE_BYTES } from '../weights/types.ts'
-import { probeKey, type Recipe } from './distributions.ts'
+import { gaussianAt, probeKey, type NoiseTerm, type Recipe } from './distributions.ts'
 import { eachRun, type Change } from './factors.ts'
 import type { NoiseKey } from './threefry.ts'
 
@@ -63,6 +63,7 @@ export interface NoiseKernel {
 const CHUNK = 16_384
 const PAD = 32 // an odd first element, and rounding up to thirty-two, stay inside a buffer
 const BUFFER_BYTES = (CHUNK + PAD) * 4
+const MINUS_ZERO = 0x80000000 | 0
 const DTYPE_CODE: Readonly<Record<DType, number>> = { F32: 0, F16: 1, BF16: 2 }
 
 /** A kernel with its own linear memory (about 300 KB). Not shared between threads. */
@@ -100,9 +101,19 @@ export function createNoiseKernel(): NoiseKernel {
     bytes.set(raw, src)
     kernel.widen(src, DTYPE_CODE[dtype], count, e + lead * 4)
     for (const t of recipe.terms) {
-      kernel.accumulate(e, n, pair, t.k0, t.k1, t.coefficient, t.decay)
+      if (t.coefficient === 0) decay(t, at, n, lead)
+      else kernel.accumulate(e, n, pair, t.k0, t.k1, t.coefficient, t.decay)
     }
     return { lead, n, pair }
+  }
+
+  /** A term without noise draws none, but where -0 meets the sign of a zero that it would have added. */
+  const decay = (term: NoiseTerm, at: number, n: number, lead: number) => {
+    kernel.scale(e, n, term.decay)
+    const bits = new Int32Array(kernel.memory.buffer, e + lead * 4, n - lead)
+    for (let i = bits.indexOf(MINUS_ZERO); i >= 0; i = bits.indexOf(MINUS_ZERO, i + 1)) {
+      floats[e / 4 + lead + i]! += term.coefficient * gaussianAt(term, at + i)
+    }
   }
 
   /** One chunk of a factored change, left in e: elements [at, at + count). */
