@@ -6,10 +6,9 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Config } from './config.ts'
-import type { Batch } from './data/types.ts'
-import type { Engine } from './engine.ts'
+import { collateExamples } from './data/batches.ts'
+import { randomExamples } from './data/random-tokens.ts'
 import { UserError } from './errors.ts'
-import { noiseKey, threefry2x32 } from './noise/threefry.ts'
 import { memoryTable, type Reporter } from './report.ts'
 import { openEngine, type LoadedModel } from './setup.ts'
 import { zoStep } from './step.ts'
@@ -61,6 +60,8 @@ export async function bench(
       const probes = engine.options.estimator.probes(config.eps).length
       const { plan } = engine.workingSet({ probes, batch: B, tokens: T })
       memoryTable(plan.bytes).forEach((row) => report.line(row))
+      const randomBatch = (seed: number) =>
+        collateExamples(randomExamples(B, T, model.vocabSize, seed), { padId: 0, padTo: 'right' })
       const times: number[] = []
       const before = { ...engine.counters }
       let loss: number | null = null
@@ -68,7 +69,7 @@ export async function bench(
         stop.throwIfAborted()
         const started = performance.now()
         const entry = await zoStep(engine, {
-          ...{ batches: [randomBatch(engine, B, T, config.seed + step)], step, lr: config.lr },
+          ...{ batches: [randomBatch(config.seed + step)], step, lr: config.lr },
           ...{ eps: config.eps, weightDecay: config.weightDecay, append: () => Promise.resolve() },
         })
         times.push(performance.now() - started)
@@ -110,17 +111,4 @@ export function benchLines(r: BenchResult): string[] {
     `  device peak  ${formatBytes(r.device_peak_bytes)} (planned ${formatBytes(r.planned_peak_bytes)}), process ${formatBytes(r.rss_peak_bytes)}`,
     `  per step     read ${formatBytes(r.read_bytes)}, up ${formatBytes(r.upload_bytes)}, down ${formatBytes(r.download_bytes)}`,
   ]
-}
-
-/** B x T random tokens, each but the first labelled. */
-function randomBatch({ model }: Engine, B: number, T: number, seed: number): Batch {
-  const { k0, k1 } = noiseKey(seed, 0, 'bench', 'order')
-  const inputIds = Array.from({ length: B }, (_, b) =>
-    Array.from({ length: T }, (_, t) => threefry2x32(k0, k1, t, b)[0] % model.vocabSize),
-  )
-  return {
-    inputIds,
-    attentionMask: inputIds.map((row) => row.map(() => 1)),
-    labels: inputIds,
-  }
 }

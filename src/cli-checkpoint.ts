@@ -6,6 +6,7 @@ import { resolve } from 'node:path'
 import { Command } from 'commander'
 import { exportAdapter } from './adapter.ts'
 import { addOptions, configOf, type ContextOf, type Flags } from './cli-options.ts'
+import { addSynthetic, sourceOf, SYNTHETIC } from './cli-synthetic.ts'
 import { parseConfig, type Config } from './config.ts'
 import { openCpu } from './device/cpu/device.ts'
 import { listAdapters } from './device/webgpu/device.ts'
@@ -127,15 +128,21 @@ function exportCommand(contextOf: ContextOf): Command {
 function convertCommand(contextOf: ContextOf): Command {
   const command = new Command('convert')
     .description('rewrite a checkpoint (.bin or safetensors) as a safetensors folder')
-    .argument('<model>')
-    .argument('<out>', 'new folder')
+    .argument('[model]', 'folder or hub id; left out with --synthetic')
+    .argument('[out]', 'new folder')
     .option('--to <type>', 'float32, float16 or bfloat16 (default: as it is)')
+  addSynthetic(command)
   addOptions(command, ['revision', 'cacheDir'])
-  return command.action(async (source: string, out: string, flags: Flags) => {
+  return command.action(async (first?: string, second?: string, flags: Flags = {}) => {
     const { report, result, stop } = contextOf(flags)
     const dtype = dtypeFlag(flags['to'])
-    const { dir } = await loadModel(source, configOf(flags, ['to']), report)
-    await convertCheckpoint(dir, out, {
+    // With --synthetic the folder is the only argument.
+    const alone = flags['synthetic'] !== undefined && second === undefined
+    const [model, out] = alone ? [undefined, first] : [first, second]
+    const source = sourceOf(model, flags)
+    if (out === undefined) throw new UserError('expected a new folder to write to', { exitCode: 2 })
+    const loaded = await loadModel(source, configOf(flags, ['to', ...SYNTHETIC]), report)
+    await convertCheckpoint(loaded.checkpoint, out, {
       dtype,
       onProgress: (done, total) => {
         stop.throwIfAborted()

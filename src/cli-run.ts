@@ -13,6 +13,7 @@ import {
   type ContextOf,
   type Flags,
 } from './cli-options.ts'
+import { addSynthetic, sourceOf, SYNTHETIC } from './cli-synthetic.ts'
 import type { Config, OptionName } from './config.ts'
 import { loadExamples } from './data/examples.ts'
 import type { Tokenizer } from './data/types.ts'
@@ -45,7 +46,8 @@ export function runCommands(contextOf: ContextOf): Command[] {
 function finetuneCommand(contextOf: ContextOf): Command {
   const command = new Command('finetune')
     .description('fine-tune a model; MODEL is a folder or a hub id')
-    .argument('<model>')
+    .argument('[model]')
+  addSynthetic(command)
   addOptions(command, [
     ...METHOD,
     'train',
@@ -61,10 +63,14 @@ function finetuneCommand(contextOf: ContextOf): Command {
     ...OUTPUT,
     ...HUB,
   ])
-  return command.action(async (model: string, flags: Flags) => {
+  return command.action(async (model: string | undefined, flags: Flags) => {
     const context = contextOf(flags)
     const started = performance.now()
-    const summary = await finetune(model, configOf(flags), context.report, context.stop)
+    const source = sourceOf(model, flags)
+    // Nobody wants model/ of a synthetic model unless it is asked for.
+    const given = model === undefined ? { saveModel: 'no', ...flags } : flags
+    const config = configOf(given, SYNTHETIC)
+    const summary = await finetune(source, config, context.report, context.stop)
     const seconds = (performance.now() - started) / 1000
     context.result({ ...snakeCase(summary), seconds }, () => [
       `${summary.stopped ? 'stopped' : 'done'} after ${summary.steps} steps in ${formatSeconds(seconds)}` +

@@ -5,6 +5,7 @@ import { dirname, join, resolve } from 'node:path'
 import { exportAdapter } from './adapter.ts'
 import type { Config } from './config.ts'
 import { loadExamples } from './data/examples.ts'
+import { randomExamples, wordless } from './data/random-tokens.ts'
 import type { Example, Tokenizer } from './data/types.ts'
 import type { Engine } from './engine.ts'
 import { UserError } from './errors.ts'
@@ -32,6 +33,7 @@ import { evaluationLine, train, untilStopped, type TrainResult } from './trainer
 import { formatBytes } from './units.ts'
 import { VERSION } from './version.ts'
 import { openCheckpoint } from './weights/checkpoint.ts'
+import { isSynthetic } from './weights/synthetic.ts'
 import type { Checkpoint } from './weights/types.ts'
 
 export interface FinetuneSummary extends TrainResult {
@@ -54,7 +56,8 @@ export async function finetune(
   stop: AbortSignal,
 ): Promise<FinetuneSummary> {
   const dir = resolve(required(config.outputDir, '--output-dir'))
-  if (config.task === undefined) required(config.train, '--train (or --task)')
+  if (isSynthetic(source)) refuseData(config)
+  else if (config.task === undefined) required(config.train, '--train (or --task)')
   report.line(`zo2 ${VERSION}  ${source}  ${config.method}`)
   await makeRunFolder(dir)
   const unlock = await lockRun(dir)
@@ -198,6 +201,7 @@ async function loadData(
   report: Reporter,
   stop: AbortSignal,
 ): Promise<Data> {
+  if (isSynthetic(loaded.source)) return randomData(loaded, config)
   const tokenizer = await dataTokenizer(loaded, config)
   const some = (held: readonly Example[]) =>
     config.evalSamples > 0 ? held.slice(0, config.evalSamples) : held
@@ -223,6 +227,33 @@ async function loadData(
   const held = config.evalFile === undefined ? [] : some(await read(config.evalFile))
   const aim = aimOf(config, train, tokenizer)
   return { tokenizer, train, aim, held, test: [], sha256: await fileHash(config.train!) }
+}
+
+/** Batches that a random run does not repeat. */
+const RANDOM_BATCHES = 64
+
+/** Full sequences of random tokens: a synthetic model knows no words. */
+function randomData({ model }: LoadedModel, config: Config): Data {
+  const { batchSize, maxLength, seed } = config
+  const [tokens, vocab] = [Math.min(maxLength, model.maxPositions), model.vocabSize]
+  const train = randomExamples(RANDOM_BATCHES * batchSize, tokens, vocab, seed)
+  const tokenizer = wordless(vocab, 1)
+  const aim = aimOf(config, train, tokenizer)
+  return { tokenizer, train, aim, held: [], test: [], sha256: examplesHash(train) }
+}
+
+function refuseData(config: Config): void {
+  for (const [flag, value] of [
+    ['--train', config.train],
+    ['--eval-file', config.evalFile],
+    ['--task', config.task],
+  ]) {
+    if (value === undefined) continue
+    throw new UserError(
+      `${flag} needs a tokenizer, which a synthetic model has not: it trains on random tokens; leave it out`,
+      { exitCode: 2 },
+    )
+  }
 }
 
 /** The newest saved checkpoint: resuming replays only what follows it. */

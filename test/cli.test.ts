@@ -195,7 +195,7 @@ describe('errors', () => {
     const cases: [args: string[], code: number, stderr: RegExp][] = [
       [['nosuch'], 2, /^zo2: unknown command 'nosuch'\n$/],
       [['finetun'], 2, /^zo2: unknown command 'finetun' \(Did you mean finetune\?\)\n$/],
-      [['finetune'], 2, /^zo2: missing required argument 'model'\n$/],
+      [['finetune'], 2, /^zo2: expected either a model or --synthetic SIZE\n$/],
       [['plan', 'a', 'b'], 2, /^zo2: too many arguments for 'plan', expected 1 argument .*\n$/i],
       [['eval', TINY, '--quiet'], 2, /^zo2: --eval-file \(or --task\) is required\n$/],
       [['generate', TINY], 2, /^zo2: required option '--prompt <text...>' not specified\n$/],

@@ -155,7 +155,10 @@ describe('--config', () => {
       expect(stderr).toMatch(/^zo2: .*bad\.yaml: unknown option "stepz" .*\n$/)
     }
     const without = await cli(['finetune', '--config', file('no-model.yaml', 'lr: 1\n')])
-    expect(without).toMatchObject({ code: 2, stderr: "zo2: missing required argument 'model'\n" })
+    expect(without).toMatchObject({
+      code: 2,
+      stderr: 'zo2: expected either a model or --synthetic SIZE\n',
+    })
     const clash = await cli(['config', '--config', file('clash.yaml', 'window: 7\n')])
     expect(clash.stderr).toMatch(/^zo2: --window is for lozo/)
   })

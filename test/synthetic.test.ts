@@ -2,6 +2,8 @@
 // equals ledger; sizes of models that exist nowhere here are planned at once.
 // Alone: npx vitest run test/synthetic.test.ts
 
+import { readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { bench } from '../src/bench.ts'
 import { parseConfig } from '../src/config.ts'
@@ -9,7 +11,7 @@ import { planReport } from '../src/plan-report.ts'
 import { silent } from '../src/report.ts'
 import { syntheticModel } from '../src/setup.ts'
 import { fillSynthetic, SYNTHETIC_SIZES } from '../src/weights/synthetic.ts'
-import { cli, cliJson } from './helpers/cli.ts'
+import { cli, cliJson, makeFolder } from './helpers/cli.ts'
 
 const stop = new AbortController().signal
 const run = (size: string, options: Record<string, unknown>, layers?: number, steps = 2) => {
@@ -95,6 +97,7 @@ describe('a synthetic model', () => {
     expect(made).toMatchObject({ layers: 1, method: 'mezo-sgd', steps: 1 })
     for (const [args, says] of [
       [['plan', '--synthetic', 'opt-9b'], 'opt-9b'],
+      [['plan', 'synthetic:opt-13b/two'], 'number of layers'],
       [['bench'], '--synthetic SIZE'],
       [['bench', 'x', '--layers', '2'], '--layers is for --synthetic'],
       [['bench', '--synthetic', 'opt-125m', '--layers', '0'], 'at least 1'],
@@ -102,6 +105,36 @@ describe('a synthetic model', () => {
       const { code, stderr } = await cli(args)
       expect(code).toBe(2)
       expect(stderr).toContain(says)
+    }
+  })
+
+  it('fine-tunes on random tokens, goes on with them, and becomes a real folder', async () => {
+    const dir = makeFolder()
+    try {
+      const size = ['--synthetic', 'opt-125m', '--layers', '1']
+      const run = ['finetune', ...size, '--batch-size', '2', '--max-length', '6', '--device', 'cpu', '--lr', '1e-3', '--output-dir'] // prettier-ignore
+      const [whole, cut] = [join(dir, 'whole'), join(dir, 'cut')]
+      const made = await cliJson([...run, whole, '--steps', '3'])
+      expect(made).toMatchObject({ steps: 3, model_dir: null })
+      await cliJson([...run, cut, '--steps', '1'])
+      await cliJson([...run, cut, '--steps', '3', '--resume'])
+      const journal = (of: string) => readFileSync(join(of, 'journal.jsonl'), 'utf8')
+      expect(journal(cut)).toBe(journal(whole))
+
+      const folder = join(dir, 'model')
+      await cliJson(['convert', ...size, folder])
+      const [real, synthetic] = await Promise.all(
+        [[folder], size].map(
+          (model) =>
+          cliJson(['bench', ...model, '--batch-size', '1', '--max-length', '6', '--device', 'cpu', '--steps', '1']), // prettier-ignore
+        ),
+      )
+      expect(real!['loss']).toBe(synthetic!['loss'])
+      const refused = await cli([...run, join(dir, 'refused'), '--train', 'data.jsonl'])
+      expect(refused.code).toBe(2)
+      expect(refused.stderr).toContain('random tokens')
+    } finally {
+      rmSync(dir, { recursive: true })
     }
   })
 })

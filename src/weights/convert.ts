@@ -14,6 +14,7 @@ import { openCheckpoint } from './checkpoint.ts'
 import { convertElements } from './dtypes.ts'
 import { asUserError, openFiles, quote, readJsonObject, type WeightFiles } from './files.ts'
 import { writeShardedSafetensors, type TensorSink } from './safetensors-writer.ts'
+import { parseSynthetic, syntheticConfig } from './synthetic.ts'
 import { type Checkpoint, type DType, type TensorEntry } from './types.ts'
 
 /** A multiple of every element size. */
@@ -52,16 +53,16 @@ export interface ConvertOptions {
 }
 
 /**
- * Writes `srcDir` as a safetensors folder `outDir`, which must be absent or empty. A head tied to
+ * Writes `source`, a folder or what was read of one, as a safetensors folder `outDir`, which must be absent or empty. A head tied to
  * the embedding is written once. Throws UserError for bad sources, full disks, values that `dtype`
  * cannot hold.
  */
 export async function convertCheckpoint(
-  srcDir: string,
+  source: string | Checkpoint,
   outDir: string,
   options: ConvertOptions = {},
 ): Promise<void> {
-  const checkpoint = await openCheckpoint(srcDir)
+  const checkpoint = typeof source === 'string' ? await openCheckpoint(source) : source
   await buildFolder(outDir, async (folder) => {
     await copyModelFiles(checkpoint.dir, folder)
     if (options.dtype !== undefined) await setConfigDtype(folder, options.dtype)
@@ -101,8 +102,16 @@ export async function buildFolder(
   }
 }
 
-/** Copies config, generation config and tokenizer files, those that are there, and syncs them. */
+/**
+ * Copies config, generation config and tokenizer files, those that are there, and syncs them. A
+ * synthetic model has a config only.
+ */
 export async function copyModelFiles(srcDir: string, outDir: string): Promise<void> {
+  const synthetic = parseSynthetic(srcDir)
+  if (synthetic) {
+    const config = JSON.stringify(syntheticConfig(synthetic), null, 2)
+    return writeTextAtomically(join(outDir, 'config.json'), `${config}\n`)
+  }
   for (const name of MODEL_FILES) {
     const source = join(srcDir, name)
     const isThere = await access(source).then(
