@@ -92,6 +92,7 @@ describe('threads of the cpu device', () => {
       await ops.close()
     }
     await single.close()
+    expect(stableThreads(94, 1, 2)).toBe(1)
     expect(stableThreads(1024, 768, 16)).toBe(16)
     expect(stableThreads(64, 96, 2)).toBe(1)
   })

@@ -2,20 +2,11 @@
 // src/noise/distributions.ts, exactly as every device must; all arithmetic after that is f64.
 // It keeps no scratch and no ledger, and does each operation when it is called.
 
-import type {
-  Activation,
-  Addend,
-  AttentionShape,
-  Device,
-  Rows,
-  Slot,
-  Tensor,
-  Tile,
-  Weights,
-} from '../../src/device/device.ts'
+import type { Addend, Device, Rows, Slot, Tensor, Tile, Weights } from '../../src/device/device.ts'
 import { createLedger } from '../../src/device/ledger.ts'
 import { applyTerms, probeVersion } from '../../src/noise/distributions.ts'
 import { DTYPE_BYTES, type DType } from '../../src/weights/types.ts'
+import { ACTIVATIONS, attention, factoredSums, normalise, type Sums } from './kernels.ts'
 
 /** A device whose tensors are f64; `exact` reads them without rounding. */
 export interface ReferenceDevice extends Device {
@@ -201,41 +192,6 @@ function accumulate(
   }
 }
 
-/** What an addend adds to column n of a row. */
-type Sums = (row: number, n: number) => number
-
-function factoredSums(addend: Addend, x: Float64Array, cols: number, at: Rows): Sums {
-  if (addend.kind === 'low-rank') {
-    const { rank, right, left, scales } = addend
-    const projection = new Float64Array(at.probes * at.rows * rank)
-    projection.forEach((_, i) => {
-      const [row, j] = [Math.floor(i / rank), i % rank]
-      let sum = 0
-      for (let k = 0; k < cols; k++) sum += x[row * cols + k]! * right[j * cols + k]!
-      projection[i] = sum * scales[Math.floor(row / at.rows) * rank + j]!
-    })
-    return (row, n) => {
-      let sum = 0
-      for (let j = 0; j < rank; j++) sum += projection[row * rank + j]! * left[n * rank + j]!
-      return sum
-    }
-  }
-  const { terms, m1, m2, n1, n2, right, left } = addend
-  return (row, n) => {
-    const [p, i, j] = [Math.floor(row / at.rows), Math.floor(n / m2), n % m2]
-    let sum = 0
-    for (let t = 0; t < terms; t++) {
-      for (let c = 0; c < n1; c++) {
-        const a = left[(p * m1 + i) * terms * n1 + t * n1 + c]!
-        for (let l = 0; l < n2; l++) {
-          sum += a * right[(t * m2 + j) * n2 + l]! * x[row * cols + c * n2 + l]!
-        }
-      }
-    }
-    return sum
-  }
-}
-
 /** The f32 weights of a whole slab for probe p, or for all if the recipe has a single scale. */
 export function perturbed(bytes: Uint8Array, weights: Weights, p: number): Float32Array {
   const { dtype, cols, tiles, recipe } = weights
@@ -266,70 +222,4 @@ function halfToFloat(h: number): number {
   if (exponent === 31) return fraction ? NaN : sign * Infinity
   if (exponent === 0) return sign * fraction * 2 ** -24
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15)
-}
-
-function normalise(x: Float64Array, row: number, cols: number, eps: number): Float64Array {
-  const values = x.subarray(row * cols, (row + 1) * cols)
-  const mean = values.reduce((s, v) => s + v, 0) / cols
-  const variance = values.reduce((s, v) => s + (v - mean) ** 2, 0) / cols
-  return values.map((v) => (v - mean) / Math.sqrt(variance + eps))
-}
-
-/** Rows that see no key are 0. */
-function attention(
-  q: Float64Array,
-  k: Float64Array,
-  v: Float64Array,
-  keyMask: Float64Array,
-  y: Float64Array,
-  { probes, batch, tokens, heads, keys = tokens }: AttentionShape,
-  cols: number,
-): void {
-  const size = cols / heads
-  for (let s = 0; s < probes * batch; s++) {
-    for (let h = 0; h < heads; h++) {
-      const query = (t: number, d: number) => (s * tokens + t) * cols + h * size + d
-      const key = (t: number, d: number) => (s * keys + t) * cols + h * size + d
-      for (let i = 0; i < tokens; i++) {
-        const weights = new Map<number, number>()
-        for (let j = 0; j <= keys - tokens + i; j++) {
-          if (keyMask[(s % batch) * keys + j] === 0) continue
-          let dot = 0
-          for (let d = 0; d < size; d++) dot += q[query(i, d)]! * k[key(j, d)]!
-          weights.set(j, dot / Math.sqrt(size))
-        }
-        const top = Math.max(...weights.values())
-        let sum = 0
-        for (const w of weights.values()) sum += Math.exp(w - top)
-        for (let d = 0; d < size; d++) {
-          let value = 0
-          for (const [j, w] of weights) value += (Math.exp(w - top) / sum) * v[key(j, d)]!
-          y[query(i, d)] = value
-        }
-      }
-    }
-  }
-}
-
-const ACTIVATIONS: Readonly<Record<Activation, (v: number) => number>> = {
-  relu: (v) => Math.max(0, v),
-  gelu: (v) => 0.5 * v * (1 + erf(v / Math.SQRT2)),
-  gelu_new: (v) => 0.5 * v * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3))),
-}
-
-/** erf by its Maclaurin series near 0 and by the continued fraction of erfc elsewhere. */
-export function erf(x: number): number {
-  const a = Math.abs(x)
-  if (a < 2.5) {
-    let term = a
-    let sum = a
-    for (let n = 1; n < 60; n++) {
-      term *= (-a * a) / n
-      sum += term / (2 * n + 1)
-    }
-    return (Math.sign(x) * 2 * sum) / Math.sqrt(Math.PI)
-  }
-  let fraction = 0
-  for (let n = 80; n > 0; n--) fraction = n / 2 / (a + fraction)
-  return Math.sign(x) * (1 - Math.exp(-a * a) / Math.sqrt(Math.PI) / (a + fraction))
 }

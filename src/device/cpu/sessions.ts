@@ -61,11 +61,11 @@ function openSession(graph: OnnxGraph, threads: number): Promise<InferenceSessio
  * The largest of threads, threads/2, threads/4, ... that gives the bits of one thread. MLAS cuts
  * the rows of x among threads where m >= n (harmless, except that a single row takes another
  * kernel), else the columns in blocks of 16; pieces of at most 64 columns get a longer K block,
- * which changes the order of the sum.
+ * which changes the order of the sum. A single column goes by groups of rows, whose order it changes.
  */
 export function stableThreads(m: number, n: number, threads: number): number {
   const stable = (t: number) => (m >= n ? t <= m / 2 : Math.floor(Math.ceil(n / 16) / t) >= 5)
-  let t = threads
+  let t = n === 1 ? 1 : threads
   while (t > 1 && !stable(t)) t >>= 1
   return t
 }
