@@ -1,32 +1,33 @@
-// Measures a machine for predict.ts, in a few seconds: single operations through the device's own
-// contract, and the host's folds and copies. The best of some runs, since others only disturb.
-// Where results are kept is in calibration.ts.
+// Measures a device for predict.ts, in a few seconds: single operations through its own contract, the
+// best of some runs, since others only disturb. The host is measured in calibrate-host.ts; where
+// results are kept is in calibration.ts.
 
-import { performance } from 'node:perf_hooks'
-import type { Device, Rows, Slot, Tensor, Weights } from './device/device.ts'
+import type { HostRates } from './calibrate-host.ts'
+import type { Addend, Device, Rows, Slot, Tensor, Weights } from './device/device.ts'
 import type { Recipe } from './noise/distributions.ts'
-import { createNoiseKernel } from './noise/wasm.ts'
 import type { Rates } from './predict.ts'
 import { tilesOf } from '../scheduler/tiles.ts'
 import { fillSynthetic } from './weights/synthetic.ts'
 import { DTYPE_BYTES, type DType } from './weights/types.ts'
 
-/** Of the matrix that is multiplied: four tiles. */
+/** Of the matrix that is multiplied: four tiles, of which many rows take one. */
 const [N, K] = [4096, 1024]
 const ELEMENTS = N * K
+const TILE = N / 4
 /** Of attention. */
 const [HEADS, HEAD_SIZE] = [32, 64]
 const COLS = HEADS * HEAD_SIZE
 const ROWS = 2048
 const FEW = 16
+const MANY: Rows = { probes: 1, rows: 512 }
 const RANK = 4
 const KEY = { k0: 1, k1: 2 }
 const PLAIN: Recipe = { terms: [], scales: [0] }
 const NOISE: Recipe = { terms: [], probe: KEY, scales: [2 ** -10, -(2 ** -10)] }
 const OWED: Recipe = { ...NOISE, terms: [1, 2].map(() => ({ ...KEY, coefficient: 2 ** -12, decay: 1 })) } // prettier-ignore
 
-const ENOUGH_RUNS = 4
-const ENOUGH_MS = 400
+const ENOUGH_RUNS = 12
+const ENOUGH_MS = 350
 
 /** Milliseconds of the fastest of a few runs; the first only warms up if it was a short one. */
 async function best(run: () => Promise<void>): Promise<number> {
@@ -41,15 +42,15 @@ async function best(run: () => Promise<void>): Promise<number> {
   return least
 }
 
-/** All but what depends on files. */
-export type DeviceRates = Omit<Rates, 'cachedRate' | 'rowReadMs'>
+/** All but what is the host's. */
+export type DeviceRates = Omit<Rates, keyof HostRates>
 
-/** Rates of a device that has nothing allocated; leaves it so. `threads` share the host's folds. */
+/** Rates of a device that has nothing allocated; leaves it so. `threads` is how many cores it uses. */
 export async function calibrate(device: Device, threads: number): Promise<DeviceRates> {
   device.reserve({
     ...{ probes: 2, rows: ROWS, batch: 16, tokens: ROWS, keys: ROWS, heads: HEADS },
-    ...{ headSize: HEAD_SIZE, tileElements: ELEMENTS / 4, tileRows: N / 4, headRows: ROWS },
-    ...{ terms: 2, versions: 2, projectionCols: RANK, addendElements: RANK * (N + K + 2) },
+    ...{ headSize: HEAD_SIZE, tileElements: TILE * K, tileRows: TILE, headRows: ROWS },
+    ...{ terms: 2, versions: 2, projectionCols: TILE, addendElements: 8 * TILE },
     ...{ slabBytes: 4 * ELEMENTS, slots: 1 },
   })
   const held: (Tensor | Slot)[] = []
@@ -66,7 +67,7 @@ export async function calibrate(device: Device, threads: number): Promise<Device
     const linear = await products(device, slot, x, y)
     for (const part of [x, y]) device.free(held.splice(held.indexOf(part), 1)[0]!)
     const rows = await rowOperations(device, tensor)
-    return { kind: device.info.kind, threads, ...linear, ...rows, ...host(), uploadRate }
+    return { kind: device.info.kind, threads, ...linear, ...rows, uploadRate }
   } finally {
     for (const memory of held) device.free(memory)
     await device.sync()
@@ -85,8 +86,8 @@ async function uploads(device: Device, slot: Slot): Promise<number> {
   return (1000 * bytes) / ms
 }
 
-const weights = (dtype: DType, recipe: Recipe): Weights => ({
-  ...{ name: 'calibration', dtype, cols: K, tiles: tilesOf(N, K), recipe },
+const weights = (dtype: DType, recipe: Recipe, tiles = 4): Weights => ({
+  ...{ name: 'calibration', dtype, cols: K, tiles: tilesOf(N, K).slice(0, tiles), recipe },
 })
 
 async function products(device: Device, slot: Slot, x: Tensor, y: Tensor) {
@@ -99,64 +100,89 @@ async function products(device: Device, slot: Slot, x: Tensor, y: Tensor) {
     device.commit(slot, weights(dtype, PLAIN))
     device.discard(slot)
   }
-  const linear = (dtype: DType, recipe: Recipe, at: Rows) =>
-    best(async () => {
-      device.commit(slot, weights(dtype, recipe))
+  /** ns of a weight element. */
+  const linear = async (dtype: DType, recipe: Recipe, at: Rows, tiles: number) => {
+    const ms = await best(async () => {
+      device.commit(slot, weights(dtype, recipe, tiles))
       await device.linear(x, slot, null, y, at)
       await device.sync()
     })
-  const ns = (ms: number) => Math.max(0, (1e6 * ms) / ELEMENTS)
+    return (1e6 * 4 * ms) / (tiles * ELEMENTS)
+  }
 
   await load('F32')
   const points: [number, number][] = []
-  for (const rows of [FEW, 128, 512, ROWS]) {
-    points.push([rows, ns(await linear('F32', PLAIN, { probes: 1, rows }))])
+  for (const rows of [FEW, 128, MANY.rows, ROWS]) {
+    points.push([rows, await linear('F32', PLAIN, { probes: 1, rows }, rows > 128 ? 1 : 4)])
   }
-  const many: Rows = { probes: 1, rows: 512 }
-  const [logit, addend] = [await heads(device, slot, x, many), await addends(device, slot, x, y, many)] // prettier-ignore
-  const plainMs = (points[2]![1] * ELEMENTS) / 1e6
+  const plain = points[2]![1]
+  const logit = (await heads(device, slot, x)) - plain
+  /** ns of a multiply-add with factors. */
+  const addend = async (which: Addend, macs: number) =>
+    Math.max(0, (await withAddend(device, slot, x, y, which)) - plain) * ((TILE * K) / (MANY.rows * macs)) // prettier-ignore
+  const addends = {
+    'low-rank': await addend(LOW_RANK, RANK * (TILE + K)),
+    kronecker: await addend(KRONECKER, SIDE * (TILE + K)),
+  }
 
   await load('F16')
   const few = points[0]![1]
-  const widen = ns(await linear('F16', PLAIN, { probes: 1, rows: FEW })) - few
-  const noise = ns(await linear('F16', NOISE, { probes: 2, rows: FEW }))
-  const owed = ns(await linear('F16', OWED, { probes: 2, rows: FEW }))
+  const widened = await linear('F16', PLAIN, { probes: 1, rows: FEW }, 4)
+  const noise = await linear('F16', NOISE, { probes: 2, rows: FEW }, 4)
+  const owed = await linear('F16', OWED, { probes: 2, rows: FEW }, 4)
   return {
     products: points,
-    widen: Math.max(0, widen),
+    widen: Math.max(0, widened - few),
     version: Math.max(0, noise / 2 - few),
     term: Math.max(0, (owed - noise) / 2),
-    logit: Math.max(0, (1e6 * (logit - plainMs)) / (many.rows * N)),
-    addend: Math.max(0, (1e6 * (addend - plainMs)) / (many.rows * RANK * (N + K))),
+    logit: Math.max(0, (logit * K) / MANY.rows),
+    addends,
   }
 }
 
-async function heads(device: Device, slot: Slot, x: Tensor, at: Rows): Promise<number> {
+/** ns of a weight element of one tile of the head. */
+async function heads(device: Device, slot: Slot, x: Tensor): Promise<number> {
+  const at = MANY
   const state = device.tensor('activations', 'loss state', at.rows, 3)
   try {
     const targets = Uint32Array.from({ length: at.rows }, (_, i) => i % N)
     const start = Float32Array.from({ length: at.rows * 3 }, (_, i) => (i % 3 ? 0 : -Infinity))
-    return await best(async () => {
+    const ms = await best(async () => {
       device.write(state, start)
-      device.commit(slot, weights('F32', PLAIN))
+      device.commit(slot, weights('F32', PLAIN, 1))
       await device.crossEntropy(x, slot, targets, state, at)
       await device.sync()
     })
+    return (1e6 * ms) / (TILE * K)
   } finally {
     device.free(state)
   }
 }
 
-function addends(device: Device, slot: Slot, x: Tensor, y: Tensor, at: Rows): Promise<number> {
-  const [right, left] = [values(RANK * K), values(N * RANK)]
-  const scales = new Float32Array(RANK).fill(1)
-  const addend = { kind: 'low-rank', rank: RANK, right, left, scales } as const
-  return best(async () => {
-    device.commit(slot, weights('F32', PLAIN))
-    await device.project(x, addend, at)
-    await device.linear(x, slot, null, y, at, { addend })
+/** ns of a weight element of one tile, being a whole matrix, with an addend. */
+async function withAddend(device: Device, slot: Slot, x: Tensor, y: Tensor, addend: Addend) {
+  const ms = await best(async () => {
+    device.commit(slot, weights('F32', PLAIN, 1))
+    await device.project(x, addend, MANY)
+    await device.linear(x, slot, null, y, MANY, { addend })
     await device.sync()
   })
+  return (1e6 * ms) / (TILE * K)
+}
+
+const LOW_RANK: Addend = {
+  kind: 'low-rank',
+  rank: RANK,
+  right: values(RANK * K),
+  left: values(TILE * RANK),
+  scales: new Float32Array(RANK).fill(1),
+}
+const SIDE = Math.sqrt(TILE)
+const KRONECKER: Addend = {
+  kind: 'kronecker',
+  ...{ terms: 1, m1: SIDE, m2: SIDE, n1: SIDE, n2: SIDE },
+  right: values(TILE),
+  left: values(TILE),
 }
 
 type MakeTensor = (label: string, rows: number, cols: number) => Tensor
@@ -192,30 +218,7 @@ async function rowOperations(device: Device, tensor: MakeTensor) {
   return { attention, element: (1e6 * (norm + sum)) / (2 * many.rows * COLS), callMs }
 }
 
-/** The host's folds and copies on this thread. */
-function host() {
-  const count = 2 ** 19
-  const kernel = createNoiseKernel()
-  const [raw, out] = [new Uint8Array(2 * count), new Float32Array(count)]
-  const least = (run: () => void) => {
-    const times = Array.from({ length: ENOUGH_RUNS }, () => {
-      const started = performance.now()
-      run()
-      return performance.now() - started
-    })
-    return Math.min(...times)
-  }
-  const slab = new Uint8Array(2 ** 26)
-  const fill = least(() => fillSynthetic(0, slab))
-  const fold = (terms: number) =>
-    least(() => kernel.change(raw, 'F16', 0, 1024, { kind: 'dense', terms: OWED.terms.slice(0, terms) }, out)) // prettier-ignore
-  const [none, two] = [fold(0), fold(2)]
-  return {
-    fold: (1e6 * none) / count,
-    foldTerm: (1e6 * Math.max(0, two - none)) / (2 * count),
-    syntheticRate: (1000 * slab.length) / fill,
-  }
-}
-
 /** Small numbers of both signs. */
-const values = (count: number) => Float32Array.from({ length: count }, (_, i) => ((i % 13) - 6) / 256) // prettier-ignore
+function values(count: number): Float32Array<ArrayBuffer> {
+  return Float32Array.from({ length: count }, (_, i) => ((i % 13) - 6) / 256)
+}

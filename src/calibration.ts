@@ -2,11 +2,11 @@
 // version. Also the rates of files, which belong to a disk and not to a device. A damaged cache is
 // measured anew; one that cannot be written costs only the time.
 
-import { constants } from 'node:fs'
-import { mkdir, mkdtemp, open, rm, stat } from 'node:fs/promises'
-import { availableParallelism, homedir, loadavg } from 'node:os'
+import { mkdir, stat } from 'node:fs/promises'
+import { availableParallelism, homedir, loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { z } from 'zod'
+import { calibrateHost, DISK_BYTES, measureDisk } from './calibrate-host.ts'
 import { calibrate } from './calibrate.ts'
 import type { Device } from './device/device.ts'
 import type { Rates } from './predict.ts'
@@ -15,11 +15,6 @@ import { writeTextAtomically } from './weights/atomic.ts'
 import { readJsonObject } from './weights/files.ts'
 
 const MAX_CACHE_BYTES = 2 ** 20
-const FILE_BYTES = 2 ** 26
-const CHUNK_BYTES = 2 ** 23
-const PAGE_BYTES = 2 ** 16
-const ROW_BYTES = 4096
-const ROW_READS = 256
 
 const Curve = z
   .array(z.tuple([z.number(), z.number()]).readonly())
@@ -30,7 +25,8 @@ const cost = z.number().nonnegative()
 const Measured = z.object({
   kind: z.enum(['cpu', 'webgpu']),
   ...{ threads: rate, products: Curve, widen: cost, version: cost, term: cost, logit: cost },
-  ...{ attention: Curve, addend: cost, element: cost, callMs: cost, rowReadMs: cost },
+  ...{ attention: Curve, element: cost, callMs: cost, rowReadMs: cost },
+  addends: z.object({ 'low-rank': cost, kronecker: cost }),
   ...{ fold: cost, foldTerm: cost, uploadRate: rate.nullable() },
   ...{ cachedRate: rate, syntheticRate: rate },
 }) satisfies z.ZodType<Rates>
@@ -54,6 +50,7 @@ async function readCache(): Promise<Cache> {
 async function keep(change: (cache: Cache) => void): Promise<void> {
   const cache = await readCache()
   change(cache)
+  await mkdir(folder(), { recursive: true }).catch(() => {})
   // Without a place for the cache the next plan measures again.
   await writeTextAtomically(cachePath(), `${JSON.stringify(cache, null, 1)}\n`).catch(() => {})
 }
@@ -82,7 +79,7 @@ export async function ratesOf(
   options.announce(load > QUIET)
   const rates = {
     ...(await calibrate(device, threads)),
-    ...(await withFile(folder(), FILE_BYTES, cachedReads)),
+    ...(await calibrateHost(tmpdir())),
   }
   await keep((cache) => (cache.devices[key] = { load, rates }))
   return rates
@@ -94,86 +91,13 @@ export async function ratesOf(
  */
 export async function diskRate(file: string | undefined, redo: boolean): Promise<number> {
   const found = file === undefined ? undefined : await stat(file)
-  const own = found && found.size >= FILE_BYTES
-  await mkdir(folder(), { recursive: true })
-  const key = String(own ? found.dev : (await stat(folder())).dev)
+  const own = found && found.size >= DISK_BYTES ? file : undefined
+  // A home that cannot be written is no reason to have no plan.
+  const dir = await mkdir(folder(), { recursive: true }).then(folder, tmpdir)
+  const key = String((own === undefined ? await stat(dir) : found!).dev)
   const known = (await readCache()).disks[key]
   if (known && !redo) return known
-  const measured = own
-    ? await directRate(file!, found.size)
-    : await withFile(folder(), 4 * FILE_BYTES, (path) => directRate(path, 4 * FILE_BYTES))
+  const measured = await measureDisk(own, dir)
   await keep((cache) => (cache.disks[key] = measured))
   return measured
-}
-
-/** Lends a file of `bytes` that is on the disk. */
-async function withFile<T>(
-  dir: string,
-  bytes: number,
-  use: (path: string) => Promise<T>,
-): Promise<T> {
-  await mkdir(dir, { recursive: true })
-  const own = await mkdtemp(join(dir, 'reads-'))
-  try {
-    const path = join(own, 'file')
-    const handle = await open(path, 'wx')
-    try {
-      const chunk = new Uint8Array(CHUNK_BYTES)
-      for (let i = 0; i < chunk.length; i++) chunk[i] = (i * 167) >> 3 // not zeros: no holes
-      for (let at = 0; at < bytes; at += chunk.length)
-        await handle.write(chunk, 0, chunk.length, at)
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
-    return await use(path)
-  } finally {
-    await rm(own, { recursive: true, force: true })
-  }
-}
-
-/** What was just written is in the page cache: bytes per second of one reader, ms of a small read. */
-async function cachedReads(path: string) {
-  const handle = await open(path, 'r')
-  try {
-    const into = new Uint8Array(FILE_BYTES)
-    const times: number[] = []
-    for (let i = 0; i < 3; i++) {
-      const started = performance.now()
-      await handle.read(into, 0, FILE_BYTES, 0)
-      times.push(performance.now() - started)
-    }
-    const started = performance.now()
-    await Promise.all(
-      Array.from({ length: ROW_READS }, (_, i) => {
-        const row = into.subarray(i * ROW_BYTES, (i + 1) * ROW_BYTES)
-        return handle.read(row, 0, ROW_BYTES, i * PAGE_BYTES)
-      }),
-    )
-    const rowReadMs = (performance.now() - started) / ROW_READS
-    return { cachedRate: (1000 * FILE_BYTES) / Math.min(...times), rowReadMs }
-  } finally {
-    await handle.close()
-  }
-}
-
-/** Direct reads of up to 256 MiB from the middle; plain ones where the system has no direct ones. */
-async function directRate(path: string, size: number): Promise<number> {
-  // Node leaves the flag out where there is none, whatever its types say.
-  const direct = (constants.O_DIRECT as number | undefined) ?? 0
-  const flags = constants.O_RDONLY | direct
-  const handle = await open(path, flags).catch(() => open(path, constants.O_RDONLY))
-  try {
-    // Direct reads want memory that begins on a page: WebAssembly's does.
-    const pages = CHUNK_BYTES / PAGE_BYTES
-    const into = new Uint8Array(new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer)
-    const bytes = Math.min(4 * FILE_BYTES, Math.floor(size / CHUNK_BYTES) * CHUNK_BYTES)
-    const first = Math.floor((size - bytes) / 2 / PAGE_BYTES) * PAGE_BYTES
-    const started = performance.now()
-    for (let at = 0; at < bytes; at += into.length)
-      await handle.read(into, 0, into.length, first + at)
-    return (1000 * bytes) / (performance.now() - started)
-  } finally {
-    await handle.close()
-  }
 }

@@ -25,7 +25,7 @@ export interface Rates {
   /** By log2 of tokens: ns of one query, key and column. */
   readonly attention: Curve
   /** ns of a row's multiply-add with the factors of an addend. */
-  readonly addend: number
+  readonly addends: Readonly<Record<'low-rank' | 'kronecker', number>>
   /** ns of an element of a norm or a sum. */
   readonly element: number
   /** Of the smallest operation, ms. */
@@ -67,8 +67,8 @@ export interface StepWork {
   readonly ready: boolean
   /** Updates that a parted matrix owes. */
   readonly terms: number
-  /** Multiply-adds of addends for one row of one probe. */
-  readonly addendMacs: number
+  /** Multiply-adds of addends for one row of one probe; null where there are none. */
+  readonly addend: { readonly kind: 'low-rank' | 'kronecker'; readonly macs: number } | null
   /** Elements folded, and the updates of each. */
   readonly foldElements: number
   readonly foldTerms: number
@@ -136,7 +136,7 @@ function computeMs(work: StepWork, rates: Rates, batch: number): number {
     partedElements * (version + terms * rates.term) +
     sharedElements * (widen + interpolate(rates.products, all, 1)) +
     all * work.vocabSize * rates.logit +
-    all * work.addendMacs * rates.addend +
+    (work.addend ? all * work.addend.macs * rates.addends[work.addend.kind] : 0) +
     layers * all * tokens * hidden * interpolate(rates.attention, Math.log2(tokens), 0) +
     SWEEPS_PER_LAYER * layers * all * hidden * rates.element
   const foldMs = (work.foldElements * (rates.fold + work.foldTerms * rates.foldTerm) * NS) / rates.threads // prettier-ignore

@@ -52,7 +52,8 @@ export function stepWork(input: WorkInput): FullWork {
     sharedElements: all - parted,
     ready: dtype === 'F32',
     terms: dense ? owed * methodOptions.directions : 0,
-    addendMacs: dense ? 0 : addendMacs(input),
+    addend:
+      method.structure === 'dense' ? null : { kind: method.structure, macs: addendMacs(input) },
     // Factored updates are folded so seldom that they cost nothing.
     foldElements: dense && foldEvery < steps ? trained / foldEvery : 0,
     foldTerms: dense ? replayWindow * methodOptions.directions : 0,

@@ -18,7 +18,8 @@ import { cliJson } from './helpers/cli.ts'
 /** One nanosecond per weight element and row; everything else is free. */
 const RATES: Rates = {
   ...{ kind: 'webgpu', threads: 2, products: [[1, 1], [1000, 1000]] }, // prettier-ignore
-  ...{ widen: 0, version: 0, term: 0, logit: 0, attention: [[0, 0]], addend: 0, element: 0 },
+  ...{ widen: 0, version: 0, term: 0, logit: 0, attention: [[0, 0]], element: 0 },
+  ...{ addends: { 'low-rank': 0, kronecker: 0 } },
   ...{ callMs: 0, rowReadMs: 0, fold: 0, foldTerm: 0 },
   ...{ uploadRate: 1e9, cachedRate: 4e9, syntheticRate: 8e9 },
 }
@@ -26,7 +27,7 @@ const bytes = (n: number) => ({ readBytes: n, uploadBytes: n, downloadBytes: 0 }
 /** 1e6 elements, two probes of 8 rows: 16 ms of products. */
 const WORK: StepWork = {
   ...{ probes: 2, batch: 2, tokens: 4, layers: 2, hidden: 16, vocabSize: 100 },
-  ...{ partedElements: 0, sharedElements: 1e6, ready: true, terms: 0, addendMacs: 0 },
+  ...{ partedElements: 0, sharedElements: 1e6, ready: true, terms: 0, addend: null },
   ...{ foldElements: 0, foldTerms: 0, traffic: bytes(2e6), slabBytes: 0 },
 }
 const predict = (work: Partial<StepWork>, rates: Partial<Rates> = {}, tier = 'memory' as const) =>
@@ -53,7 +54,7 @@ describe('predictStep', () => {
     const sequences = 2 * 2
     expect(predict({}, { ...free, attention }).computeMs).toBeCloseTo((2 * sequences * 16 * 16 * 5e3) / 1e6) // prettier-ignore
     expect(predict({}, { ...free, element: 1e3 }).computeMs).toBeCloseTo((4 * 2 * 16 * 16 * 1e3) / 1e6) // prettier-ignore
-    expect(predict({ addendMacs: 50 }, { ...free, addend: 1e3 }).computeMs).toBeCloseTo((16 * 50 * 1e3) / 1e6) // prettier-ignore
+    expect(predict({ addend: { kind: 'kronecker', macs: 50 } }, { ...free, addends: { 'low-rank': 0, kronecker: 1e3 } }).computeMs).toBeCloseTo((16 * 50 * 1e3) / 1e6) // prettier-ignore
     expect(predict({ ready: false }, { ...free, widen: 2 }).computeMs).toBeCloseTo(2)
   })
 
