@@ -1,6 +1,7 @@
 // One run per output folder: a lock file that names its process. A lock left by a process that is
 // gone (kill -9, power loss) is taken over; a living one refuses the second run.
 
+import { randomUUID } from 'node:crypto'
 import { link, readFile, rm, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
@@ -23,15 +24,10 @@ export async function lockRun(dir: string): Promise<() => Promise<void>> {
     host: hostname(),
     started: (await statusOf(process.pid)).started,
   } satisfies Owner)
-  // Written whole under another name, then linked: nobody ever reads half a lock.
-  const draft = `${path}.${process.pid}.${Date.now()}`
   try {
-    await writeFile(draft, mine, { flag: 'wx' })
-    await take(dir, path, draft)
+    await take(dir, path, mine)
   } catch (error) {
     throw asUserError(error, `${dir}: cannot be written`)
-  } finally {
-    await rm(draft, { force: true }).catch(() => {}) // a folder that refused the draft
   }
   return () => rm(path, { force: true })
 }
@@ -40,42 +36,52 @@ export async function lockRun(dir: string): Promise<() => Promise<void>> {
 const ATTEMPTS = 100
 const PAUSE_MS = 20
 
-/** Links `draft` as the lock, after taking away one that nobody holds. */
-async function take(dir: string, path: string, draft: string): Promise<void> {
+/** Puts the lock in place, after taking away one that nobody holds. */
+async function take(dir: string, path: string, mine: string): Promise<void> {
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    if (await linked(draft, path)) return
+    if (await placed(path, mine)) return
     const owner = await readOwner(path)
     if (owner && (await alive(owner))) {
       throw new UserError(
         `${dir} is in use by another run (process ${owner.pid} on ${owner.host}); wait for it or choose another --output-dir`,
       )
     }
-    if (!(await removeStale(path, owner, draft))) await setTimeout(PAUSE_MS)
+    if (!(await removeStale(path, owner, mine))) await setTimeout(PAUSE_MS)
   }
   throw new UserError(
     `${path}: nobody holds this lock, yet it could not be taken; remove it and every ${path}.* if no other run is starting in ${dir}`,
   )
 }
 
-/** False if `to` is there already. */
-async function linked(from: string, to: string): Promise<boolean> {
+/**
+ * Creates `path` with `text`, or gives false if it is there already. Written whole under another
+ * name, then linked: nobody ever reads half a lock. Each call links a new file, since file systems
+ * in layers may lose count of the names of one that several link and remove at the same time: they
+ * refuse the next link with ENOENT, which is no more than a reason to try again.
+ */
+async function placed(path: string, text: string): Promise<boolean> {
+  const draft = `${path}.${process.pid}.${randomUUID()}`
+  await writeFile(draft, text, { flag: 'wx' })
   try {
-    await link(from, to)
+    await link(draft, path)
     return true
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EEXIST' || code === 'ENOENT') return false
     throw error
+  } finally {
+    await rm(draft, { force: true })
   }
 }
 
 /**
- * Removes the lock of a dead owner. Of several runs that found it, one may: the first to link its
- * draft under the dead owner's name. Without that, a slow run could remove the lock that a fast one
+ * Removes the lock of a dead owner. Of several runs that found it, one may: the first to place a
+ * claim under the dead owner's name. Without that, a slow run could remove the lock that a fast one
  * has put in its place meanwhile. Returns whether it did.
  */
-async function removeStale(path: string, owner: Owner | null, draft: string): Promise<boolean> {
+async function removeStale(path: string, owner: Owner | null, mine: string): Promise<boolean> {
   const claim = `${path}.${owner ? `${owner.pid}-${owner.started}` : 'torn'}.claim`
-  if (!(await linked(draft, claim))) {
+  if (!(await placed(claim, mine))) {
     const claimant = await readOwner(claim)
     // It died in the middle of this very function: its claim is void.
     if (claimant && !(await alive(claimant))) await rm(claim, { force: true })
