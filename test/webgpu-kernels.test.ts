@@ -11,7 +11,7 @@ import {
   SOFTWARE_BLOCK,
 } from '../src/device/webgpu/kernels/matmul-software.ts'
 import { NO_ADDEND } from '../src/device/webgpu/addends.ts'
-import { MATMUL_BLOCK, matmulKernel } from '../src/device/webgpu/kernels/matmul.ts'
+import { FLAG, MATMUL_BLOCK, matmulKernel } from '../src/device/webgpu/kernels/matmul.ts'
 import { NOISE_WGSL } from '../src/device/webgpu/kernels/noise.ts'
 import { perturbKernel } from '../src/device/webgpu/kernels/perturb.ts'
 import { applyTerms, gaussianAt, probeVersion, round16 } from '../src/noise/distributions.ts'
@@ -242,7 +242,10 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
             bias: upload(Float32Array.from(bias)),
             ...{ projection: nothing, factors: nothing, y },
           },
-          { rows, cols, depth, version, width, col0, has_bias: 1, relu: 0, ...PLAIN },
+          {
+            ...{ rows, probe_rows: rows, cols, depth, version, width, col0, flags: FLAG.bias },
+            ...PLAIN,
+          },
           [Math.ceil(cols / block.cols), Math.ceil(rows / block.rows), probes],
         )
         return new Float32Array(await download(y))

@@ -1,6 +1,6 @@
 // Finds an adapter and opens a WebGPU device on it: hardware unless a name asks for something else.
-// Owns the object that create() gives (without a reference to it no promise of Dawn ever resolves),
-// the limits asked for, and the polling throttle. Facts: npm webgpu 0.6.2 (Dawn).
+// Owns the objects that create() gives, the limits asked for, and the polling throttle. Facts: npm
+// webgpu 0.6.2 (Dawn).
 
 import { UserError } from '../../errors.ts'
 import { PARAM_BYTES } from './kernel.ts'
@@ -36,10 +36,19 @@ const BEST_FIRST = { powerPreference: 'high-performance' } as const
 // Dawn refuses this name and answers with the names it has.
 const NO_ADAPTER = 'adapter=zo2 lists adapters'
 
+// Instances of Dawn by their flags, for the life of the process. Adapters, devices and pending
+// promises poll through a bare pointer to their instance: once it is collected, the next poll reads
+// freed memory (seen: a segmentation fault, an abort in futex, a hang). Closing a device does not
+// end its promises at once, so that no moment before the exit is safe.
+const instances = new Map<string, GPU>()
+
 async function createGpu(flags: readonly string[]): Promise<GPU> {
+  const key = flags.join(',')
   try {
     const { create } = await import('webgpu')
-    return create([...FLAGS, ...flags])
+    const gpu = instances.get(key) ?? create([...FLAGS, ...flags])
+    instances.set(key, gpu)
+    return gpu
   } catch (cause) {
     throw new UserError(
       `the webgpu package cannot be loaded on ${process.platform}-${process.arch}: ` +
@@ -111,13 +120,10 @@ async function requestAdapter(gpu: GPU, entry: AdapterEntry): Promise<GPUAdapter
  */
 export async function openAdapter(wanted?: string): Promise<OpenAdapter> {
   const entry = await choose(wanted)
-  // Held by the closure of close(): the instance must outlive the device.
-  let instance: GPU | undefined = await createGpu([
-    `adapter=${entry.name}`,
-    `backend=${entry.backend}`,
-  ])
+  const instance = await createGpu([`adapter=${entry.name}`, `backend=${entry.backend}`])
   const adapter = await requestAdapter(instance, entry)
   const { maxStorageBufferBindingSize, maxBufferSize } = adapter.limits
+  let closed = false
   const restore = entry.software ? throttlePolling() : () => {}
   try {
     const gpu = await adapter.requestDevice({
@@ -131,10 +137,10 @@ export async function openAdapter(wanted?: string): Promise<OpenAdapter> {
       driver: `${entry.backend}, ${adapter.info.description || adapter.info.vendor}`,
       maxBindingBytes: Math.min(maxStorageBufferBindingSize, maxBufferSize),
       close() {
-        if (!instance) return
+        if (closed) return
+        closed = true
         gpu.destroy()
         restore()
-        instance = undefined
       },
     }
   } catch (cause) {

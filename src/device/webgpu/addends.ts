@@ -106,7 +106,15 @@ export class Addends {
       { x, w: factors, bias: x, projection: x, factors, y: projection },
       {
         ...size,
-        ...{ version: 0, width: size.cols, col0, has_bias: 0, relu: 0, weights0, first: 0 },
+        ...{
+          probe_rows: size.rows,
+          version: 0,
+          width: size.cols,
+          col0,
+          flags: 0,
+          weights0,
+          first: 0,
+        },
         ...NO_ADDEND,
       },
       [Math.ceil(size.cols / block.cols), Math.ceil(size.rows / block.rows), probes],

@@ -1,6 +1,7 @@
 // One tile of a slab times the rows of all probes, the step that linear, crossEntropy and logits
 // share: `perturb` makes the versions of the tile's weights in scratch, a matmul multiplies the
-// rows of each probe with its version.
+// rows of each probe with its version, or the rows of all probes with the only one. Weights that are
+// f32 and as in the file are read in their slot.
 
 import type { DType } from '../../weights/types.ts'
 import { perturbs } from '../../noise/distributions.ts'
@@ -8,8 +9,12 @@ import type { Addend, Rows, Tile, Weights } from '../device.ts'
 import { Addends } from './addends.ts'
 import { type Commands, flatGroups } from './commands.ts'
 import { matmulSoftwareKernel, SOFTWARE_BLOCK } from './kernels/matmul-software.ts'
-import { MATMUL_BLOCK, MATMUL_INTERFACE, matmulKernel } from './kernels/matmul.ts'
-import { matmulTransposedKernel, TRANSPOSED_BLOCK } from './kernels/matmul-transposed.ts'
+import { FLAG, MATMUL_BLOCK, MATMUL_INTERFACE, matmulKernel } from './kernels/matmul.ts'
+import {
+  matmulTransposedKernel,
+  TRANSPOSED_BLOCK,
+  TRANSPOSED_FLAG,
+} from './kernels/matmul-transposed.ts'
 import type { Kernel } from './kernel.ts'
 import { perturbKernel } from './kernels/perturb.ts'
 import type { Scratch } from './scratch.ts'
@@ -35,6 +40,20 @@ export interface Target {
   readonly bias: GPUBuffer | null
   readonly relu: boolean
   readonly addend?: Addend | undefined
+}
+
+/** Where the versions of a tile lie, and how the rows of x share them. */
+interface Versions {
+  readonly w: GPUBuffer
+  /** Of the kernels' parameters. */
+  readonly params: {
+    readonly rows: number
+    readonly probe_rows: number
+    readonly version: number
+    readonly weights0: number
+  }
+  /** Groups of rows, one for each version. */
+  readonly groups: number
 }
 
 type Interface = typeof MATMUL_INTERFACE
@@ -82,18 +101,29 @@ export class Products {
     }
     if (at.rows === 0) return
     const versions = apart ? scales.length : 1
-    const recipe0 = scratch.recipe(weights.recipe, versions)
+    const asInFile = weights.dtype === 'F32' && !apart && weights.recipe.terms.length === 0
+    const recipe0 = asInFile ? 0 : scratch.recipe(weights.recipe, versions)
     for (const tile of weights.tiles) {
       checkTile(scratch, weights, tile)
-      this.#perturb(job, tile, versions, recipe0)
-      if (weights.transposed) this.#multiplyTransposed(job, tile, versions, target(tile))
-      else this.#multiply(job, tile, versions, target(tile))
+      if (!asInFile) this.#perturb(job, tile, versions, recipe0)
+      const apiece: Versions = {
+        w: asInFile ? job.raw : scratch.weights,
+        params: {
+          rows: versions > 1 ? at.rows : at.probes * at.rows,
+          probe_rows: at.rows,
+          version: versions > 1 ? tile.rows * weights.cols : 0,
+          weights0: asInFile ? inSlab(weights, tile) : 0,
+        },
+        groups: versions,
+      }
+      if (weights.transposed) this.#multiplyTransposed(job, tile, apiece, target(tile))
+      else this.#multiply(job, tile, apiece, target(tile))
       yield tile
     }
   }
 
   #perturb({ scratch, raw, weights }: Job, tile: Tile, versions: number, recipe0: number) {
-    const { cols, tiles, dtype, recipe } = weights
+    const { cols, dtype, recipe } = weights
     const first = tile.row0 * cols
     const count = tile.rows * cols
     const pair = Math.floor(first / 2)
@@ -102,7 +132,7 @@ export class Products {
       this.#perturbs[dtype],
       { raw, recipe: scratch.recipes, w: scratch.weights },
       {
-        offset: (tile.row0 - tiles[0]!.row0) * cols,
+        offset: inSlab(weights, tile),
         count,
         pair_low: pair % 2 ** 32,
         pair_high: Math.floor(pair / 2 ** 32),
@@ -116,57 +146,57 @@ export class Products {
     )
   }
 
-  #multiply({ scratch, weights, x, at }: Job, tile: Tile, versions: number, target: Target) {
+  #multiply({ scratch, weights, x, at }: Job, tile: Tile, versions: Versions, target: Target) {
     const { kernel, block } = this.#matmul
-    const addend = this.addends.params(target.addend, at)
+    const { w, params, groups } = versions
     this.#commands.run(
       kernel,
-      { x, w: scratch.weights, bias: target.bias ?? x, y: target.y, ...addendBuffers(scratch) },
+      { x, w, bias: target.bias ?? x, y: target.y, ...addendBuffers(scratch) },
       {
-        rows: at.rows,
+        ...params,
         cols: tile.rows,
         depth: weights.cols,
-        version: versions > 1 ? tile.rows * weights.cols : 0,
         width: target.width,
         col0: target.col0,
-        has_bias: target.bias ? 1 : 0,
-        relu: target.relu ? 1 : 0,
-        weights0: 0,
+        flags: (target.bias ? FLAG.bias : 0) | (target.relu ? FLAG.relu : 0),
         first: tile.row0,
-        ...addend,
+        ...this.addends.params(target.addend, at),
       },
-      [Math.ceil(tile.rows / block.cols), Math.ceil(at.rows / block.rows), at.probes],
+      [Math.ceil(tile.rows / block.cols), Math.ceil(params.rows / block.rows), groups],
     )
   }
 
   /** Tiles of K: the first sets y to bias + product, the last one adds the addend. */
-  #multiplyTransposed(job: Job, tile: Tile, versions: number, target: Target) {
+  #multiplyTransposed(job: Job, tile: Tile, versions: Versions, target: Target) {
     const { scratch, weights, x, at, depth } = job
+    const { w, params, groups } = versions
+    const { cols } = weights
     const last = tile.row0 + tile.rows === depth
-    const start = tile.row0 === 0
+    const start = target.bias ? TRANSPOSED_FLAG.bias : 0
     this.#commands.run(
       this.#transposed,
-      { x, w: scratch.weights, bias: target.bias ?? x, y: target.y, ...addendBuffers(scratch) },
+      { x, w, bias: target.bias ?? x, y: target.y, ...addendBuffers(scratch) },
       {
-        rows: at.rows,
-        cols: weights.cols,
+        ...params,
+        cols,
         depth: tile.rows,
-        version: versions > 1 ? tile.rows * weights.cols : 0,
         width_x: depth,
         k0: tile.row0,
-        has_bias: start && target.bias ? 1 : 0,
-        accumulate: start ? 0 : 1,
+        flags: tile.row0 === 0 ? start : TRANSPOSED_FLAG.accumulate,
         first: 0,
         ...this.addends.params(last ? target.addend : undefined, at),
       },
       [
-        Math.ceil(weights.cols / TRANSPOSED_BLOCK.cols),
-        Math.ceil(at.rows / TRANSPOSED_BLOCK.rows),
-        at.probes,
+        Math.ceil(cols / TRANSPOSED_BLOCK.cols),
+        Math.ceil(params.rows / TRANSPOSED_BLOCK.rows),
+        groups,
       ],
     )
   }
 }
+
+/** First element of a tile in its slab. */
+const inSlab = ({ tiles, cols }: Weights, tile: Tile) => (tile.row0 - tiles[0]!.row0) * cols
 
 const addendBuffers = ({ projection, factors }: Scratch) => ({ projection, factors })
 

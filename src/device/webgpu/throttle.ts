@@ -1,6 +1,10 @@
 // While a promise of Dawn is pending, its Node binding polls from a setImmediate loop that burns a
 // whole core. On a software adapter that core is the "GPU", so there the poll is slowed to once a
-// millisecond. Only native callbacks are slowed; everybody else keeps the real setImmediate.
+// millisecond. Only native callbacks are slowed; everybody else keeps the real setImmediate. A poll
+// that never comes ends all promises of its instance for good (Dawn queues no second one), so that
+// the timer is the process's own, not one that somebody may have put into the global scope.
+
+import { setTimeout } from 'node:timers'
 
 let users = 0
 let original: typeof globalThis.setImmediate | undefined

@@ -1,11 +1,12 @@
-// The factored addend of one element of a product, in the epilogue of the matmuls. With N = m1*m2 and
-// n = i*m2 + j: sum over terms t and c < n1 of left[p][i, t*n1 + c] * projection[t][row, c*m2 + j].
+// The factored addend of one element of a product, in the epilogue of the matmuls. `line` is the row
+// over all probes. With N = m1*m2 and n = i*m2 + j: sum over terms t and c < n1 of
+// left[p][i, t*n1 + c] * projection[t][line, c*m2 + j].
 // A low-rank addend is the case of one term with m2 = 1, n1 = rank and a left factor for all probes.
 
 import { defineKernel } from '../kernel.ts'
 
 export const ADDEND_WGSL = /* wgsl */ `
-fn addend(probe: u32, row: u32, n: u32) -> f32 {
+fn addend(probe: u32, line: u32, n: u32) -> f32 {
   if (params.count == 0u) {
     return 0f;
   }
@@ -13,7 +14,7 @@ fn addend(probe: u32, row: u32, n: u32) -> f32 {
   let i = at / params.m2;
   let j = at % params.m2;
   let left = params.left0 + (probe * params.m1 + i) * params.count;
-  let projected = (probe * params.rows + row) * params.n1 * params.m2 + j;
+  let projected = line * params.n1 * params.m2 + j;
   var sum = 0f;
   var term = 0u;
   for (var t = 0u; t < params.count; t += params.n1) {

@@ -5,7 +5,7 @@
 
 import { defineKernel } from '../kernel.ts'
 import { ADDEND_WGSL } from './addend.ts'
-import { MATMUL_INTERFACE } from './matmul.ts'
+import { MATMUL_INTERFACE, STORE_WGSL } from './matmul.ts'
 
 /** Rows and columns of y that one workgroup makes. */
 export const SOFTWARE_BLOCK = { rows: 8, cols: 128 } as const
@@ -13,45 +13,25 @@ export const SOFTWARE_BLOCK = { rows: 8, cols: 128 } as const
 export const matmulSoftwareKernel = defineKernel({
   name: 'matmul software',
   ...MATMUL_INTERFACE,
-  snippets: [ADDEND_WGSL],
+  snippets: [ADDEND_WGSL, STORE_WGSL],
   body: /* wgsl */ `
-fn store4(probe: u32, row: u32, col: u32, sums: vec4<f32>) {
-  let start = (probe * params.rows + row) * params.width + params.col0;
-  for (var j = 0u; j < 4u; j++) {
-    let n = col + 16u * j;
-    if (n < params.cols) {
-      var sum = sums[j];
-      if (params.has_bias == 1u) {
-        sum += bias[probe * params.width + params.col0 + n];
-      }
-      sum += addend(probe, row, n);
-      if (params.relu == 1u) {
-        sum = select(sum, 0f, sum < 0f); // max() may drop a NaN
-      }
-      y[start + n] = sum;
-    }
-  }
-}
-
-fn store(probe: u32, row: u32, col: u32, left: vec4<f32>, right: vec4<f32>) {
-  if (row < params.rows) {
-    store4(probe, row, col, left);
-    store4(probe, row, col + 64u, right);
-  }
+fn store(version: u32, row: u32, col: u32, left: vec4<f32>, right: vec4<f32>) {
+  store4(version, row, col, left);
+  store4(version, row, col + 64u, right);
 }
 
 @compute @workgroup_size(16)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-  let probe = group.z;
+  let version = group.z;
   let row = group.y * 8u;
   let col = group.x * 128u + local.x;
   // Lines beyond the edge repeat the last one and are not stored.
   let last = params.rows - 1u;
-  let x0 = probe * params.rows * params.depth;
+  let x0 = version * params.rows * params.depth;
   let xa = x0 + min(vec4(row, row + 1u, row + 2u, row + 3u), vec4(last)) * params.depth;
   let xb = x0 + min(vec4(row + 4u, row + 5u, row + 6u, row + 7u), vec4(last)) * params.depth;
   let edge = vec4(params.cols - 1u);
-  let w0 = params.weights0 + probe * params.version;
+  let w0 = params.weights0 + version * params.version;
   let wa = w0 + min(vec4(col, col + 16u, col + 32u, col + 48u), edge) * params.depth;
   let wb = w0 + min(vec4(col + 64u, col + 80u, col + 96u, col + 112u), edge) * params.depth;
   var l0 = vec4<f32>(); var l1 = vec4<f32>(); var l2 = vec4<f32>(); var l3 = vec4<f32>();
@@ -70,14 +50,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let a6 = x[xb.z + k]; l6 += a6 * bl; r6 += a6 * br;
     let a7 = x[xb.w + k]; l7 += a7 * bl; r7 += a7 * br;
   }
-  store(probe, row, col, l0, r0);
-  store(probe, row + 1u, col, l1, r1);
-  store(probe, row + 2u, col, l2, r2);
-  store(probe, row + 3u, col, l3, r3);
-  store(probe, row + 4u, col, l4, r4);
-  store(probe, row + 5u, col, l5, r5);
-  store(probe, row + 6u, col, l6, r6);
-  store(probe, row + 7u, col, l7, r7);
+  store(version, row, col, l0, r0);
+  store(version, row + 1u, col, l1, r1);
+  store(version, row + 2u, col, l2, r2);
+  store(version, row + 3u, col, l3, r3);
+  store(version, row + 4u, col, l4, r4);
+  store(version, row + 5u, col, l5, r5);
+  store(version, row + 6u, col, l6, r6);
+  store(version, row + 7u, col, l7, r7);
 }
 `,
 })

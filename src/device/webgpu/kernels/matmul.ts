@@ -1,9 +1,10 @@
 // y[p, r, n] = sum_k x[p, r, k] * w[p, n, k] + bias[p, n] + addend: one compute tile of a linear
-// layer, for GPUs. Shapes: x [P*rows, K], w [versions, N, K], bias [>=P, width], y [P*rows, width] from
-// column col0, all f32; the addend's factors are in addend.ts; equals torch.nn.functional.linear per probe. A workgroup makes a 64 x 64 block of
-// y with 16 x 16 invocations of 4 x 4 sums each, and passes K through workgroup memory 16 columns
-// at a time. Every sum runs over k in order, whatever its place in a block, so that a row's bits do
-// not depend on how many rows there are.
+// layer, for GPUs. Shapes: x [P*rows, K], w [versions, N, K], bias [>=P, width], y [P*rows, width]
+// from column col0, all f32; the addend's factors are in addend.ts. Equals
+// torch.nn.functional.linear per probe. A workgroup makes a 64 x 64 block of y with 16 x 16
+// invocations of 4 x 4 sums each, and passes K through workgroup memory 16 columns at a time. Every
+// sum runs over k in order, whatever its place in a block, so that a row's bits do not depend on how
+// many rows there are.
 
 import { defineKernel } from '../kernel.ts'
 import { ADDEND_WGSL } from './addend.ts'
@@ -19,24 +20,52 @@ export const MATMUL_INTERFACE = {
     y: 'read_write f32',
   },
   params: {
-    rows: 'u32', // of one probe
+    rows: 'u32', // that share a version: of one probe, or of all if there is only one version
+    probe_rows: 'u32', // of one probe
     cols: 'u32', // N
     depth: 'u32', // K
     version: 'u32', // elements from one version of w to the next, 0 if there is only one
     width: 'u32', // columns of y and bias
     col0: 'u32',
-    has_bias: 'u32',
-    relu: 'u32',
+    flags: 'u32', // FLAG: what the sums go through
     weights0: 'u32', // first element in w
     first: 'u32', // row of the matrix that column 0 of the tile is
-    left0: 'u32', // addend: where its left factor begins in factors,
-    count: 'u32', // products to sum for each element of y; 0 without an addend,
+    left0: 'u32', // addend: where its left factor begins in factors
+    count: 'u32', // products to sum for each element of y; 0 without an addend
     n1: 'u32',
     m2: 'u32',
     m1: 'u32', // rows of the left factor from one probe to the next; 0 if probes share it
     region: 'u32', // elements of the projection from one term to the next
   },
 } as const
+
+/** Bits of the parameter `flags`. */
+export const FLAG = { bias: 1, relu: 2 } as const
+
+/** Stores the sums of four columns of a row, 16 apart; what both matmul kernels end with. */
+export const STORE_WGSL = /* wgsl */ `
+fn store4(version: u32, row: u32, col: u32, sums: vec4<f32>) {
+  if (row >= params.rows) {
+    return;
+  }
+  let line = version * params.rows + row;
+  let probe = line / params.probe_rows;
+  for (var j = 0u; j < 4u; j++) {
+    let n = col + 16u * j;
+    if (n < params.cols) {
+      var sum = sums[j];
+      if ((params.flags & ${FLAG.bias}u) != 0u) {
+        sum += bias[probe * params.width + params.col0 + n];
+      }
+      sum += addend(probe, line, n);
+      if ((params.flags & ${FLAG.relu}u) != 0u) {
+        sum = select(sum, 0f, sum < 0f); // max() may drop a NaN
+      }
+      y[line * params.width + params.col0 + n] = sum;
+    }
+  }
+}
+`
 
 /** Rows and columns of y that one workgroup makes. */
 export const MATMUL_BLOCK = { rows: 64, cols: 64 } as const
@@ -45,40 +74,19 @@ export const matmulKernel = defineKernel({
   name: 'matmul',
   ...MATMUL_INTERFACE,
   constants: { STEP: 16, STRIDE: 65 },
-  snippets: [ADDEND_WGSL],
+  snippets: [ADDEND_WGSL, STORE_WGSL],
   body: /* wgsl */ `
 // Transposed: [k][row] and [k][column]; the odd stride spreads the stores over the banks.
 var<workgroup> xs: array<f32, STEP * STRIDE>;
 var<workgroup> ws: array<f32, STEP * STRIDE>;
 
-fn store(probe: u32, row: u32, col: u32, sums: vec4<f32>) {
-  if (row >= params.rows) {
-    return;
-  }
-  let start = (probe * params.rows + row) * params.width + params.col0;
-  for (var j = 0u; j < 4u; j++) {
-    let n = col + 16u * j;
-    if (n < params.cols) {
-      var sum = sums[j];
-      if (params.has_bias == 1u) {
-        sum += bias[probe * params.width + params.col0 + n];
-      }
-      sum += addend(probe, row, n);
-      if (params.relu == 1u) {
-        sum = select(sum, 0f, sum < 0f); // max() may drop a NaN
-      }
-      y[start + n] = sum;
-    }
-  }
-}
-
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let probe = group.z;
+  let version = group.z;
   let row0 = group.y * 64u;
   let col0 = group.x * 64u;
-  let x0 = probe * params.rows * params.depth;
-  let w0 = params.weights0 + probe * params.version;
+  let x0 = version * params.rows * params.depth;
+  let w0 = params.weights0 + version * params.version;
   let ty = lane / 16u;
   let tx = lane % 16u;
   var sums0 = vec4<f32>();
@@ -113,10 +121,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     workgroupBarrier();
   }
-  store(probe, row0 + ty, col0 + tx, sums0);
-  store(probe, row0 + ty + 16u, col0 + tx, sums1);
-  store(probe, row0 + ty + 32u, col0 + tx, sums2);
-  store(probe, row0 + ty + 48u, col0 + tx, sums3);
+  store4(version, row0 + ty, col0 + tx, sums0);
+  store4(version, row0 + ty + 16u, col0 + tx, sums1);
+  store4(version, row0 + ty + 32u, col0 + tx, sums2);
+  store4(version, row0 + ty + 48u, col0 + tx, sums3);
 }
 `,
 })

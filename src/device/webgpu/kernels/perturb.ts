@@ -73,9 +73,12 @@ fn main(
   var e = vec2(widen(params.offset + at.x), widen(params.offset + at.y));
   for (var t = 0u; t < params.terms; t++) {
     let term = recipe[params.recipe0 + t];
-    let z = gaussian_pair(term.xy, pair);
     let decayed = bitcast<vec2<u32>>(e * bitcast<f32>(term.w)) ^ vec2(params.zero);
-    e = bitcast<vec2<f32>>(decayed) + bitcast<f32>(term.z) * z;
+    e = bitcast<vec2<f32>>(decayed);
+    // A term that only decays draws nothing, but where -0 meets the sign of the zero it would add.
+    if ((term.z << 1u) != 0u || decayed.x == 0x80000000u || decayed.y == 0x80000000u) {
+      e += bitcast<f32>(term.z) * gaussian_pair(term.xy, pair);
+    }
   }
   var z = vec2<f32>();
   var drawn = vec2<u32>();
