@@ -1,16 +1,16 @@
 // The cpu device: ONNX Runtime's kernels behind the contract of device.ts. Joins its parts: memory and
 // ledger (tensors.ts), the order of operations (queue.ts), which rows go to which kernel
-// (compute.ts), perturbed weights (slots.ts, prepare.ts). An operation runs on the calling thread, in between turns of its
-// event loop, and is done when its promise resolves.
+// (compute.ts), perturbed weights (slots.ts, prepare.ts). An operation is done when its promise
+// resolves; the library's part of it runs beside the calling thread.
 
 import { availableParallelism, cpus } from 'node:os'
-import { env } from 'onnxruntime-node'
 import { UserError } from '../../errors.ts'
 import type { Device, DeviceInfo, Weights, Workload } from '../device.ts'
 import { createLedger } from '../ledger.ts'
 import { createOperations } from './compute.ts'
 import { RING_TILES } from './memory.ts'
 import { createOps } from './ops.ts'
+import { ortVersion } from './ort.ts'
 import { NoisePool } from './prepare.ts'
 import { createQueue, type Queue } from './queue.ts'
 import { CpuSlots, versionsOf } from './slots.ts'
@@ -43,7 +43,7 @@ export async function openCpu(options: { threads?: number } = {}): Promise<Devic
     await pool.close()
     slots.close()
     await queue.settled()
-    await ops.close()
+    ops.close()
     memory.clear()
   }
   return {
@@ -88,7 +88,7 @@ export async function openCpu(options: { threads?: number } = {}): Promise<Devic
 const infoOf = (threads: number, workers: number): DeviceInfo => ({
   kind: 'cpu',
   name: cpus()[0]?.model.trim() ?? 'unknown processor',
-  detail: `ONNX Runtime ${env.versions.node}, ${threads} threads, ${workers} noise workers`,
+  detail: `ONNX Runtime ${ortVersion()}, ${threads} threads, ${workers} noise workers`,
   software: false,
 })
 

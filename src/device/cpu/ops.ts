@@ -39,7 +39,7 @@ export interface CpuOps extends Products {
   add(x: Float32Array, y: Float32Array): Promise<void>
   /** y = f(x); x and y must not overlap. */
   activation(kind: Activation, x: Float32Array, y: Float32Array): Promise<void>
-  close(): Promise<void>
+  close(): void
 }
 
 const MS = 'com.microsoft'

@@ -3,9 +3,9 @@
 // that the factored matrix is never formed. Which rows and tiles meet is said in matrices.ts, how
 // factors are laid out in addends.ts. `Gemm` and `MatMul` are MLAS sgemm (stableThreads).
 
-import { Tensor } from 'onnxruntime-node'
 import type { OnnxGraph, OnnxNode } from './onnx.ts'
-import { f32, int64, stableThreads, type Sessions, type Values } from './sessions.ts'
+import type { Value, Values } from './ort.ts'
+import { f32, int64, stableThreads, type Sessions } from './sessions.ts'
 
 export interface GemmSize {
   readonly m: number
@@ -98,7 +98,7 @@ export function createProducts({ run }: Sessions, threads: number): Products {
     async head(x, w, columns, { max, sum, target }, size, start = ZERO) {
       const { m, n, k } = size
       const added = startOf(start, size)
-      const index = new Tensor('int64', columns, [m, 1])
+      const index = { data: columns, dims: [m, 1] }
       const feeds = { x: f32(x, m, k), w: f32(w, n, k), i: index, ...added.feeds }
       const into = { m: f32(max, m, 1), s: f32(sum, m, 1), t: f32(target, m, 1) }
       const graph = () => headGraph(added.part())
@@ -149,7 +149,7 @@ function startOf(start: Start, { m, n }: GemmSize): Added {
   }
 }
 
-const given = (name: string, value: Tensor, rank: number): Added => ({
+const given = (name: string, value: Value, rank: number): Added => ({
   name,
   part: () => ({ nodes: [], inputs: { c: rank } }),
   feeds: { c: value },

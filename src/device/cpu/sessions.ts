@@ -3,10 +3,8 @@
 // product the same for every number of threads. Which operations there are is said in ops.ts and
 // products.ts.
 
-import { InferenceSession, Tensor } from 'onnxruntime-node'
 import { encodeModel, type OnnxGraph } from './onnx.ts'
-
-export type Values = Record<string, Tensor>
+import { openSession, type OrtSession, type Value, type Values } from './ort.ts'
 
 export interface Sessions {
   /** Runs graph `name` on `feeds`; results are written into the memory of `into`. */
@@ -17,44 +15,31 @@ export interface Sessions {
     feeds: Values,
     into: Values,
   ): Promise<void>
-  close(): Promise<void>
+  close(): void
 }
 
-export const f32 = (data: Float32Array, ...dims: number[]) => new Tensor('float32', data, dims)
+export const f32 = (data: Float32Array, ...dims: number[]): Value => ({ data, dims })
 
 /** A list of whole numbers, as shapes and slice borders are given to a graph. */
-export const int64 = (...numbers: number[]) =>
-  new Tensor('int64', BigInt64Array.from(numbers, BigInt), [numbers.length])
+export const int64 = (...numbers: number[]): Value => ({
+  data: BigInt64Array.from(numbers, BigInt),
+  dims: [numbers.length],
+})
 
 export function createSessions(): Sessions {
-  const sessions = new Map<string, Promise<InferenceSession>>()
+  const sessions = new Map<string, OrtSession>()
   return {
     async run(name, graph, threads, feeds, into) {
       const key = `${name} ${threads}`
       let session = sessions.get(key)
-      if (!session) sessions.set(key, (session = openSession(graph(), threads)))
-      await (await session).run(feeds, into)
+      if (!session) sessions.set(key, (session = openSession(encodeModel(graph()), threads)))
+      await session.run(feeds, into)
     },
-    async close() {
-      const open = await Promise.allSettled(sessions.values())
+    close() {
+      for (const session of sessions.values()) session.release()
       sessions.clear()
-      for (const s of open) if (s.status === 'fulfilled') await s.value.release()
     },
   }
-}
-
-/** No arena: it would keep the largest workspace. No spinning: the noise workers need the cores. */
-function openSession(graph: OnnxGraph, threads: number): Promise<InferenceSession> {
-  return InferenceSession.create(encodeModel(graph), {
-    executionProviders: ['cpu'],
-    executionMode: 'sequential',
-    intraOpNumThreads: threads,
-    interOpNumThreads: 1,
-    enableCpuMemArena: false,
-    enableMemPattern: false,
-    logSeverityLevel: 3,
-    extra: { session: { intra_op: { allow_spinning: '0' } } },
-  })
 }
 
 /**

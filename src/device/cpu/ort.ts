@@ -1,0 +1,213 @@
+// ONNX Runtime by its C API: the library comes with the package onnxruntime-node, the calls go through
+// koffi. The package's own binding holds the JavaScript thread while a graph runs and copies every
+// result into new memory, half of the time of a large product (CHANGELOG, 2026-11-23). Owns the
+// library's environment, sessions and values; which graphs there are is said in sessions.ts. Source:
+// onnxruntime_c_api.h, whose table of functions only ever grows at its end.
+
+import { readdirSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import koffi, { type LibraryHandle } from 'koffi'
+import { UserError } from '../../errors.ts'
+
+/** A dense tensor whose memory is the caller's. */
+export interface Value {
+  readonly data: Float32Array | BigInt64Array
+  readonly dims: readonly number[]
+}
+
+export type Values = Readonly<Record<string, Value>>
+
+export interface OrtSession {
+  /** Runs the graph; the results are written into the memory of `into`, which nothing else may touch. */
+  run(feeds: Values, into: Values): Promise<void>
+  release(): void
+}
+
+/** An address; the library's objects are only ever passed on. */
+type Pointer = bigint | null
+type Out = [Pointer]
+
+/** The version of the C API asked for: that of ONNX Runtime 1.22, the first with all that is used. */
+const API_VERSION = 22
+
+/** Places in the table of functions, and their types. */
+const SIGNATURES = {
+  GetErrorMessage: [2, 'const char *(void *status)'],
+  CreateEnv: [3, 'void *(int level, const char *id, _Out_ void **env)'],
+  CreateSessionFromArray: [
+    8,
+    'void *(void *env, const void *model, size_t bytes, void *options, _Out_ void **session)',
+  ],
+  Run: [
+    9,
+    'void *(void *session, void *options, const char **inputs, void **feeds, size_t count, ' +
+      'const char **outputs, size_t results, void **into)',
+  ],
+  CreateSessionOptions: [10, 'void *(_Out_ void **options)'],
+  DisableMemPattern: [17, 'void *(void *options)'],
+  DisableCpuMemArena: [19, 'void *(void *options)'],
+  SetIntraOpNumThreads: [24, 'void *(void *options, int threads)'],
+  CreateTensorWithDataAsOrtValue: [
+    49,
+    'void *(void *info, void *data, size_t bytes, const int64_t *shape, size_t rank, int type, ' +
+      '_Out_ void **value)',
+  ],
+  CreateCpuMemoryInfo: [69, 'void *(int allocator, int memory, _Out_ void **info)'],
+  ReleaseStatus: [93, 'void (void *status)'],
+  ReleaseSession: [95, 'void (void *session)'],
+  ReleaseValue: [96, 'void (void *value)'],
+  ReleaseSessionOptions: [100, 'void (void *options)'],
+  AddSessionConfigEntry: [130, 'void *(void *options, const char *key, const char *value)'],
+} as const
+
+type Call = ReturnType<LibraryHandle['func']>
+type Api = Record<keyof typeof SIGNATURES, Call>
+
+interface Library {
+  /** Held for the life of the process: koffi unloads a library whose handle is collected. */
+  readonly handle: LibraryHandle
+  readonly version: string
+  readonly api: Api
+  readonly env: Pointer
+  readonly cpu: Pointer
+}
+
+const ELEMENT = { f32: 1, int64: 7 } as const
+const LOG_ERRORS = 3
+const DEVICE_ALLOCATOR = 0
+const DEFAULT_MEMORY = 0
+
+let loaded: Library | undefined
+
+/** The library's version, as in '1.30.0'. */
+export const ortVersion = (): string => library().version
+
+/**
+ * A session for a graph (onnx.ts) on so many threads. No arena: it would keep the largest workspace.
+ * No spinning: the noise workers need the cores. Throws Error with the library's own message.
+ */
+export function openSession(model: Uint8Array, threads: number): OrtSession {
+  const { api, env } = library()
+  const options = made((out) => check(api, api.CreateSessionOptions(out)))
+  try {
+    check(api, api.SetIntraOpNumThreads(options, threads))
+    check(api, api.DisableCpuMemArena(options))
+    check(api, api.DisableMemPattern(options))
+    check(api, api.AddSessionConfigEntry(options, 'session.intra_op.allow_spinning', '0'))
+    const create = api.CreateSessionFromArray
+    const session = made((out) => check(api, create(env, model, model.length, options, out)))
+    return {
+      run: (feeds, into) => run(session, feeds, into),
+      release: () => void api.ReleaseSession(session),
+    }
+  } finally {
+    api.ReleaseSessionOptions(options)
+  }
+}
+
+async function run(session: Pointer, feeds: Values, into: Values): Promise<void> {
+  const { api } = library()
+  const held: Pointer[] = []
+  const create = (values: Values) => {
+    for (const value of Object.values(values)) held.push(createValue(value))
+  }
+  try {
+    create(feeds)
+    create(into)
+    const [inputs, outputs] = [Object.keys(feeds), Object.keys(into)]
+    const [given, made] = [held.slice(0, inputs.length), held.slice(inputs.length)]
+    const args = [session, null, inputs, given, inputs.length, outputs, outputs.length, made]
+    check(api, await inBackground(api.Run, args))
+  } finally {
+    for (const value of held) api.ReleaseValue(value)
+  }
+}
+
+/** The call's result, made by a thread of libuv's pool. */
+const inBackground = (call: Call, args: unknown[]): Promise<Pointer> =>
+  new Promise((resolve, reject) => {
+    call.async(...args, (error: Error | null, result: Pointer) => {
+      if (error) reject(error)
+      else resolve(result)
+    })
+  })
+
+function createValue({ data, dims }: Value): Pointer {
+  const { api, cpu } = library()
+  const type = data instanceof Float32Array ? ELEMENT.f32 : ELEMENT.int64
+  const shape = BigInt64Array.from(dims, BigInt)
+  const create = api.CreateTensorWithDataAsOrtValue
+  return made((out) =>
+    check(api, create(cpu, data, data.byteLength, shape, dims.length, type, out)),
+  )
+}
+
+function made(create: (out: Out) => void): Pointer {
+  const out: Out = [null]
+  create(out)
+  return out[0]
+}
+
+function check(api: Api, status: Pointer): void {
+  if (!status) return
+  const message = String(api.GetErrorMessage(status))
+  api.ReleaseStatus(status)
+  throw new Error(`ONNX Runtime: ${message}`)
+}
+
+function library(): Library {
+  return (loaded ??= load())
+}
+
+/** Kernels keep packed panels on the stack, of which koffi's own 128 KiB would leave little. */
+const STACK_BYTES = 2 * 2 ** 20
+
+function load(): Library {
+  koffi.config({ async_stack_size: STACK_BYTES })
+  const path = libraryPath()
+  const handle = koffi.load(path)
+  const base = handle.func('const void *OrtGetApiBase()')() as Pointer
+  const [getApi, getVersion] = pointers(base, 2)
+  const version = callAt(getVersion, 'const char *()')() as string
+  const table = callAt(getApi, 'const void *(uint32_t version)')(API_VERSION) as Pointer
+  if (!table) {
+    throw new UserError(
+      `${path} is ONNX Runtime ${version}, which lacks version ${API_VERSION} of its C API; run npm ci`,
+    )
+  }
+  const last = Math.max(...Object.values(SIGNATURES).map(([place]) => place))
+  const places = pointers(table, last + 1)
+  const api = Object.fromEntries(
+    Object.entries(SIGNATURES).map(([name, [place, type]]) => [name, callAt(places[place]!, type)]),
+  ) as Api
+  const env = made((out) => check(api, api.CreateEnv(LOG_ERRORS, 'zo2', out)))
+  const cpu = made((out) =>
+    check(api, api.CreateCpuMemoryInfo(DEVICE_ALLOCATOR, DEFAULT_MEMORY, out)),
+  )
+  return { handle, version, api, env, cpu }
+}
+
+const pointers = (at: Pointer, count: number) =>
+  koffi.decode(at, koffi.array('void *', count)) as Pointer[]
+
+const callAt = (at: Pointer | undefined, type: string) =>
+  koffi.decode(at, koffi.proto(type)) as Call
+
+/** Where the package keeps the library of this platform. */
+function libraryPath(): string {
+  const home = dirname(createRequire(import.meta.url).resolve('onnxruntime-node/package.json'))
+  const dir = join(home, 'bin', 'napi-v6', process.platform, process.arch)
+  let names: string[] = []
+  try {
+    names = readdirSync(dir)
+  } catch {
+    // said below
+  }
+  const name = names.find((n) => /^(lib)?onnxruntime[.\d]*\.(so[.\d]*|dylib|dll)$/.test(n))
+  if (name) return join(dir, name)
+  throw new UserError(
+    `onnxruntime-node has no library for ${process.platform}-${process.arch} in ${dir}; ` +
+      'run npm ci on a platform that it supports, or use --device webgpu',
+  )
+}
