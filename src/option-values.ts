@@ -20,9 +20,10 @@ export const whole = wholeFrom(0)
 export const count = wholeFrom(1)
 export const wholeAtMost = (most: number) =>
   numeric(`a whole number from 0 to ${most}`, (n) => Number.isSafeInteger(n) && n >= 0 && n <= most)
-export const yesNo = z.union(
-  [z.boolean(), z.enum(['yes', 'no']).transform((v) => v === 'yes')],
-  'expected yes or no',
+const FLAGS: Readonly<Record<string, boolean>> = { yes: true, no: false, true: true, false: false }
+export const yesNo = z.preprocess(
+  (value) => (typeof value === 'string' ? (FLAGS[value.toLowerCase()] ?? value) : value),
+  z.boolean('expected yes or no'),
 )
 export const bytes = z.union([z.number().int().positive(), z.string().transform(parseBytes)])
 export const path = z.string().min(1)

@@ -4,17 +4,20 @@
 import type { Config } from './config.ts'
 import type { JournalEntry } from './journal.ts'
 
-/** Learning rate of a 0-based step: linear warm-up, then constant, linear or cosine to 0 at `steps`. */
-export function lrAt(
-  step: number,
-  config: Pick<Config, 'lr' | 'lrSchedule' | 'warmupSteps' | 'steps'>,
-): number {
-  const { lr, warmupSteps, steps } = config
+type Schedule = Pick<Config, 'lr' | 'lrSchedule' | 'warmupSteps' | 'steps'> &
+  Partial<Pick<Config, 'minLr' | 'lrDecaySteps'>>
+
+/**
+ * Learning rate of a 0-based step: linear warm-up, then constant, linear or cosine to minLr at
+ * lrDecaySteps (`steps` if absent).
+ */
+export function lrAt(step: number, config: Schedule): number {
+  const { lr, warmupSteps, minLr = 0, lrDecaySteps: end = config.steps } = config
   if (step < warmupSteps) return (lr * (step + 1)) / warmupSteps
   if (config.lrSchedule === 'constant') return lr
-  const progress = (step - warmupSteps) / Math.max(1, steps - warmupSteps)
-  if (config.lrSchedule === 'linear') return lr * Math.max(0, 1 - progress)
-  return lr * 0.5 * (1 + Math.cos(Math.PI * Math.min(1, progress)))
+  const progress = Math.min(1, (step - warmupSteps) / Math.max(1, end - warmupSteps))
+  const share = config.lrSchedule === 'linear' ? 1 - progress : 0.5 * (1 + Math.cos(Math.PI * progress)) // prettier-ignore
+  return minLr + (lr - minLr) * share
 }
 
 /** Steps after which the factor s of adaptive eps may change. */
@@ -34,9 +37,7 @@ export interface EpsRule {
  * loss: s grows by 1.25 below a share of 0.2 (differences drown in rounding) and shrinks by 0.9 above
  * 0.8 (there is room for less bias). The rate's part does not compound: it is not fed back.
  */
-export function createEpsRule(
-  config: Pick<Config, 'eps' | 'adaptiveEps' | 'lr' | 'lrSchedule' | 'warmupSteps' | 'steps'>,
-): EpsRule {
+export function createEpsRule(config: Schedule & Pick<Config, 'eps' | 'adaptiveEps'>): EpsRule {
   let s = 1
   let seen: boolean[] = []
   return {

@@ -2,8 +2,12 @@
 
 import { readFileSync } from 'node:fs'
 
-const here = new URL(import.meta.url.endsWith('.ts') ? '../' : '../../', import.meta.url)
+/** The folder of package.json. */
+export const PACKAGE_ROOT = new URL(
+  import.meta.url.endsWith('.ts') ? '../' : '../../',
+  import.meta.url,
+)
 
 export const VERSION = (
-  JSON.parse(readFileSync(new URL('package.json', here), 'utf8')) as { version: string }
+  JSON.parse(readFileSync(new URL('package.json', PACKAGE_ROOT), 'utf8')) as { version: string }
 ).version
