@@ -41,6 +41,8 @@ export interface PlanInput {
   readonly probes: number
   readonly batch: number
   readonly tokens: number
+  /** Batches whose activations are held at once; 1 if left out. */
+  readonly sweep?: number
   readonly heads: number
   readonly headSize: number
   /** Updates a slab may owe at most. */
@@ -179,11 +181,12 @@ function workloadOf(input: PlanInput, slabs: readonly Omit<Slab, 'resident'>[]) 
 function bytesOf(input: PlanInput, workload: Workload, slots: number, residentSlabs: number) {
   const { probes, rows } = workload
   const activationCols = input.bufferCols.reduce((sum, cols) => sum + cols, 0)
+  const { sweep = 1 } = input
   return {
     slots,
     staging: input.memory.stagingBytes(workload),
     // Buffers, the key mask [B, T], the loss state [R, 3] and the cache.
-    activations: 4 * (probes * rows * (activationCols + 3) + rows + input.cacheElements),
+    activations: 4 * sweep * (probes * rows * (activationCols + 3) + rows + input.cacheElements),
     scratch: input.memory.scratchBytes(workload),
     resident: 4 * probes * input.vectorElements + residentSlabs,
     method: 0,

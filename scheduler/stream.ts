@@ -32,7 +32,8 @@ export interface StreamCounters {
 }
 
 /**
- * One pass over all slabs of the plan. A slab's slot is valid until the next one is asked for.
+ * All slabs of the plan, each handed over once for every one of `passes` passes (turns.ts) and
+ * committed anew for it. A slab's slot is valid until the next one is asked for.
  * Closing the generator early (break, throw, return) drains what is in flight and discards it.
  */
 export async function* stream(
@@ -41,6 +42,7 @@ export async function* stream(
   device: Device,
   source: SlabSource,
   counters: StreamCounters,
+  passes = 1,
 ): AsyncGenerator<StreamedSlab, void, void> {
   const { slabs } = plan
   const depth = plan.slots || RESIDENT_AHEAD
@@ -48,6 +50,10 @@ export async function* stream(
   const arrivals: Promise<void>[] = []
   let open = true
   let committed: Promise<void> = Promise.resolve()
+  let lastUsed = committed
+  // Slots are used in the order of their commits, so where a slab is committed once for each pass,
+  // the next slab's commit waits until the last pass has used it.
+  const shared: { readonly weights: Weights; readonly usedUp: () => void }[] = []
 
   /** Stages and reads slab i, then commits it after slab i - 1 (the device wants commit order). */
   const start = (i: number) => {
@@ -64,7 +70,8 @@ export async function* stream(
           counters.uploadBytes += bytes
           return true
         })
-    const before = committed
+    const before = passes > 1 ? lastUsed : committed
+    lastUsed = new Promise((usedUp) => (shared[i] = { weights, usedUp }))
     committed = (async () => {
       // Both must end before anything is decided, else a failed neighbour leaves a read running.
       const [previous, mine] = await Promise.allSettled([before, staged])
@@ -92,10 +99,16 @@ export async function* stream(
       await arrivals[i]
       counters.waitMs += performance.now() - asked
       yielded = i + 1
-      yield { slab: slabs[i]!, slot: slots.of(slabs[i]!) }
+      const slot = slots.of(slabs[i]!)
+      for (let pass = 0; pass < passes; pass++) {
+        if (pass > 0) device.commit(slot, shared[i]!.weights)
+        yield { slab: slabs[i]!, slot }
+      }
+      shared[i]!.usedUp()
     }
   } finally {
     open = false
+    shared.forEach(({ usedUp }) => usedUp())
     await Promise.allSettled(arrivals)
     for (let i = Math.max(0, yielded - 1); i < started; i++) device.discard(slots.of(slabs[i]!))
   }

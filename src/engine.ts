@@ -1,13 +1,12 @@
 // Everything a run holds open: device, weights, trajectory, and the working set for the batch shape
-// at hand (plan, slots, activation buffers). Rebuilds the working set when a larger batch comes.
+// at hand (working-set.ts). Rebuilds the working set when a larger batch comes.
 // What a forward pass does with it is run.ts; what a step does is step.ts.
 
 import type { Model } from '../models/model.ts'
 import { plan, type Plan } from '../scheduler/plan.ts'
-import { createSlots, type Slots } from '../scheduler/slots.ts'
 import type { StreamCounters } from '../scheduler/stream.ts'
 import { tilesOf } from '../scheduler/tiles.ts'
-import type { Device, MemoryModel, Tensor } from './device/device.ts'
+import type { Device, MemoryModel } from './device/device.ts'
 import { createNoiseKernel, type NoiseKernel } from './noise/wasm.ts'
 import type { Estimator } from './methods/estimator.ts'
 import type { Method, MethodOptions, TrainingState, Update } from './methods/method.ts'
@@ -16,6 +15,7 @@ import { createVectors, type Vectors } from './vectors.ts'
 import { openFiles } from './weights/files.ts'
 import { openStore, type WeightStore } from './weights/overlay.ts'
 import { DTYPE_BYTES, type Checkpoint } from './weights/types.ts'
+import { allocate, fits, largest, type BatchShape, type WorkingSet } from './working-set.ts'
 
 export interface EngineOptions {
   readonly checkpoint: Checkpoint
@@ -38,38 +38,6 @@ export interface EngineOptions {
   readonly threads: number
 }
 
-/** Batch shape a working set is made for. */
-export interface BatchShape {
-  readonly probes: number
-  readonly batch: number
-  readonly tokens: number
-  /** Positions that a key-value cache holds for each sequence (one probe); absent: no cache. */
-  readonly keys?: number
-}
-
-/** Keys and values of earlier positions, by layer [B*S, C], with the mask [B, S] of their use. */
-export interface KeyValueCache {
-  /** S. */
-  readonly capacity: number
-  readonly keys: readonly Tensor[]
-  readonly values: readonly Tensor[]
-  readonly mask: Tensor
-}
-
-/** The device memory of one batch shape. */
-export interface WorkingSet {
-  readonly shape: BatchShape
-  readonly plan: Plan
-  readonly slots: Slots
-  readonly buffers: ReadonlyMap<string, Tensor>
-  /** The mask of a batch [B, T] of at most this shape; valid until the next call. */
-  keyMask(batch: number, tokens: number): Tensor
-  /** [R, 3] of crossEntropy. */
-  readonly lossState: Tensor
-  readonly cache: KeyValueCache | null
-  free(): void
-}
-
 export interface Engine {
   readonly options: EngineOptions
   readonly device: Device
@@ -84,8 +52,15 @@ export interface Engine {
   /** Takes a step's update into matrices and vectors; `begin` of its step comes before. */
   push(update: Update): void
   readonly counters: StreamCounters
-  /** The working set for a shape, grown if needed. */
+  /** The working set for a shape, grown if needed; one for a sweep is of its shape alone. */
   workingSet(shape: BatchShape): WorkingSet
+  /** Largest predicted peak of the working sets so far. */
+  readonly plannedPeakBytes: number
+  /** What `workingSet` would plan, within `limits` or else the run's own; `held`: it is there. */
+  planFor(
+    shape: BatchShape,
+    limits?: Pick<EngineOptions, 'budgetBytes' | 'resident'>,
+  ): { readonly plan: Plan; readonly held: boolean }
   close(): Promise<void>
 }
 
@@ -143,7 +118,15 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
     threads: options.threads,
   })
   let current: WorkingSet | null = null
+  let usual: BatchShape | null = null
+  let plannedPeakBytes = 0
   let updateCount = options.folded
+  /** What a set for the shape would be: besides sweeps, as large as any shape so far. */
+  const planned = (shape: BatchShape, limits?: Pick<EngineOptions, 'budgetBytes' | 'resident'>) => {
+    const grown = usual && !shape.sweep ? largest(shape, usual) : shape
+    const all = { ...options, ...limits }
+    return { grown, plan: planFor(all, tensors, grown, device.maxSlabBytes) }
+  }
   const push = (update: Update) => {
     state.push(update)
     vectors.push(update)
@@ -172,13 +155,23 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
     },
     push,
     counters: { readBytes: 0, uploadBytes: 0, waitMs: 0 },
+    get plannedPeakBytes() {
+      return plannedPeakBytes
+    },
+    planFor(shape, limits) {
+      const held = current !== null && fits(shape, current.shape)
+      if (held && !limits) return { plan: current!.plan, held }
+      const { plan } = planned(shape, limits)
+      return { plan, held }
+    },
     workingSet(shape) {
       if (current && fits(shape, current.shape)) return current
-      const grown = current ? largest(shape, current.shape) : shape
-      const next = planFor(options, tensors, grown, device.maxSlabBytes)
+      const { grown, plan } = planned(shape)
       current?.free()
       current = null
-      current = allocate(device, model, vectors, next, grown)
+      if (!shape.sweep) usual = grown
+      current = allocate(device, model, vectors, plan, grown)
+      plannedPeakBytes = Math.max(plannedPeakBytes, plan.peakBytes)
       return current
     },
     async close() {
@@ -190,72 +183,6 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
 }
 
 const shapesOf = (tensors: ModelTensors) => tensors.matrices.map(({ matrix }) => matrix)
-
-const fits = (a: BatchShape, b: BatchShape) =>
-  a.probes <= b.probes &&
-  a.batch <= b.batch &&
-  a.tokens <= b.tokens &&
-  (a.keys ?? 0) <= (b.keys ?? 0)
-
-const largest = (a: BatchShape, b: BatchShape): BatchShape => ({
-  probes: Math.max(a.probes, b.probes),
-  batch: Math.max(a.batch, b.batch),
-  tokens: Math.max(a.tokens, b.tokens),
-  ...((a.keys ?? b.keys) && { keys: Math.max(a.keys ?? 0, b.keys ?? 0) }),
-})
-
-function allocate(
-  device: Device,
-  model: Model,
-  vectors: Vectors,
-  next: Plan,
-  shape: BatchShape,
-): WorkingSet {
-  const rows = next.workload.probes * next.workload.rows
-  device.reserve(next.workload)
-  vectors.allocate(device, shape.probes)
-  const make = (label: string, cols: number) => device.tensor('activations', label, rows, cols)
-  const slots = createSlots(next, device)
-  let mask = device.tensor('activations', 'key mask', shape.batch, shape.tokens)
-  const cache =
-    shape.keys === undefined ? null : allocateCache(device, model, shape.batch, shape.keys)
-  return {
-    shape,
-    plan: next,
-    slots,
-    buffers: new Map(model.buffers.map((b) => [b.label, make(b.label, b.cols)])),
-    keyMask: (batch, tokens) => {
-      if (mask.rows !== batch || mask.cols !== tokens) {
-        device.free(mask)
-        mask = device.tensor('activations', 'key mask', batch, tokens)
-      }
-      return mask
-    },
-    lossState: make('loss state', 3),
-    cache,
-    free() {
-      slots.free()
-      const cached = cache ? [...cache.keys, ...cache.values, cache.mask] : []
-      for (const tensor of [...this.buffers.values(), mask, this.lossState, ...cached]) {
-        device.free(tensor)
-      }
-      vectors.free(device)
-    },
-  }
-}
-
-function allocateCache(device: Device, model: Model, batch: number, capacity: number) {
-  const perLayer = (what: string) =>
-    Array.from({ length: model.layers }, (_, layer) =>
-      device.tensor('activations', `${what} of layer ${layer}`, batch * capacity, model.hidden),
-    )
-  return {
-    capacity,
-    keys: perLayer('keys'),
-    values: perLayer('values'),
-    mask: device.tensor('activations', 'cache mask', batch, capacity),
-  }
-}
 
 async function readVectors(tensors: ModelTensors, kernel: NoiseKernel) {
   const files = await openFiles(tensors.vectors.map((v) => v.file))

@@ -1,0 +1,130 @@
+// The device memory of one batch shape: slots for weights, and activations for each batch that
+// is under way at once. What is held when, and how large it may be, is engine.ts.
+
+import type { Model } from '../models/model.ts'
+import type { Plan } from '../scheduler/plan.ts'
+import { createSlots, type Slots } from '../scheduler/slots.ts'
+import type { Device, Tensor } from './device/device.ts'
+import type { Vectors } from './vectors.ts'
+
+/** Batch shape a working set is made for. */
+export interface BatchShape {
+  readonly probes: number
+  readonly batch: number
+  readonly tokens: number
+  /** Positions that a key-value cache holds for each sequence (one probe); absent: no cache. */
+  readonly keys?: number
+  /** Batches of this shape that share each slab of a pass over the weights; absent: one. */
+  readonly sweep?: number
+}
+
+/** Keys and values of earlier positions, by layer [B*S, C], with the mask [B, S] of their use. */
+export interface KeyValueCache {
+  /** S. */
+  readonly capacity: number
+  readonly keys: readonly Tensor[]
+  readonly values: readonly Tensor[]
+  readonly mask: Tensor
+}
+
+/** The activations of one batch. */
+export interface Lane {
+  readonly buffers: ReadonlyMap<string, Tensor>
+  /** The mask of a batch [B, T] of at most the set's shape; valid until the next call. */
+  keyMask(batch: number, tokens: number): Tensor
+  /** [R, 3] of crossEntropy. */
+  readonly lossState: Tensor
+  readonly cache: KeyValueCache | null
+}
+
+/** The device memory of one batch shape. */
+export interface WorkingSet {
+  readonly shape: BatchShape
+  readonly plan: Plan
+  readonly slots: Slots
+  /** One for each batch of a sweep, else one. */
+  readonly lanes: readonly Lane[]
+  free(): void
+}
+
+/** Whether a set for shape b serves shape a. */
+export const fits = (a: BatchShape, b: BatchShape) =>
+  a.probes <= b.probes &&
+  a.batch <= b.batch &&
+  a.tokens <= b.tokens &&
+  (a.keys ?? 0) <= (b.keys ?? 0) &&
+  (a.sweep ?? 1) <= (b.sweep ?? 1)
+
+/** A shape that both fit in. */
+export const largest = (a: BatchShape, b: BatchShape): BatchShape => ({
+  probes: Math.max(a.probes, b.probes),
+  batch: Math.max(a.batch, b.batch),
+  tokens: Math.max(a.tokens, b.tokens),
+  ...((a.keys ?? b.keys) && { keys: Math.max(a.keys ?? 0, b.keys ?? 0) }),
+})
+
+/** Allocates what the plan says; `reserve` of the device comes with it. */
+export function allocate(
+  device: Device,
+  model: Model,
+  vectors: Vectors,
+  next: Plan,
+  shape: BatchShape,
+): WorkingSet {
+  const rows = next.workload.probes * next.workload.rows
+  device.reserve(next.workload)
+  vectors.allocate(device, shape.probes)
+  const slots = createSlots(next, device)
+  const lanes = Array.from({ length: shape.sweep ?? 1 }, () =>
+    allocateLane(device, model, shape, rows),
+  )
+  return {
+    shape,
+    plan: next,
+    slots,
+    lanes,
+    free() {
+      slots.free()
+      lanes.forEach((lane) => lane.free())
+      vectors.free(device)
+    },
+  }
+}
+
+function allocateLane(device: Device, model: Model, shape: BatchShape, rows: number) {
+  const make = (label: string, cols: number) => device.tensor('activations', label, rows, cols)
+  let mask = device.tensor('activations', 'key mask', shape.batch, shape.tokens)
+  const cache =
+    shape.keys === undefined ? null : allocateCache(device, model, shape.batch, shape.keys)
+  const buffers = new Map(model.buffers.map((b) => [b.label, make(b.label, b.cols)]))
+  const lossState = make('loss state', 3)
+  return {
+    buffers,
+    lossState,
+    cache,
+    keyMask(batch: number, tokens: number) {
+      if (mask.rows !== batch || mask.cols !== tokens) {
+        device.free(mask)
+        mask = device.tensor('activations', 'key mask', batch, tokens)
+      }
+      return mask
+    },
+    free() {
+      const cached = cache ? [...cache.keys, ...cache.values, cache.mask] : []
+      for (const tensor of [...buffers.values(), mask, lossState, ...cached]) device.free(tensor)
+    },
+  }
+}
+
+function allocateCache(device: Device, model: Model, batch: number, capacity: number) {
+  const perLayer = (what: string) =>
+    Array.from({ length: model.layers }, (_, layer) =>
+      device.tensor('activations', `${what} of layer ${layer}`, batch * capacity, model.hidden),
+    )
+  return {
+    capacity,
+    keys: perLayer('keys'),
+    values: perLayer('values'),
+    mask: device.tensor('activations', 'cache mask', batch, capacity),
+  }
+}
