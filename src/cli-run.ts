@@ -19,6 +19,7 @@ import { loadExamples } from './data/examples.ts'
 import type { Tokenizer } from './data/types.ts'
 import type { Engine } from './engine.ts'
 import { scoreExamples } from './evaluate-answers.ts'
+import { EVALUATION_KEYS } from './evaluation-options.ts'
 import { finetune } from './finetune.ts'
 import { generate } from './generate.ts'
 import { dataTokenizer } from './model-tokenizer.ts'
@@ -30,14 +31,14 @@ import { contextData } from './task-data.ts'
 import { evaluationLine } from './trainer.ts'
 import { formatBytes } from './units.ts'
 
-const DEVICE: OptionName[] = ['device', 'adapter', 'transfer', 'memory', 'slab', 'resident', 'threads', 'scratchDir'] // prettier-ignore
-const HUB: OptionName[] = ['revision', 'cacheDir']
+export const DEVICE: OptionName[] = ['device', 'adapter', 'transfer', 'memory', 'slab', 'resident', 'threads', 'scratchDir'] // prettier-ignore
+export const HUB: OptionName[] = ['revision', 'cacheDir']
 const EXAMPLES: OptionName[] = ['maxLength', 'template', 'labelWords', 'textColumn', 'labelColumn', 'padding'] // prettier-ignore
 const TASK: OptionName[] = ['task', 'dataDir', 'numTrain', 'numEval', 'trainSetSeed', 'sfc', 'maxNewTokens', 'mezoCompat'] // prettier-ignore
 const AIM: OptionName[] = ['numDev', 'trainAsClassification', 'onlyTrainOption', 'objective']
 const METHOD: OptionName[] = METHOD_KEYS
-const SCHEDULE: OptionName[] = ['steps', 'lrSchedule', 'warmupSteps', 'evalSteps', 'evalSamples', 'loggingSteps', 'maxSkipped'] // prettier-ignore
-const OUTPUT: OptionName[] = ['outputDir', 'resume', 'saveSteps', 'saveTotalLimit', 'saveModel', 'dtype', 'tensorboard', 'trace'] // prettier-ignore
+const SCHEDULE: OptionName[] = ['steps', 'lrSchedule', 'warmupSteps', ...EVALUATION_KEYS, 'loggingSteps', 'maxSkipped'] // prettier-ignore
+export const OUTPUT: OptionName[] = ['outputDir', 'resume', 'saveSteps', 'saveTotalLimit', 'saveModel', 'dtype', 'tensorboard', 'trace'] // prettier-ignore
 
 export function runCommands(contextOf: ContextOf): Command[] {
   return [finetuneCommand(contextOf), evalCommand(contextOf), generateCommand(contextOf)] // prettier-ignore
@@ -170,7 +171,7 @@ function generateCommand(contextOf: ContextOf): Command {
 }
 
 /** Opens a model for evaluation, with a scratch folder of its own, and closes everything again. */
-async function withEngine(
+export async function withEngine(
   source: string,
   config: Config,
   report: Context['report'],
@@ -195,7 +196,7 @@ async function withEngine(
 }
 
 /** Keys of a summary as JSON users expect them: output_dir, device_peak_bytes. */
-function snakeCase(value: object): Record<string, unknown> {
+export function snakeCase(value: object): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(value).map(([k, v]) => [k.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), v]),
   )

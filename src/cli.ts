@@ -6,6 +6,7 @@ import { Command, CommanderError } from 'commander'
 import { checkpointCommands } from './cli-checkpoint.ts'
 import { configCommand, takeConfigFile } from './cli-config.ts'
 import { planCommands } from './cli-plan.ts'
+import { pretrainCommands } from './cli-pretrain.ts'
 import { runCommands } from './cli-run.ts'
 import { reportCommand } from './cli-records.ts'
 import { normalise, type Context } from './cli-options.ts'
@@ -40,6 +41,7 @@ function program(screen: Reporter, stop: AbortSignal): Command {
   })
   const commands = [
     ...[...runCommands(contextOf), ...planCommands(contextOf)].map(takeConfigFile),
+    ...pretrainCommands(contextOf),
     ...checkpointCommands(contextOf),
     reportCommand(contextOf),
     configCommand(contextOf),

@@ -3,6 +3,7 @@
 
 import { availableParallelism } from 'node:os'
 import { z } from 'zod'
+import { EVALUATION_OPTIONS } from './evaluation-options.ts'
 import { checkMethod, METHOD_OPTIONS } from './method-options.ts'
 import {
   bytes,
@@ -15,6 +16,7 @@ import {
   yesNo,
   type OptionSpec,
 } from './option-values.ts'
+import { checkPretrain, DECAY_OPTIONS, PRETRAIN_OPTIONS } from './pretrain-options.ts'
 import { checkTask, TASK_OPTIONS } from './task-options.ts'
 import { UserError } from './errors.ts'
 
@@ -59,7 +61,9 @@ export const OPTIONS = {
     help: 'tokens per sequence at most',
     schema: wholeFrom(2),
     default: 256,
+    aliases: ['block-size'],
   },
+  ...PRETRAIN_OPTIONS,
   ...TASK_OPTIONS,
   template: {
     topic: 'data',
@@ -99,12 +103,12 @@ export const OPTIONS = {
     help: 'steps in all',
     schema: whole,
     default: 1000,
-    aliases: ['max-steps'],
+    aliases: ['max-steps', 'max-iters'],
   },
   lrSchedule: {
     topic: 'schedule',
     value: 'kind',
-    help: 'constant, linear or cosine decay to 0',
+    help: 'constant, or linear or cosine decay to --min-lr',
     schema: z.enum(['constant', 'linear', 'cosine']),
     default: 'constant',
     aliases: ['lr-scheduler-type'],
@@ -115,27 +119,17 @@ export const OPTIONS = {
     help: 'steps of linear warm-up',
     schema: whole,
     default: 0,
+    aliases: ['warmup-iters'],
   },
-  evalSteps: {
-    topic: 'schedule',
-    value: 'n',
-    help: 'evaluate every n steps, besides start and end; 0: only these',
-    schema: whole,
-    default: 0,
-  },
-  evalSamples: {
-    topic: 'schedule',
-    value: 'n',
-    help: 'examples of the held-out data used at most; 0: all',
-    schema: whole,
-    default: 0,
-  },
+  ...DECAY_OPTIONS,
+  ...EVALUATION_OPTIONS,
   loggingSteps: {
     topic: 'schedule',
     value: 'n',
     help: 'steps between two progress lines',
     schema: count,
     default: 10,
+    aliases: ['log-interval'],
   },
   maxSkipped: {
     topic: 'schedule',
@@ -207,7 +201,13 @@ export const OPTIONS = {
     default: availableParallelism(),
   },
 
-  outputDir: { topic: 'output', value: 'dir', help: 'where the run writes', schema: path },
+  outputDir: {
+    topic: 'output',
+    value: 'dir',
+    help: 'where the run writes',
+    schema: path,
+    aliases: ['out-dir'],
+  },
   resume: {
     topic: 'output',
     help: 'continue the run in --output-dir',
@@ -225,7 +225,7 @@ export const OPTIONS = {
   saveTotalLimit: {
     topic: 'output',
     value: 'n',
-    help: 'checkpoints kept',
+    help: 'checkpoints kept, the newest',
     schema: count,
     default: 2,
   },
@@ -302,6 +302,7 @@ export function parseConfig(input: Readonly<Record<string, unknown>>): Config {
   }
   checkMethod(config)
   checkTask(config)
+  checkPretrain(config)
   if (config.mezoCompat && input.padding === undefined) config.padding = 'left'
   return config as Config
 }

@@ -1,39 +1,26 @@
-// `zo2 finetune` from configuration to summary: claims the output folder, loads model and data,
-// opens device and engine, trains, writes model/. Each thing opened is closed, also on an error.
+// A run from configuration to summary: claims the output folder, loads model and data, opens device
+// and engine, trains, writes model/. Each thing opened is closed, also on an error. `zo2 finetune` is
+// a run on examples (finetune-data.ts), `zo2 pretrain` one on a prepared text (pretrain.ts).
 
 import { dirname, join, resolve } from 'node:path'
 import { exportAdapter } from './adapter.ts'
 import type { Config } from './config.ts'
-import { loadExamples } from './data/examples.ts'
-import { randomExamples, wordless } from './data/random-tokens.ts'
-import type { Example, Tokenizer } from './data/types.ts'
+import type { Example } from './data/types.ts'
 import type { Engine } from './engine.ts'
-import { UserError } from './errors.ts'
 import { scoreExamples } from './evaluate-answers.ts'
 import type { Evaluation } from './evaluate.ts'
-import { fileHash, fingerprint } from './fingerprint.ts'
+import { checkData, loadData, required, type RunData } from './finetune-data.ts'
+import { checkEvaluation } from './evaluation-options.ts'
+import { examplesFeed } from './feed.ts'
 import { exportModel } from './export.ts'
-import { openJournal, replay, type Journal } from './journal.ts'
-import { lockRun } from './lock.ts'
-import { dataTokenizer } from './model-tokenizer.ts'
+import type { Journal, JournalEntry } from './journal.ts'
+import { inRunFolder, keptStep, recordOf, stateAfter } from './open-run.ts'
 import { memoryTable, type Reporter } from './report.ts'
-import {
-  appendLine,
-  claimRunFolder,
-  discard,
-  makeRunFolder,
-  mendMetrics,
-  recordRun,
-  savedCheckpoints,
-  settleCheckpoints,
-} from './run-folder.ts'
+import { appendLine, discard, type RunRecord } from './run-folder.ts'
 import { DTYPES, loadModel, methodOf, openEngine, type LoadedModel } from './setup.ts'
-import { aimOf, examplesHash, taskData, type Aim } from './task-data.ts'
 import { evaluationLine, train, untilStopped, type TrainResult } from './trainer.ts'
 import { formatBytes } from './units.ts'
 import { VERSION } from './version.ts'
-import { openCheckpoint } from './weights/checkpoint.ts'
-import { isSynthetic } from './weights/synthetic.ts'
 import type { Checkpoint } from './weights/types.ts'
 
 export interface FinetuneSummary extends TrainResult {
@@ -42,10 +29,19 @@ export interface FinetuneSummary extends TrainResult {
   readonly evaluation: Evaluation | null
   /** The exported model, or null if it was not asked for or the run was stopped. */
   readonly modelDir: string | null
+  /** Steps that its weights have seen: all, or those before the best evaluation. */
+  readonly modelStep: number | null
   readonly devicePeakBytes: number
   readonly plannedPeakBytes: number
   /** Largest resident set of the process so far. */
   readonly rssPeakBytes: number
+}
+
+/** What a run trains: which weights, on what. */
+export interface Job {
+  /** Of the model to start from, for loadModel; `before` is the record of the run to resume. */
+  source(before: RunRecord | null): string | Promise<string>
+  data(loaded: LoadedModel): Promise<RunData>
 }
 
 /** Runs or resumes a fine-tuning run. UserError for everything a user can mend. */
@@ -55,50 +51,33 @@ export async function finetune(
   report: Reporter,
   stop: AbortSignal,
 ): Promise<FinetuneSummary> {
-  const dir = resolve(required(config.outputDir, '--output-dir'))
-  if (isSynthetic(source)) refuseData(config)
-  else if (config.task === undefined) required(config.train, '--train (or --task)')
+  checkData(source, config)
+  checkEvaluation({ ...config })
   report.line(`zo2 ${VERSION}  ${source}  ${config.method}`)
-  await makeRunFolder(dir)
-  const unlock = await lockRun(dir)
-  try {
-    const before = await claimRunFolder(dir, config.resume)
+  const data = (loaded: LoadedModel) => loadData(loaded, config, report, stop)
+  return runJob({ source: () => source, data }, config, report, stop)
+}
+
+/** Claims the output folder and runs or resumes a job in it. */
+export async function runJob(
+  job: Job,
+  config: Config,
+  report: Reporter,
+  stop: AbortSignal,
+): Promise<FinetuneSummary> {
+  const dir = resolve(required(config.outputDir, '--output-dir'))
+  const prepare = async (before: RunRecord | null) => {
+    const source = await job.source(before)
     // A branch of the hub may have moved on since the run began.
     const revision = config.revision ?? before?.commit ?? undefined
     const loaded = await loadModel(source, { ...config, ...(revision && { revision }) }, report)
-    const data = await loadData(loaded, config, report, stop)
-    await recordRun(dir, before, {
-      zo2: VERSION,
-      model: source,
-      commit: loaded.commit,
-      fingerprint: await fingerprint(loaded.checkpoint),
-      train_sha256: data.sha256,
-      config,
-    })
-    const journal = await openJournal(join(dir, 'journal.jsonl'))
-    try {
-      const done = journal.entries.length
-      await mendMetrics(dir, journal.entries)
-      await settleCheckpoints(dir, done, config.saveTotalLimit)
-      if (before) report.line(`resuming at step ${done} of ${config.steps}`)
-      return await runIn(dir, loaded, config, journal, data, report, stop)
-    } finally {
-      await journal.close()
-    }
-  } finally {
-    await unlock()
+    const data = await job.data(loaded)
+    return { loaded, data, record: await recordOf(loaded, data.sha256, config) }
   }
-}
-
-interface Data {
-  readonly tokenizer: Tokenizer
-  readonly train: readonly Example[]
-  readonly aim: Aim
-  readonly held: readonly Example[]
-  /** A task's evaluation examples, scored once at the end. */
-  readonly test: readonly Example[]
-  /** Of the training data. */
-  readonly sha256: string
+  return inRunFolder(dir, config, prepare, (journal, { loaded, data }, before) => {
+    if (before) report.line(`resuming at step ${journal.entries.length} of ${config.steps}`)
+    return runIn(dir, loaded, config, journal, data, report, stop)
+  })
 }
 
 async function runIn(
@@ -106,52 +85,73 @@ async function runIn(
   loaded: LoadedModel,
   config: Config,
   journal: Journal,
-  data: Data,
+  data: RunData,
   report: Reporter,
   stop: AbortSignal,
 ): Promise<FinetuneSummary> {
-  const updates = replay(journal.entries, config.weightDecay)
-  const { method, estimator } = methodOf(config, loaded.model)
-  // Factored methods fold at fixed steps only: they are replayed from the base, which is cheap.
-  const start = method.structure === 'dense' ? await newestCheckpoint(dir, journal) : null
-  const { engine, device, close } = await openEngine(loaded, config, {
-    updates,
-    folded: start?.updates ?? 0,
-    trains: true,
-    scratchDir: dir,
-    ...(start ? { checkpoint: start.checkpoint } : {}),
-  })
-  try {
-    report.line(`device ${device.info.kind}: ${device.info.name} (${device.info.detail})`)
-    const probes = estimator.probes(config.eps).length
+  const trained = await withEngineAfter(dir, loaded, config, journal.entries, async (engine) => {
+    const { info, ledger } = engine.device
+    report.line(`device ${info.kind}: ${info.name} (${info.detail})`)
+    const probes = engine.options.estimator.probes(config.eps).length
     const set = engine.workingSet({ probes, ...largestBatch(config, data) })
     report.line(describePlan(engine))
     memoryTable(set.plan.bytes).forEach((row) => report.line(row))
+    const { aim, notify } = data
+    const feed = data.feed?.(engine) ?? examplesFeed({ engine, config, ...data, ...aim })
+    const watch = notify ? { notify: notify(engine) } : {}
     const layout = loaded.checkpoint
-    const result = await train({ engine, config, journal, ...data, layout, dir, report, stop })
-    const evaluation = result.stopped
-      ? null
-      : await scoreTest(engine, config, data, dir, report, stop)
+    const result = await train({ engine, config, journal, feed, ...aim, ...watch, layout, dir, report, stop }) // prettier-ignore
+    const step = keptStep(config, result)
+    const last = step === result.steps ? await finish(engine, step) : null
+    const peaks = { device: ledger.peak().totalBytes, planned: set.plan.peakBytes }
+    return { result, step, last, peaks }
+  })
+  const { result, step, peaks } = trained
+  const end = trained.last ?? (await withEngineAfter(dir, loaded, config, journal.entries.slice(0, step), (engine) => finish(engine, step))) // prettier-ignore
+  return {
+    ...result,
+    ...end,
+    stopped: stop.aborted,
+    outputDir: dir,
+    modelStep: end.modelDir === null ? null : step,
+    devicePeakBytes: peaks.device,
+    plannedPeakBytes: peaks.planned,
+    rssPeakBytes: process.resourceUsage().maxRSS * 1024,
+  }
+
+  /** What comes after training: the test and model/. Nothing, if a signal came. */
+  async function finish(engine: Engine, step: number) {
+    if (stop.aborted) return { evaluation: null, modelDir: null }
+    const evaluation = await scoreTest(engine, config, data, step, dir, report, stop)
     const modelDir = join(dir, 'model')
-    const write = () => writeModel(engine, loaded.source, layout, modelDir, config, report, stop)
-    const finished = !result.stopped && config.saveModel && (await untilStopped(stop, write))
-    return {
-      ...result,
-      stopped: stop.aborted,
-      evaluation,
-      outputDir: dir,
-      modelDir: finished ? modelDir : null,
-      devicePeakBytes: device.ledger.peak().totalBytes,
-      plannedPeakBytes: set.plan.peakBytes,
-      rssPeakBytes: process.resourceUsage().maxRSS * 1024,
-    }
+    const write = () =>
+      writeModel(engine, loaded.source, loaded.checkpoint, modelDir, config, report, stop)
+    const written = config.saveModel && (await untilStopped(stop, write))
+    return { evaluation, modelDir: written ? modelDir : null }
+  }
+}
+
+/** Opens an engine with the weights after `entries`, and closes it again. */
+async function withEngineAfter<T>(
+  dir: string,
+  loaded: LoadedModel,
+  config: Config,
+  entries: readonly JournalEntry[],
+  use: (engine: Engine) => Promise<T>,
+): Promise<T> {
+  const { method } = methodOf(config, loaded.model)
+  const state = await stateAfter(dir, entries, config.weightDecay, method.structure === 'dense')
+  const { engine, close } = await openEngine(loaded, config, { ...state, trains: true, scratchDir: dir }) // prettier-ignore
+  try {
+    return await use(engine)
   } finally {
     await close()
   }
 }
 
 /** Sequences and tokens of the largest batch that training or evaluation will see. */
-function largestBatch(config: Config, { train, held, test, aim }: Data) {
+function largestBatch(config: Config, { train, held, test, aim, feed }: RunData) {
+  if (feed) return { batch: config.batchSize, tokens: config.maxLength }
   const longest = (e: Example) => {
     const rows = [e, ...(e.options ?? []), ...(e.calibration ?? [])]
     const generated = e.generation ? e.generation.prompt.length + config.maxNewTokens : 0
@@ -166,7 +166,8 @@ function largestBatch(config: Config, { train, held, test, aim }: Data) {
 async function scoreTest(
   engine: Engine,
   config: Config,
-  { test, tokenizer }: Data,
+  { test, tokenizer }: RunData,
+  step: number,
   dir: string,
   report: Reporter,
   stop: AbortSignal,
@@ -175,7 +176,12 @@ async function scoreTest(
   let evaluation: Evaluation | null = null
   await untilStopped(stop, async () => {
     evaluation = await scoreExamples(engine, test, {
-      ...{ batchSize: config.batchSize, padId: tokenizer.padId, padTo: config.padding, tokenizer },
+      ...{
+        batchSize: config.evalBatchSize ?? config.batchSize,
+        padId: tokenizer.padId,
+        padTo: config.padding,
+        tokenizer,
+      },
       maxNewTokens: config.maxNewTokens,
       onProgress: (done, total) => {
         stop.throwIfAborted()
@@ -183,7 +189,7 @@ async function scoreTest(
       },
     })
     report.line(evaluationLine(`${config.task} evaluation`, evaluation))
-    await appendLine(join(dir, 'evals.jsonl'), { step: config.steps, split: 'eval', ...evaluation })
+    await appendLine(join(dir, 'evals.jsonl'), { step, split: 'eval', ...evaluation })
   })
   return evaluation
 }
@@ -193,75 +199,6 @@ function describePlan(engine: Engine): string {
   const streamed = plan.slabs.length - plan.residentSlabs
   const ring = plan.slots > 0 ? `, ${plan.slots} slots of ${formatBytes(plan.slotBytes)}` : ''
   return `plan: ${plan.slabs.length} slabs, ${plan.residentSlabs} resident, ${streamed} streamed${ring}`
-}
-
-async function loadData(
-  loaded: LoadedModel,
-  config: Config,
-  report: Reporter,
-  stop: AbortSignal,
-): Promise<Data> {
-  if (isSynthetic(loaded.source)) return randomData(loaded, config)
-  const tokenizer = await dataTokenizer(loaded, config)
-  const some = (held: readonly Example[]) =>
-    config.evalSamples > 0 ? held.slice(0, config.evalSamples) : held
-  if (config.task !== undefined) {
-    const { train, dev, eval: test } = await taskData(loaded, config, tokenizer, report, stop)
-    const aim = aimOf(config, train, tokenizer)
-    return { tokenizer, train, aim, held: some(dev), test: some(test), sha256: examplesHash(train) }
-  }
-  const read = async (path: string) => {
-    const set = await loadExamples(path, tokenizer, {
-      template: config.template,
-      labelWords: config.labelWords,
-      maxLength: config.maxLength,
-      maxPositions: loaded.model.maxPositions,
-      textColumn: config.textColumn,
-      labelColumn: config.labelColumn,
-    })
-    report.line(`data ${path}: ${set.examples.length} examples (${set.kind})`)
-    set.log.forEach((line) => report.line(line))
-    return set.examples
-  }
-  const train = await read(config.train!)
-  const held = config.evalFile === undefined ? [] : some(await read(config.evalFile))
-  const aim = aimOf(config, train, tokenizer)
-  return { tokenizer, train, aim, held, test: [], sha256: await fileHash(config.train!) }
-}
-
-/** Batches that a random run does not repeat. */
-const RANDOM_BATCHES = 64
-
-/** Full sequences of random tokens: a synthetic model knows no words. */
-function randomData({ model }: LoadedModel, config: Config): Data {
-  const { batchSize, maxLength, seed } = config
-  const [tokens, vocab] = [Math.min(maxLength, model.maxPositions), model.vocabSize]
-  const train = randomExamples(RANDOM_BATCHES * batchSize, tokens, vocab, seed)
-  const tokenizer = wordless(vocab, 1)
-  const aim = aimOf(config, train, tokenizer)
-  return { tokenizer, train, aim, held: [], test: [], sha256: examplesHash(train) }
-}
-
-function refuseData(config: Config): void {
-  for (const [flag, value] of [
-    ['--train', config.train],
-    ['--eval-file', config.evalFile],
-    ['--task', config.task],
-  ]) {
-    if (value === undefined) continue
-    throw new UserError(
-      `${flag} needs a tokenizer, which a synthetic model has not: it trains on random tokens; leave it out`,
-      { exitCode: 2 },
-    )
-  }
-}
-
-/** The newest saved checkpoint: resuming replays only what follows it. */
-async function newestCheckpoint(dir: string, journal: Journal) {
-  const [newest] = await savedCheckpoints(dir)
-  if (!newest) return null
-  const contained = journal.entries.slice(0, newest.step).filter((entry) => !entry.skipped)
-  return { checkpoint: await openCheckpoint(newest.dir), updates: contained.length }
 }
 
 async function writeModel(
@@ -288,9 +225,4 @@ async function writeModel(
   await discard(adapterDir)
   await exportAdapter(engine, adapterDir, source)
   report.line(`wrote ${adapterDir} (LoRA, for peft)`)
-}
-
-function required(value: string | undefined, flag: string): string {
-  if (value === undefined) throw new UserError(`${flag} is required`, { exitCode: 2 })
-  return value
 }

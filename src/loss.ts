@@ -57,7 +57,11 @@ function overChoices(
   batch: Batch,
   score: (logits: readonly number[], choice: Choice) => number,
 ): Total {
-  if (!batch.choices) throw new Error('the objective compares options, but the batch has none')
+  if (!batch.choices) {
+    throw new UserError(
+      'the objective compares options, but the batch has none: collate examples with options',
+    )
+  }
   const means = sequenceLosses(losses, batch).map(({ sum, count }) => -sum / count)
   const scores = batch.choices.map((choice) =>
     score(means.slice(choice.first, choice.first + choice.count), choice),

@@ -1,11 +1,20 @@
 // What a step makes smaller. Most objectives are functions of each probe's token losses (loss.ts), so
 // that one forward pass serves all probes; one that reads generated text runs the probes one by one.
 
+import type { Config } from './config.ts'
 import { f1Score } from './data/tasks/metrics.ts'
 import type { Batch, Tokenizer } from './data/types.ts'
 import type { Engine } from './engine.ts'
+import { UserError } from './errors.ts'
 import { generate } from './generate.ts'
-import { labelledRows, tokenMean, type LossScore, type Total } from './loss.ts'
+import {
+  labelledRows,
+  optionCrossEntropy,
+  optionError,
+  tokenMean,
+  type LossScore,
+  type Total,
+} from './loss.ts'
 import type { Probe } from './methods/method.ts'
 import { forward } from './run.ts'
 
@@ -34,6 +43,9 @@ export const f1Error: AnswerScore = (answer, golds) => 1 - f1Score(answer, golds
 export const ofAnswers =
   (score: AnswerScore, tokenizer: Tokenizer, maxNewTokens: number): Objective =>
   async (engine, { examples = [] }, { step, probes }) => {
+    if (examples.length === 0 || !examples.every((example) => example.generation)) {
+      throw new UserError('the objective f1 needs batches with examples of a generation task')
+    }
     const asked = examples.map(({ generation }) => generation!)
     const prompts = asked.map(({ prompt }) => prompt)
     const totals: Total[] = []
@@ -45,6 +57,18 @@ export const ofAnswers =
     }
     return totals
   }
+
+/** The objective of --objective, --train-as-classification and --max-new-tokens. */
+export function objectiveOf(
+  config: Pick<Config, 'objective' | 'trainAsClassification' | 'maxNewTokens'>,
+  tokenizer: Tokenizer | null,
+): Objective {
+  if (config.trainAsClassification) return ofLosses(optionCrossEntropy)
+  if (config.objective === 'accuracy') return ofLosses(optionError)
+  if (config.objective === 'loss') return MEAN_LOSS
+  if (!tokenizer) throw new Error('an objective of answers needs a tokenizer')
+  return ofAnswers(f1Error, tokenizer, config.maxNewTokens)
+}
 
 /** Greedy answers that end at a line's end, without the spaces around them, as MeZO reads them. */
 export async function answersTo(

@@ -11,6 +11,7 @@ import { flagName, OPTIONS, type Config, type OptionName } from './config.ts'
 import { METHOD_KEYS } from './method-options.ts'
 import type { OptionSpec } from './option-values.ts'
 import { TASK_TRAJECTORY } from './task-options.ts'
+import { PRETRAIN_TRAJECTORY } from './pretrain-options.ts'
 import { meanLoss, type JournalEntry } from './journal.ts'
 import { writeTextAtomically } from './weights/atomic.ts'
 import { asUserError, readJsonObject } from './weights/files.ts'
@@ -20,6 +21,7 @@ const TRAJECTORY: readonly OptionName[] = [
   // The replay window changes speed, never a bit.
   ...METHOD_KEYS.filter((key) => key !== 'replayWindow'),
   ...TASK_TRAJECTORY,
+  ...PRETRAIN_TRAJECTORY,
   'batchSize',
   'accumulate',
   'maxLength',
@@ -111,7 +113,7 @@ export async function recordRun(
 /** Removes what a killed run left half-written; nothing finished has such a name. */
 async function removeLeftovers(dir: string): Promise<void> {
   const leftover =
-    /^(\.((config|device)\.json|metrics\.jsonl|evals\.jsonl|model|adapter|checkpoint-\d+)\.[0-9a-f]{12}\.tmp|\.zo2-overlay-\d+-\d+|run\.lock\.[\w-]+\.\w+)$/
+    /^(\.((config|device)\.json|metrics\.jsonl|evals\.jsonl|model|adapter|init|(checkpoint|ckpt)-\d+)\.[0-9a-f]{12}\.tmp|\.zo2-overlay-\d+-\d+|run\.lock\.[\w-]+\.\w+)$/
   for (const name of await readdir(dir)) {
     if (leftover.test(name)) await rm(join(dir, name), { recursive: true, force: true })
   }
@@ -158,7 +160,8 @@ function checkSame(dir: string, before: RunRecord, now: RunRecord): void {
 }
 
 /** The training data of a run as its user named it. */
-const dataOf = ({ config }: RunRecord) => config.train ?? `--task ${config.task}`
+const dataOf = ({ config }: RunRecord) =>
+  config.train ?? config.dataset ?? (config.task ? `--task ${config.task}` : 'the train dataset')
 
 /** Saved checkpoints by step, newest first. Only folders that were finished have this name. */
 export async function savedCheckpoints(dir: string): Promise<{ step: number; dir: string }[]> {
@@ -205,7 +208,9 @@ export async function mendMetrics(dir: string, entries: readonly JournalEntry[])
   const lines = entries.map((entry) => known.get(entry.step) ?? stepMetrics(entry))
   await writeLines(path, lines)
   const evals = join(dir, 'evals.jsonl')
-  const kept = (await readSteps(evals)).filter(({ step }) => step < entries.length)
+  const kept = (await readSteps(evals)).filter(
+    ({ step, split }) => step < entries.length && split === undefined,
+  )
   await writeLines(evals, kept)
 }
 

@@ -15,8 +15,7 @@ import type { Split } from './data/tasks/source.ts'
 import type { Task } from './data/tasks/types.ts'
 import type { Example, Tokenizer } from './data/types.ts'
 import { UserError } from './errors.ts'
-import { optionCrossEntropy, optionError } from './loss.ts'
-import { f1Error, MEAN_LOSS, ofAnswers, ofLosses, type Objective } from './objective.ts'
+import { objectiveOf, type Objective } from './objective.ts'
 import type { Reporter } from './report.ts'
 import type { LoadedModel } from './setup.ts'
 import { formatBytes } from './units.ts'
@@ -95,29 +94,27 @@ export interface Aim {
  * The aim of --objective and --train-as-classification.
  * @throws UserError (usage) where the training examples cannot serve it
  */
-export function aimOf(config: Config, train: readonly Example[], tokenizer: Tokenizer): Aim {
-  const { objective, trainAsClassification, maxNewTokens } = config
-  const data = config.task === undefined ? config.train! : `--task ${config.task}`
+export function aimOf(config: Config, train: readonly Example[], tokenizer: Tokenizer | null): Aim {
+  const { objective, trainAsClassification, task } = config
+  const data = task === undefined ? (config.train ?? 'the train dataset') : `--task ${task}`
   const need = (has: boolean, flag: string, what: string) => {
     if (!has)
       throw new UserError(`${flag} needs examples with ${what}; ${data} has none`, { exitCode: 2 })
   }
+  const options = trainAsClassification || objective === 'accuracy'
   if (objective === 'f1') {
     need(
       train.every((example) => example.generation),
       '--objective f1',
       'answers to generate',
     )
-    return { objective: ofAnswers(f1Error, tokenizer, maxNewTokens), options: false }
+  } else if (options) {
+    const flag = trainAsClassification ? '--train-as-classification' : '--objective accuracy'
+    need(
+      train.every((example) => example.options),
+      flag,
+      'options',
+    )
   }
-  if (objective === 'loss' && !trainAsClassification)
-    return { objective: MEAN_LOSS, options: false }
-  const flag = trainAsClassification ? '--train-as-classification' : '--objective accuracy'
-  need(
-    train.every((example) => example.options),
-    flag,
-    'options',
-  )
-  const score = trainAsClassification ? optionCrossEntropy : optionError
-  return { objective: ofLosses(score), options: true }
+  return { objective: objectiveOf(config, tokenizer), options }
 }

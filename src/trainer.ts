@@ -1,50 +1,56 @@
-// A whole fine-tuning run around step.ts: data order, schedule, evaluation, metrics, checkpoints,
-// signals, resume. Everything that decides a step is a pure function of (config, step), so that a
-// resumed run is the run that was not interrupted.
+// The one training loop, around step.ts: data order, schedule, evaluation, metrics, checkpoints,
+// callbacks, signals, resume. Everything that decides a step is a pure function of (config, step), so
+// that a resumed run is the run that was not interrupted.
 
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { bestOf, criterionOf, withoutImprovement, type Scored } from './best.ts'
+import { keepState, type EventDetails, type Notify, type TrainerEvent } from './callbacks.ts'
 import type { Config } from './config.ts'
-import { batchTokens, collateExamples } from './data/batches.ts'
-import { indicesForStep } from './data/order.ts'
-import type { Batch, Example, Tokenizer } from './data/types.ts'
 import type { Engine } from './engine.ts'
 import { UserError } from './errors.ts'
-import { evaluateExamples, type Evaluation } from './evaluate.ts'
+import type { Evaluation } from './evaluate.ts'
 import { exportModel } from './export.ts'
+import type { Feed } from './feed.ts'
 import { meanLoss, type Journal, type JournalEntry } from './journal.ts'
+import type { Objective } from './objective.ts'
+import { createPace, type StepFigures } from './pace.ts'
 import { openRunRecords, type RunRecords } from './records/run-records.ts'
-import { progressLine, type Reporter } from './report.ts'
-import { pruneCheckpoints, savedCheckpoints, stepMetrics } from './run-folder.ts'
+import type { Reporter } from './report.ts'
+import { pruneCheckpoints, readSteps, savedCheckpoints } from './run-folder.ts'
 import { createEpsRule, lrAt } from './schedule.ts'
 import { zoStep } from './step.ts'
-import type { Aim } from './task-data.ts'
 import type { Checkpoint } from './weights/types.ts'
 
 export interface TrainInput {
   readonly engine: Engine
   readonly config: Config
   readonly journal: Journal
-  readonly tokenizer: Tokenizer
-  readonly train: readonly Example[]
-  /** What is optimised, and on which rows. */
-  readonly aim: Aim
-  /** Held-out examples; empty: no evaluation. */
-  readonly held: readonly Example[]
+  readonly feed: Feed
+  /** What a step makes smaller. */
+  readonly objective: Objective
   /** The base model's, which saved checkpoints are laid out as. */
   readonly layout: Checkpoint
   readonly dir: string
   readonly report: Reporter
   /** Aborted by a signal: the step under way is finished, then the run ends. */
   readonly stop: AbortSignal
+  /** Callbacks. */
+  readonly notify?: Notify
 }
 
 export interface TrainResult {
   /** Steps in the journal. */
   readonly steps: number
+  /** By a signal. */
   readonly stopped: boolean
-  /** Evaluations by step; the first is before training (of this process). */
+  /** By early stopping or a callback, before config.steps. */
+  readonly stoppedEarly: boolean
+  /** Evaluations by step that this process made. */
   readonly evaluations: readonly ({ step: number } & Evaluation)[]
+  /** The step of the best evaluation of the whole run; null if there is none. */
+  readonly bestStep: number | null
+  readonly bestMetric: number | null
   readonly lastLoss: number | null
 }
 
@@ -66,29 +72,56 @@ interface Recorded extends TrainInput {
 }
 
 async function trainOn(input: Recorded): Promise<TrainResult> {
-  const { engine, config, journal, stop } = input
+  const { engine, config, journal, feed, stop, records, report } = input
+  const criterion = criterionOf(config)
+  const control = { shouldTrainingStop: false, shouldEvaluate: false, shouldSave: false, shouldLog: false } // prettier-ignore
+  const { stepsPerEpoch } = feed
+  const [globalStep, maxSteps] = [journal.entries.length, config.steps]
+  const earlier = await evaluationsIn(input.dir)
+  const keeper = keepState({ globalStep, maxSteps, stepsPerEpoch, evaluations: earlier, criterion })
+  const { state } = keeper
+  const tell = async (event: TrainerEvent, details: EventDetails = {}) =>
+    input.notify?.(event, state, control, details)
+
   const evaluations: ({ step: number } & Evaluation)[] = []
   const evaluate = async (step: number) => {
-    if (input.held.length > 0) evaluations.push({ step, ...(await evaluateHeld(input, step)) })
+    if (!feed.evaluate) return
+    const result = await evaluateHeld(input, feed.evaluate, step)
+    evaluations.push({ step, ...result })
+    const metrics = named(result, (name) => `eval_${name}`)
+    keeper.evaluated({ ...named(result, (name) => name), step })
+    keeper.logged({ ...metrics, step })
+    await tell('onEvaluate', { metrics })
+    if (tooLongWorse(input, state.evaluations)) control.shouldTrainingStop = true
   }
   const save = async (step: number) => {
-    const due = config.saveSteps > 0 && step > 0 && step % config.saveSteps === 0
-    const saved = due && (await savedCheckpoints(input.dir)).some((c) => c.step === step)
-    if (due && !saved) await saveCheckpoint(input, step)
+    control.shouldSave = false
+    if ((await savedCheckpoints(input.dir)).some((c) => c.step === step)) return
+    await tell('onSave', { checkpointDir: await saveCheckpoint(input, step) })
   }
-  const pace = createPace(input)
+  const saveIsDue = (step: number) =>
+    config.saveSteps > 0 && step > 0 && step % config.saveSteps === 0
+  const evaluationIsDue = (step: number) => {
+    if (step === 0) return config.evalOnStart
+    return step === config.steps || (config.evalSteps > 0 && step % config.evalSteps === 0)
+  }
+  const pace = createPace(engine, config, records, report)
   const eps = createEpsRule(config)
   journal.entries.forEach((entry) => eps.push(entry))
+
   await untilStopped(stop, async () => {
-    await save(journal.entries.length) // a kill may have come just before
-    await evaluate(journal.entries.length)
-    for (let step = journal.entries.length; step < config.steps && !stop.aborted; step++) {
-      const batches = batchesOfStep(input, step)
+    await tell('onTrainBegin')
+    if (saveIsDue(globalStep)) await save(globalStep) // a kill may have come just before
+    if (evaluationIsDue(globalStep)) await evaluate(globalStep)
+    for (let step = globalStep; step < config.steps; step++) {
+      if (stop.aborted || control.shouldTrainingStop) break
+      const batches = await feed.batchesOf(step)
+      await tell('onStepBegin', { batches })
       const before = { ...engine.counters }
       const started = performance.now()
       const entry = await zoStep(engine, {
         batches,
-        objective: input.aim.objective,
+        objective: input.objective,
         step,
         lr: lrAt(step, config),
         eps: eps.at(step),
@@ -96,19 +129,70 @@ async function trainOn(input: Recorded): Promise<TrainResult> {
         append: (line) => journal.append(line),
       })
       eps.push(entry)
-      await pace.record(entry, batches, performance.now() - started, before)
+      const stepMs = performance.now() - started
+      const figures = await pace.record({ entry, batches, stepMs, before })
+      const done = step + 1
+      keeper.stepped(done)
+      control.shouldLog = done % config.loggingSteps === 0 || done === config.steps || done === 1
+      control.shouldSave = saveIsDue(done)
+      control.shouldEvaluate = evaluationIsDue(done)
+      await tell('onStepEnd', { batches, entry })
+      pace.show(figures, control.shouldLog || entry.skipped === true)
+      if (control.shouldLog) {
+        const logs = logOf(figures, state.epoch)
+        keeper.logged(logs)
+        await tell('onLog', { logs })
+      }
       checkSkipped(input, entry)
-      const [done, last] = [step + 1, step + 1 === config.steps]
-      await save(done)
-      if (last || (config.evalSteps > 0 && done % config.evalSteps === 0)) await evaluate(done)
+      if (control.shouldSave) await save(done)
+      if (control.shouldEvaluate) await evaluate(done)
+      if (control.shouldSave) await save(done) // onEvaluate asked for it
     }
   })
+  await tell('onTrainEnd')
+  const best = bestOf(state.evaluations, criterion)
   return {
     steps: journal.entries.length,
     stopped: stop.aborted,
+    stoppedEarly: control.shouldTrainingStop && journal.entries.length < config.steps,
     evaluations,
+    bestStep: best?.step ?? null,
+    bestMetric: best?.value ?? null,
     lastLoss: meanLoss(journal.entries.at(-1)),
   }
+}
+
+/** The figures that are there, under new names. */
+function named(result: Evaluation, name: (name: string) => string): Record<string, number> {
+  const known = Object.entries({ ...result }).filter(([, value]) => value !== undefined)
+  return Object.fromEntries(known.map(([key, value]) => [name(key), value as number]))
+}
+
+/** What a log says of a step, in the words of metrics.jsonl. */
+function logOf(
+  { loss, projected_grad, lr, eps, step, step_ms, tokens }: StepFigures,
+  epoch: number,
+) {
+  return { ...(loss !== null && { loss }), projected_grad, lr, eps, step_ms, tokens, epoch, step: step + 1 } // prettier-ignore
+}
+
+/** Evaluations during the run that earlier processes made. */
+async function evaluationsIn(dir: string): Promise<Scored[]> {
+  const lines = await readSteps(join(dir, 'evals.jsonl'))
+  return lines.filter((line) => line['split'] === undefined) as unknown as Scored[]
+}
+
+/** Early stopping. */
+function tooLongWorse({ config, report }: TrainInput, evaluations: readonly Scored[]): boolean {
+  const { earlyStoppingPatience: patience, earlyStoppingThreshold: threshold } = config
+  if (patience === undefined) return false
+  const criterion = criterionOf(config)
+  if (withoutImprovement(evaluations, criterion, threshold) < patience) return false
+  const best = bestOf(evaluations, criterion)
+  report.line(
+    `stopping early: ${patience} evaluation${patience === 1 ? '' : 's'} without a better ${criterion.metric} than ${best ? `${best.value.toFixed(4)} at step ${best.step}` : 'none'}`,
+  )
+  return true
 }
 
 /** Runs `work`; false if a signal ended it, which is no error. */
@@ -122,92 +206,33 @@ export async function untilStopped(stop: AbortSignal, work: () => Promise<void>)
   }
 }
 
-/** The micro-batches of a step: a pure function of seed and step. */
-function batchesOfStep({ config, train, tokenizer, aim }: TrainInput, step: number): Batch[] {
-  const { batchSize, accumulate, seed, padding } = config
-  const indices = indicesForStep(step, batchSize * accumulate, train.length, seed)
-  return Array.from({ length: accumulate }, (_, i) => {
-    const part = indices.slice(i * batchSize, (i + 1) * batchSize).map((index) => train[index]!)
-    return collateExamples(part, { padId: tokenizer.padId, padTo: padding }, aim)
+async function evaluateHeld(
+  { config, feed, report, records, stop }: Recorded,
+  evaluate: NonNullable<Feed['evaluate']>,
+  step: number,
+): Promise<Evaluation> {
+  const result = await evaluate((done, total) => {
+    stop.throwIfAborted()
+    report.live(`evaluating ${done}/${total}`)
   })
-}
-
-/** metrics.jsonl and the progress line. */
-function createPace({ engine, config, records, report }: Recorded) {
-  const recent: number[] = []
-  return {
-    async record(
-      entry: JournalEntry,
-      batches: readonly Batch[],
-      stepMs: number,
-      before: Engine['counters'],
-    ) {
-      const tokens = batches.reduce((sum, batch) => sum + batchTokens(batch), 0)
-      const { counters, device } = engine
-      const metrics = {
-        ...stepMetrics(entry),
-        tokens,
-        step_ms: round(stepMs, 2),
-        read_bytes: counters.readBytes - before.readBytes,
-        upload_bytes: counters.uploadBytes - before.uploadBytes,
-        download_bytes: 0,
-        wait_ms: round(counters.waitMs - before.waitMs, 2),
-        device_peak_bytes: device.ledger.peak().totalBytes,
-        rss_bytes: process.memoryUsage.rss(),
-      }
-      await records.step(metrics)
-      recent.push(stepMs)
-      if (recent.length > 20) recent.shift()
-      const done = entry.step + 1
-      const left =
-        ((config.steps - done) * recent.reduce((a, b) => a + b, 0)) / recent.length / 1000
-      const text = progressLine({
-        done,
-        steps: config.steps,
-        loss: metrics.loss,
-        grad: entry.projected_grad,
-        lr: entry.lr,
-        stepMs,
-        tokens,
-        readBytes: metrics.read_bytes,
-        deviceBytes: metrics.device_peak_bytes,
-        leftSeconds: left,
-      })
-      const due = done % config.loggingSteps === 0 || done === config.steps || done === 1
-      if (due || entry.skipped) report.line(text)
-      else report.live(text)
-    },
-  }
-}
-
-async function evaluateHeld(input: Recorded, step: number): Promise<Evaluation> {
-  const { engine, config, held, tokenizer, report, records, stop } = input
-  const result = await evaluateExamples(engine, held, {
-    batchSize: config.batchSize,
-    padId: tokenizer.padId,
-    padTo: config.padding,
-    onProgress: (done, total) => {
-      stop.throwIfAborted()
-      report.live(`evaluating ${done}/${total}`)
-    },
-  })
-  report.line(
-    evaluationLine(`eval step ${String(step).padStart(String(config.steps).length)}`, result),
-  )
+  const label = `eval step ${String(step).padStart(String(config.steps).length)}`
+  report.line(feed.line?.(step, result) ?? evaluationLine(label, result))
   await records.evaluation({ step, ...result })
   return result
 }
 
 /** One aligned line for an evaluation. */
 export function evaluationLine(label: string, e: Evaluation): string {
-  const scores = { accuracy: e.accuracy, f1: e.f1, 'exact match': e.exact_match }
-  const known = Object.entries(scores).filter(([, score]) => score !== undefined)
-  const text = known.map(([name, score]) => `  ${name} ${score!.toFixed(4)}`).join('')
-  return `${label}  loss ${e.loss.toFixed(4)}  perplexity ${e.perplexity.toFixed(2)}${text}  tokens ${e.tokens}`
+  const { loss, perplexity, tokens, option_loss: _, ...scores } = e
+  const text = Object.entries(scores)
+    .filter(([, score]) => score !== undefined)
+    .map(([name, score]) => `  ${name.replaceAll('_', ' ')} ${Number(score).toFixed(4)}`)
+    .join('')
+  return `${label}  loss ${loss.toFixed(4)}  perplexity ${perplexity.toFixed(2)}${text}  tokens ${tokens}`
 }
 
 /** A folder that transformers loads, and from which a resume need not replay the steps before. */
-async function saveCheckpoint(input: TrainInput, step: number) {
+async function saveCheckpoint(input: TrainInput, step: number): Promise<string> {
   const { engine, config, layout, dir, report, stop } = input
   const path = join(dir, `checkpoint-${step}`)
   await exportModel(engine, path, {
@@ -219,6 +244,7 @@ async function saveCheckpoint(input: TrainInput, step: number) {
   })
   await pruneCheckpoints(dir, config.saveTotalLimit)
   report.line(`saved ${path}`)
+  return path
 }
 
 function checkSkipped({ config, journal, report, dir }: TrainInput, entry: JournalEntry): void {
@@ -231,5 +257,3 @@ function checkSkipped({ config, journal, report, dir }: TrainInput, entry: Journ
     )
   }
 }
-
-const round = (x: number, digits: number) => Math.round(x * 10 ** digits) / 10 ** digits

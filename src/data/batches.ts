@@ -110,7 +110,13 @@ export function checkBatch(
     `${IGNORED} where attentionMask is 0`,
   )
 
-  const checked = { inputIds: batch.inputIds, attentionMask, labels: batch.labels }
+  const { choices, examples } = batch
+  if (choices) checkChoices(choices, batch.inputIds.length)
+  const checked = {
+    ...{ inputIds: batch.inputIds, attentionMask, labels: batch.labels },
+    ...(choices && { choices }),
+    ...(examples && { examples }),
+  }
   if (needsLabels && labelledTokens(checked) === 0) {
     throw new UserError(
       `the batch has no labelled position: at least one of labels[row][column] with column >= 1 ` +
@@ -147,6 +153,28 @@ function checkShape(name: string, rows: unknown, height?: number, width?: number
     }
   })
   return expected!
+}
+
+/** Choices follow one another and together are all rows; right ones are among their rows. */
+function checkChoices(choices: readonly Choice[], rows: number): void {
+  let next = 0
+  choices.forEach(({ first, count, right }, i) => {
+    const among = (index: number) => Number.isInteger(index) && index >= 0 && index < count
+    if (first !== next || !Number.isInteger(count) || count < 1) {
+      throw new UserError(
+        `choices[${i}] must begin at row ${next} and have one row or more, but it has first ${show(first)} and count ${show(count)}`,
+      )
+    }
+    if (!Array.isArray(right) || right.length === 0 || !right.every(among)) {
+      throw new UserError(
+        `choices[${i}].right must be a list of indices from 0 to ${count - 1}, but it is ${JSON.stringify(right)}`,
+      )
+    }
+    next += count
+  })
+  if (next !== rows) {
+    throw new UserError(`choices are ${next} rows together but inputIds has ${rows}: name each row`)
+  }
 }
 
 function checkValues(

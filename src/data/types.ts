@@ -68,8 +68,12 @@ export interface Batch {
   readonly examples?: readonly Example[]
 }
 
-/** A batch from a user's own loop: without a mask every position is a real token. */
-export type BatchInput = Pick<Batch, 'inputIds' | 'labels'> & Partial<Pick<Batch, 'attentionMask'>>
+/**
+ * A batch from a user's own loop: without a mask every position is a real token. `choices` and
+ * `examples` are for objectives that look at them.
+ */
+export type BatchInput = Pick<Batch, 'inputIds' | 'labels'> &
+  Partial<Pick<Batch, 'attentionMask' | 'choices' | 'examples'>>
 
 /** What a data file was read as. */
 export type DataKind = 'lm' | 'completion' | 'classification'
