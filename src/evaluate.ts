@@ -1,12 +1,14 @@
 // Forward-only evaluation of the weights as they are: mean loss over labelled tokens, and where
 // examples have options the accuracy of scoring these as MeZO does, by the mean log-probability of
-// their answer tokens, or calibrated by the sum less that after a prompt without content.
+// their answer tokens, or calibrated by the sum less that after a prompt without content. Weights are
+// uploaded once per sweep of as many batches as fit (sweep.ts); the figures do not depend on it.
 
 import { collate } from './data/batches.ts'
 import type { Batch, Example, Sequence } from './data/types.ts'
 import type { Engine } from './engine.ts'
 import { best, labelledRows, logSoftmax, sequenceLosses, type Total } from './loss.ts'
-import { forward } from './run.ts'
+import type { PassInput } from './run.ts'
+import { inSweeps } from './sweep.ts'
 
 export interface Evaluation {
   /** Mean cross-entropy over labelled tokens, nats. */
@@ -50,12 +52,7 @@ export async function evaluateExamples(
     options: (example.options ?? [example]).map(place),
     calibration: example.calibration?.map(placeOnce),
   }))
-  const totals: Total[] = []
-  for (let i = 0; i < sequences.length; i += options.batchSize) {
-    const part = sequences.slice(i, i + options.batchSize)
-    totals.push(...(await batchTotals(engine, collate(part, options))))
-    options.onProgress?.(totals.length, sequences.length)
-  }
+  const totals = await sequenceTotals(engine, sequences, options)
   const right = placed.map((of, i) => totals[of.options[examples[i]!.answer ?? 0]!]!)
   const result = summary(right)
   if (!examples[0]?.options) return result
@@ -77,9 +74,40 @@ export async function evaluateBatches(
   engine: Engine,
   batches: Iterable<Batch> | AsyncIterable<Batch>,
 ): Promise<Evaluation> {
-  const totals: Total[] = []
-  for await (const batch of batches) totals.push(...(await batchTotals(engine, batch)))
-  return summary(totals)
+  const all: Batch[] = []
+  for await (const batch of batches) all.push(batch)
+  const most = (of: (batch: Batch) => number) => all.reduce((max, b) => Math.max(max, of(b)), 0)
+  const losses = await inSweeps(engine, {
+    count: all.length,
+    batch: most((b) => b.inputIds.length),
+    tokens: most((b) => b.inputIds[0]!.length),
+    at: (i) => passOf(all[i]!),
+  })
+  return summary(losses.flatMap((ofBatch, i) => sequenceLosses(ofBatch, all[i]!)))
+}
+
+/** Loss and labelled tokens of each sequence, evaluated in batches of `batchSize`. */
+async function sequenceTotals(
+  engine: Engine,
+  sequences: readonly Sequence[],
+  options: EvaluateOptions,
+): Promise<Total[]> {
+  const { batchSize, onProgress } = options
+  const total = sequences.length
+  const batchAt = (i: number) => {
+    return collate(sequences.slice(i * batchSize, (i + 1) * batchSize), options)
+  }
+  const losses = await inSweeps(
+    engine,
+    {
+      count: Math.ceil(total / batchSize),
+      batch: Math.min(batchSize, total),
+      tokens: sequences.reduce((max, s) => Math.max(max, s.inputIds.length), 0),
+      at: (i) => passOf(batchAt(i)),
+    },
+    (done) => onProgress?.(Math.min(Math.floor(done * batchSize), total), total),
+  )
+  return losses.flatMap((ofBatch, i) => sequenceLosses(ofBatch, batchAt(i)))
 }
 
 function summary(totals: readonly Total[]): Evaluation {
@@ -88,9 +116,7 @@ function summary(totals: readonly Total[]): Evaluation {
   return { loss: sum / tokens, perplexity: Math.exp(sum / tokens), tokens }
 }
 
-/** Loss and labelled tokens of each sequence of the batch. */
-async function batchTotals(engine: Engine, batch: Batch): Promise<Total[]> {
-  const { rows, targets } = labelledRows(batch)
-  const [losses] = await forward(engine, batch, null, { kind: 'loss', rows, targets })
-  return sequenceLosses(losses!, batch)
-}
+const passOf = (input: Batch): PassInput => ({
+  input,
+  wanted: { kind: 'loss', ...labelledRows(input) },
+})
