@@ -38,6 +38,9 @@ export interface EngineOptions {
   readonly threads: number
 }
 
+/** What a plan keeps to. */
+export type Limits = Partial<Pick<EngineOptions, 'budgetBytes' | 'slabBytes' | 'resident'>>
+
 export interface Engine {
   readonly options: EngineOptions
   readonly device: Device
@@ -57,10 +60,7 @@ export interface Engine {
   /** Largest predicted peak of the working sets so far. */
   readonly plannedPeakBytes: number
   /** What `workingSet` would plan, within `limits` or else the run's own; `held`: it is there. */
-  planFor(
-    shape: BatchShape,
-    limits?: Pick<EngineOptions, 'budgetBytes' | 'resident'>,
-  ): { readonly plan: Plan; readonly held: boolean }
+  planFor(shape: BatchShape, limits?: Limits): { readonly plan: Plan; readonly held: boolean }
   close(): Promise<void>
 }
 
@@ -122,7 +122,7 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
   let plannedPeakBytes = 0
   let updateCount = options.folded
   /** What a set for the shape would be: besides sweeps, as large as any shape so far. */
-  const planned = (shape: BatchShape, limits?: Pick<EngineOptions, 'budgetBytes' | 'resident'>) => {
+  const planned = (shape: BatchShape, limits?: Limits) => {
     const grown = usual && !shape.sweep ? largest(shape, usual) : shape
     const all = { ...options, ...limits }
     return { grown, plan: planFor(all, tensors, grown, device.maxSlabBytes) }

@@ -103,7 +103,7 @@ async function runIn(
     const result = await train({ engine, config, journal, feed, ...aim, ...watch, layout, dir, report, stop }) // prettier-ignore
     const step = keptStep(config, result)
     const last = step === result.steps ? await finish(engine, step) : null
-    const peaks = { device: ledger.peak().totalBytes, planned: set.plan.peakBytes }
+    const peaks = { device: ledger.peak().totalBytes, planned: engine.plannedPeakBytes }
     return { result, step, last, peaks }
   })
   const { result, step, peaks } = trained

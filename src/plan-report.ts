@@ -8,12 +8,13 @@ import { createModel } from '../models/index.ts'
 import type { Model } from '../models/model.ts'
 import type { Plan } from '../scheduler/plan.ts'
 import type { Config } from './config.ts'
-import { planFor } from './engine.ts'
+import { planFor, type Engine } from './engine.ts'
 import { UserError } from './errors.ts'
 import { predictStep, type Rates, type StepWork, type Tier } from './predict.ts'
 import { formatSeconds, memoryTable, table, type Reporter } from './report.ts'
 import { DTYPES, mayFold, memoryModel, methodOf, syntheticModel } from './setup.ts'
 import { stepWork } from './step-work.ts'
+import { batchesPerSweep } from './sweep.ts'
 import { findTensors, type ModelTensors } from './tensors.ts'
 import { formatBytes } from './units.ts'
 import { openCheckpoint } from './weights/checkpoint.ts'
@@ -24,6 +25,9 @@ import { DTYPE_BYTES, type DType } from './weights/types.ts'
 
 /** Bindings of WebGPU's common adapters; the run itself asks its own adapter. */
 const MAX_SLAB_BYTES = 128 * 2 ** 20
+
+/** As if an evaluation had so many: what a long one does. */
+const MANY_BATCHES = 1000
 
 /** Plans one training step with batches of batchSize x maxLength. */
 export async function planReport(source: string, config: Config, report: Reporter) {
@@ -37,29 +41,31 @@ export async function planReport(source: string, config: Config, report: Reporte
   const chosen = methodOf(config, model)
   const folds = mayFold(config, chosen.method, chosen.methodOptions)
   const probes = chosen.estimator.probes(config.eps).length
-  const plan = planFor(
-    {
-      model,
-      ...chosen,
-      memory: await memoryModel(config),
-      budgetBytes: config.memory,
-      slabBytes: config.slab,
-      resident: config.resident,
-      folds,
-      ramBytes: config.ram,
-      scratchDir: '',
-      threads: config.threads,
-    },
-    tensors,
-    { probes, batch, tokens },
-    MAX_SLAB_BYTES,
-  )
+  const options = {
+    model,
+    ...chosen,
+    memory: await memoryModel(config),
+    budgetBytes: config.memory,
+    slabBytes: config.slab,
+    resident: config.resident,
+    folds,
+    ramBytes: config.ram,
+    scratchDir: '',
+    threads: config.threads,
+  }
+  const planned: Engine['planFor'] = (shape, limits) => ({
+    plan: planFor({ ...options, ...limits }, tensors, shape, MAX_SLAB_BYTES),
+    held: false,
+  })
+  const { plan } = planned({ probes, batch, tokens })
   const trained = tensorsOf(model).filter(({ name }) => chosen.methodOptions.selection.trains(name))
   const demand = chosen.method.demand(chosen.methodOptions, tensorsOf(model), probes)
   const overlayBytes = folds ? 4 * elements(trained) : 0
   const work = stepWork({ model, plan, ...chosen, probes, folds, dtype, config })
   const described = describe(source, model, plan, work, config, overlayBytes, demand.hostBytes)
-  return { ...described, work, files }
+  const evaluated = sweepReport(planned, config)
+  const json = { ...described.json, ...evaluated.json }
+  return { json, lines: [...described.lines, ...evaluated.lines], work, files }
 }
 
 export type Planned = Awaited<ReturnType<typeof planReport>>
@@ -89,6 +95,19 @@ export function predictionReport(work: StepWork, rates: Rates, tier: Tier, diskR
     ['break-even batch', p.breakEvenBatch === null ? 'none' : `${p.breakEvenBatch} x ${work.tokens} tokens`], // prettier-ignore
   ])
   return { json, lines }
+}
+
+/** Evaluation of many batches: how many share an upload of the weights, and the device's peak. */
+function sweepReport(planned: Engine['planFor'], config: Config) {
+  const shape = { batch: config.evalBatchSize ?? config.batchSize, tokens: config.maxLength }
+  const batches = batchesPerSweep(planned, config.memory, shape, MANY_BATCHES)
+  const { plan } = planned({ probes: 1, ...shape, ...(batches > 1 && { sweep: batches }) })
+  return {
+    json: { eval_batches_per_sweep: batches, eval_device_peak_bytes: plan.peakBytes },
+    lines: table([
+      ['evaluation', `${batches} x ${shape.batch} sequences per upload, peak ${formatBytes(plan.peakBytes)}`], // prettier-ignore
+    ]),
+  }
 }
 
 /** Matrices and tables, tied ones once. */

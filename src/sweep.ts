@@ -18,7 +18,7 @@ export interface Batches extends SweepShape {
 
 /**
  * Batches per upload for `count` batches of the shape: the number with the least traffic among those
- * whose activations the budget holds beside a full ring of slots; of equals the smallest, which
+ * whose activations the budget holds, with slabs as small as need be; of equals the smallest, which
  * leaves the most room for resident slabs.
  */
 export function batchesPerSweep(
@@ -31,15 +31,15 @@ export function batchesPerSweep(
   const one = { probes: 1, ...shape }
   const usual = planFor(one)
   if (bytesOf(usual.plan, false) === 0) return 1
-  // What every further batch takes, and the most of them.
-  const free = { budgetBytes: Infinity, resident: 'none' } as const
-  const [two, three] = [2, 3].map((sweep) => planFor({ ...one, sweep }, free).plan.peakBytes)
+  // What every further batch takes, and the most of them beside a ring of the smallest slabs.
+  const least = { budgetBytes: Infinity, resident: 'none', slabBytes: 1 } as const
+  const [two, three] = [2, 3].map((sweep) => planFor({ ...one, sweep }, least).plan.peakBytes)
   const most = Math.min(count, 2 + Math.floor((budgetBytes - two!) / (three! - two!)))
   // A set for a sweep takes the place of the usual one, whose residents come back after it.
   const returned = usual.held ? bytesOf(usual.plan, true) : 0
   const first = usual.held ? 0 : bytesOf(usual.plan, true)
   let best = { batches: 1, bytes: first + count * bytesOf(usual.plan, false) }
-  for (let limit = 2; limit <= most; limit = Math.min(2 * limit, Math.max(most, limit + 1))) {
+  for (let limit = 2; limit <= most; limit = Math.min(4 * limit, Math.max(most, limit + 1))) {
     // The smallest sweeps that are as few.
     const sweeps = Math.ceil(count / limit)
     const batches = Math.ceil(count / sweeps)
