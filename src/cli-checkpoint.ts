@@ -16,6 +16,7 @@ import { exportModel } from './export.ts'
 import { fingerprint } from './fingerprint.ts'
 import { readJournal, replay } from './journal.ts'
 import { table } from './report.ts'
+import { convertNanogpt } from './nanogpt-files.ts'
 import { readRunRecord } from './run-folder.ts'
 import { DTYPES, engineOptions, loadModel, memoryModel, openDevice } from './setup.ts'
 import { formatBytes } from './units.ts'
@@ -127,9 +128,11 @@ function exportCommand(contextOf: ContextOf): Command {
 
 function convertCommand(contextOf: ContextOf): Command {
   const command = new Command('convert')
-    .description('rewrite a checkpoint (.bin or safetensors) as a safetensors folder')
+    .description(
+      "rewrite a checkpoint (.bin, safetensors, nanoGPT's ckpt.pt) as a safetensors folder, or a nanoGPT as ckpt.pt",
+    )
     .argument('[model]', 'folder or hub id; left out with --synthetic')
-    .argument('[out]', 'new folder')
+    .argument('[out]', 'new folder, or NAME.pt')
     .option('--to <type>', 'float32, float16 or bfloat16 (default: as it is)')
   addSynthetic(command)
   addOptions(command, ['revision', 'cacheDir'])
@@ -141,6 +144,10 @@ function convertCommand(contextOf: ContextOf): Command {
     const [model, out] = alone ? [undefined, first] : [first, second]
     const source = sourceOf(model, flags)
     if (out === undefined) throw new UserError('expected a new folder to write to', { exitCode: 2 })
+    if (await convertNanogpt(source, out, flags['to'])) {
+      result({ path: resolve(out) }, () => [`wrote ${out}`])
+      return
+    }
     const loaded = await loadModel(source, configOf(flags, ['to', ...SYNTHETIC]), report)
     await convertCheckpoint(loaded.checkpoint, out, {
       dtype,

@@ -31,7 +31,7 @@ import { PACKAGE_ROOT } from './version.ts'
 
 const DATA: OptionName[] = ['batchSize', 'accumulate', 'maxLength']
 const PRETRAIN = Object.keys(PRETRAIN_OPTIONS) as OptionName[]
-const SCHEDULE: OptionName[] = ['steps', 'lrSchedule', 'warmupSteps', ...(Object.keys(DECAY_OPTIONS) as OptionName[]), 'evalSteps', 'loggingSteps', 'maxSkipped'] // prettier-ignore
+const SCHEDULE: OptionName[] = ['steps', 'lrSchedule', 'warmupSteps', ...(Object.keys(DECAY_OPTIONS) as OptionName[]), 'evalSteps', 'evalOnStart', 'loadBestModelAtEnd', 'earlyStoppingPatience', 'earlyStoppingThreshold', 'loggingSteps', 'maxSkipped'] // prettier-ignore
 /** What nanoGPT prints between two samples. */
 const RULE = '---------------'
 

@@ -98,6 +98,7 @@ export const PRETRAIN_TRAJECTORY = ['dropout', 'minLr', 'lrDecaySteps'] as const
 const EXAMPLES_ONLY = {
   ...{ train: undefined, evalFile: undefined, task: undefined, template: undefined },
   ...{ labelWords: undefined, textColumn: undefined, labelColumn: undefined, evalSamples: 0 },
+  evalBatchSize: undefined,
   ...{ trainAsClassification: false, objective: 'loss', mezoCompat: false, padding: 'right' },
 }
 

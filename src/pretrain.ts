@@ -105,7 +105,7 @@ async function runDataset(
   stop: AbortSignal,
 ): Promise<FinetuneSummary> {
   const job = {
-    source: (before: object | null) => baseOf(dir, config, data, before !== null, report),
+    source: (before: object | null) => baseOf(dir, config, data, before !== null, report, stop),
     data: async (loaded: LoadedModel) => {
       checkModel(loaded, config, data)
       return {
@@ -129,6 +129,7 @@ async function baseOf(
   { meta, dir: data }: Dataset,
   goesOn: boolean,
   report: Reporter,
+  stop: AbortSignal,
 ): Promise<string> {
   const { initFrom = 'scratch', seed, maxLength: block_size } = config
   const isFile = initFrom.endsWith('.pt')
@@ -143,8 +144,10 @@ async function baseOf(
       const shape = nanogptConfig({ n_layer, n_head, n_embd, block_size, bias, vocab_size })
       await writeInitialModel(init, shape, createModel(shape), {
         seed,
-        onProgress: (done, total) =>
-          report.live(`writing init/ ${((100 * done) / total).toFixed(0)} %`),
+        onProgress: (done, total) => {
+          stop.throwIfAborted()
+          report.live(`writing init/ ${((100 * done) / total).toFixed(0)} %`)
+        },
       })
     }
   }
@@ -228,7 +231,7 @@ interface Keeping {
 
 /** Writes ckpt-<step>/ when val.bin's loss is the lowest so far, and removes the one before. */
 function keepCheckpoints({ dir, engine, config, layout, report, stop }: Keeping): Notify {
-  return async (event, { globalStep: step, bestGlobalStep }) => {
+  return async (event, { globalStep: step, bestGlobalStep }, _control, { metrics }) => {
     if (event !== 'onEvaluate' || step === 0) return
     if (bestGlobalStep !== step && !config.alwaysSaveCheckpoint) return
     const name = `ckpt-${step}`
@@ -237,7 +240,11 @@ function keepCheckpoints({ dir, engine, config, layout, report, stop }: Keeping)
       dtype: 'F32',
       layout,
       onProgress: () => stop.throwIfAborted(), // made again with --resume
-      extra: (folder) => writeFile(join(folder, 'zo2.json'), JSON.stringify({ step })),
+      extra: (folder) =>
+        writeFile(
+          join(folder, 'zo2.json'),
+          JSON.stringify({ step, val_loss: metrics?.['eval_loss'] }),
+        ),
     })
     for (const other of await keptCheckpoints(dir)) {
       if (other.step !== step) await discard(other.dir)

@@ -39,6 +39,7 @@ beforeAll(async () => {
   })
   dir = mkdtempSync(join(tmpdir(), 'zo2-readme-'))
   symlinkSync(join(ROOT, 'examples'), join(dir, 'examples'))
+  symlinkSync(join(ROOT, 'config'), join(dir, 'config'))
   env = { HF_ENDPOINT: hub.endpoint, HF_HOME: join(dir, 'hf') }
 })
 
