@@ -4,19 +4,30 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { StepHooks } from './callbacks.ts'
 import { parseConfig, type Config } from './config.ts'
 import { checkBatch, labelledTokens } from './data/batches.ts'
-import { IGNORED, type Batch, type BatchInput } from './data/types.ts'
+import { IGNORED, type Batch, type BatchInput, type Tokenizer } from './data/types.ts'
 import type { Device } from './device/device.ts'
 import { createEngine, type Engine } from './engine.ts'
 import { UserError } from './errors.ts'
 import { evaluateBatches, type Evaluation } from './evaluate.ts'
 import { exportModel } from './export.ts'
-import type { JournalEntry } from './journal.ts'
-import { METHOD_KEYS, type METHOD_OPTIONS } from './method-options.ts'
+import { goalOf, type Goal } from './goal.ts'
+import { meanLoss, type JournalEntry } from './journal.ts'
+import type { METHOD_OPTIONS } from './method-options.ts'
+import { tokenizerOf } from './model-tokenizer.ts'
 import { silent } from './report.ts'
 import { forward } from './run.ts'
-import { DTYPES, engineOptions, loadModel, memoryModel, openDevice } from './setup.ts'
+import {
+  DTYPES,
+  engineOptions,
+  loadModel,
+  memoryModel,
+  openDevice,
+  type EngineState,
+  type LoadedModel,
+} from './setup.ts'
 import { zoStep } from './step.ts'
 
 type Subset<K extends keyof Config> = { readonly [P in K]?: Config[P] | undefined }
@@ -36,8 +47,11 @@ export type ModelOptions = Sizes &
     | 'cacheDir'
   >
 
-/** Options of zoInit; meaning and defaults as the flags of the command line. */
-export type ZoOptions = Subset<Exclude<keyof typeof METHOD_OPTIONS, 'adaptiveEps'>>
+/** Options of methods; meaning and defaults as the flags of the command line. */
+export type MethodArguments = Subset<keyof typeof METHOD_OPTIONS>
+
+/** Options of zoInit. */
+export interface ZoOptions extends Omit<MethodArguments, 'adaptiveEps'>, StepHooks, Goal {}
 
 /** A batch whose labels may be left out. */
 export type ForwardInput = Omit<BatchInput, 'labels'> & Partial<Pick<BatchInput, 'labels'>>
@@ -54,6 +68,8 @@ export interface ZoModel {
   /** config.json. */
   readonly config: Readonly<Record<string, unknown>>
   readonly device: Device
+  /** The tokenizer in the model's folder. UserError if there is none. */
+  tokenizer(): Promise<Tokenizer>
   /**
    * Loss, and with `logits: true` the logits [B, T, V], of the weights as they are now. Without
    * labels every position counts as unlabelled.
@@ -82,13 +98,29 @@ export interface Zo {
   lr: number
 }
 
-interface Handle extends ZoModel {
-  /** Replaces the engine by one that trains. */
-  train(config: Config): Promise<Engine>
+/** What the trainer needs of a model. */
+export interface Handle extends ZoModel {
+  readonly loaded: LoadedModel
+  /** What fromPretrained was given. */
+  readonly given: ModelOptions
+  /** The engine as it is; `train` puts another in its place. */
+  readonly engine: Engine
+  /** Replaces the engine by one that trains, after the updates of `state`. */
+  train(config: Config, state: Updates): Promise<Engine>
   check(batch: ForwardInput, needsLabels?: boolean): Batch
 }
 
+type Updates = Pick<EngineState, 'updates' | 'folded' | 'checkpoint'>
+const NO_UPDATES: Updates = { updates: [], folded: 0 }
+
 const handles = new WeakMap<ZoModel, Handle>()
+
+/** @throws UserError for what is no model of fromPretrained */
+export function handleOf(model: ZoModel, who: string): Handle {
+  const handle = handles.get(model)
+  if (handle) return handle
+  throw new UserError(`${who} takes a model made by fromPretrained`)
+}
 
 /**
  * Opens a model: a hub id or a local folder.
@@ -99,16 +131,11 @@ export async function fromPretrained(model: string, options: ModelOptions = {}):
   const loaded = await loadModel(model, config, silent)
   const device = await openDevice(config)
   const scratchDir = await mkdtemp(join(tmpdir(), 'zo2-'))
-  const open = (merged: Config, trains: boolean) =>
-    memoryModel(merged).then((memory) =>
-      createEngine(
-        device,
-        engineOptions(loaded, merged, memory, { updates: [], folded: 0, trains, scratchDir }),
-      ),
-    )
+  const optionsFor = async (merged: Config, updates: Updates, trains: boolean) =>
+    engineOptions(loaded, merged, await memoryModel(merged), { ...updates, trains, scratchDir })
   let engine: Engine
   try {
-    engine = await open(config, false)
+    engine = await createEngine(device, await optionsFor(config, NO_UPDATES, false))
   } catch (error) {
     await device.close()
     await rm(scratchDir, { recursive: true, force: true })
@@ -124,12 +151,19 @@ export async function fromPretrained(model: string, options: ModelOptions = {}):
   const handle: Handle = {
     config: loaded.checkpoint.config,
     device,
-    check,
-    forward: (batch, { logits } = {}) => modelForward(engine, check(batch, false), logits === true),
-    async train(merged) {
-      await engine.close()
-      engine = await open({ ...config, ...merged }, true)
+    loaded,
+    given: options,
+    get engine() {
       return engine
+    },
+    check,
+    tokenizer: () => tokenizerOf(loaded),
+    forward: (batch, { logits } = {}) => modelForward(engine, check(batch, false), logits === true),
+    async train(merged, updates) {
+      if (closed) throw new UserError('the model is closed')
+      const next = await optionsFor(merged, updates, true)
+      await engine.close()
+      return (engine = await createEngine(device, next))
     },
     async close() {
       if (closed) return
@@ -142,8 +176,8 @@ export async function fromPretrained(model: string, options: ModelOptions = {}):
       }
     },
   }
-  const { config: modelConfig, forward, close } = handle
-  const face: ZoModel = { config: modelConfig, device, forward, close }
+  const { config: modelConfig, tokenizer, forward, close } = handle
+  const face: ZoModel = { config: modelConfig, device, tokenizer, forward, close }
   handles.set(face, handle)
   return face
 }
@@ -153,33 +187,41 @@ export async function fromPretrained(model: string, options: ModelOptions = {}):
  * training state on the same model ends here.
  */
 export async function zoInit(model: ZoModel, options: ZoOptions = {}): Promise<Zo> {
-  const handle = handles.get(model)
-  if (!handle) throw new UserError('zoInit takes a model made by fromPretrained')
-  const given = Object.fromEntries(Object.entries(options).filter(([, v]) => v !== undefined))
-  const config = parseConfig(given)
-  const only = Object.fromEntries(METHOD_KEYS.map((key) => [key, config[key]])) as unknown as Config
-  const engine = await handle.train({ ...only, steps: Infinity }) // a loop may go on for ever
+  const handle = handleOf(model, 'zoInit')
+  const { beforeStep, afterStep, objective, trainAsClassification, maxNewTokens, ...own } = options
+  const goal = await goalOf(handle, { objective, trainAsClassification, maxNewTokens })
+  const all = parseConfig(defined({ ...handle.given, ...own }))
+  // A loop may go on for ever.
+  const config: Config = { ...all, steps: Infinity }
+  const engine = await handle.train(config, NO_UPDATES)
   let step = 0
   const zo: Zo = {
     lr: config.lr,
     async step(batch) {
       const list = Array.isArray(batch) ? (batch as BatchInput[]) : [batch as BatchInput]
+      const batches = list.map((b) => handle.check(b, goal.needsLabels))
+      await beforeStep?.(step, batches)
       const entry = await zoStep(engine, {
-        batches: list.map((b) => handle.check(b)),
+        batches,
+        objective: goal.objective,
         step: step++,
         lr: zo.lr,
         eps: config.eps,
         weightDecay: config.weightDecay,
         append: () => Promise.resolve(),
       })
-      const loss = entry.skipped ? NaN : (entry.loss_plus! + entry.loss_minus!) / 2
-      return { loss, projectedGrad: entry.projected_grad, entry }
+      await afterStep?.(entry, batches)
+      return { loss: meanLoss(entry) ?? NaN, projectedGrad: entry.projected_grad, entry }
     },
     evaluate: (batches) => evaluateBatches(engine, checked(batches, handle.check)),
     save: (dir, { dtype = 'float32' } = {}) => exportModel(engine, dir, { dtype: DTYPES[dtype] }),
   }
   return zo
 }
+
+/** An object without its undefined members. */
+export const defined = (options: object): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 
 async function* checked(
   batches: Iterable<BatchInput> | AsyncIterable<BatchInput>,

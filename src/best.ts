@@ -28,7 +28,7 @@ export interface Best {
 }
 
 /**
- * The best evaluation: the first of equals, none that is not a number. null if there is none.
+ * The best evaluation: the first of equals, none that is not finite. null if there is none.
  * @throws UserError if evaluations do not have the figure
  */
 export function bestOf(evaluations: readonly Scored[], criterion: Criterion): Best | null {
@@ -58,7 +58,7 @@ export function withoutImprovement(
 }
 
 function isBetter(value: number, best: Best | null, criterion: Criterion, threshold: number) {
-  if (Number.isNaN(value)) return false
+  if (!Number.isFinite(value)) return false
   if (!best) return true
   const gain = criterion.greaterIsBetter ? value - best.value : best.value - value
   return gain > threshold

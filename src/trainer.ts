@@ -223,9 +223,9 @@ async function evaluateHeld(
 
 /** One aligned line for an evaluation. */
 export function evaluationLine(label: string, e: Evaluation): string {
-  const { loss, perplexity, tokens, option_loss: _, ...scores } = e
+  const { loss, perplexity, tokens, ...scores } = e
   const text = Object.entries(scores)
-    .filter(([, score]) => score !== undefined)
+    .filter(([name, score]) => score !== undefined && name !== 'option_loss')
     .map(([name, score]) => `  ${name.replaceAll('_', ' ')} ${Number(score).toFixed(4)}`)
     .join('')
   return `${label}  loss ${loss.toFixed(4)}  perplexity ${perplexity.toFixed(2)}${text}  tokens ${tokens}`

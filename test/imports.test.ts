@@ -130,7 +130,7 @@ describe('imports', () => {
   })
 
   it('of the composition root come from the commands and the public API alone', () => {
-    const allowed = /^src\/(cli[a-z-]*|finetune|api|plan-report|bench)\.ts$/
+    const allowed = /^src\/(cli[a-z-]*|finetune|api|zo-trainer|plan-report|bench)\.ts$/
     expect(intruders(/^src\/setup\.ts$/, allowed, false).map(show)).toEqual([])
   })
 
