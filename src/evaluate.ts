@@ -73,16 +73,21 @@ export async function evaluateExamples(
 export async function evaluateBatches(
   engine: Engine,
   batches: Iterable<Batch> | AsyncIterable<Batch>,
+  onProgress?: (done: number) => void,
 ): Promise<Evaluation> {
   const all: Batch[] = []
   for await (const batch of batches) all.push(batch)
   const most = (of: (batch: Batch) => number) => all.reduce((max, b) => Math.max(max, of(b)), 0)
-  const losses = await inSweeps(engine, {
-    count: all.length,
-    batch: most((b) => b.inputIds.length),
-    tokens: most((b) => b.inputIds[0]!.length),
-    at: (i) => passOf(all[i]!),
-  })
+  const losses = await inSweeps(
+    engine,
+    {
+      count: all.length,
+      batch: most((b) => b.inputIds.length),
+      tokens: most((b) => b.inputIds[0]!.length),
+      at: (i) => passOf(all[i]!),
+    },
+    onProgress,
+  )
   return summary(losses.flatMap((ofBatch, i) => sequenceLosses(ofBatch, all[i]!)))
 }
 

@@ -17,10 +17,10 @@ import {
   openTokenFile,
   readMeta,
   tokenizerOf,
+  type Draw,
   type Meta,
   type TokenFile,
 } from './data/prepared.ts'
-import type { Batch } from './data/types.ts'
 import type { Engine } from './engine.ts'
 import { UserError } from './errors.ts'
 import { evaluateBatches, type Evaluation } from './evaluate.ts'
@@ -183,35 +183,31 @@ function checkModel({ source, model, checkpoint }: LoadedModel, config: Config, 
 }
 
 /** Windows of the data set, as batches of a run. */
-export function tokenFeed(engine: Engine, config: Config, data: Dataset): Feed {
+function tokenFeed(engine: Engine, config: Config, data: Dataset): Feed {
   const { batchSize: batch, accumulate, maxLength: tokens, seed, evalIters } = config
   const shape = { batch, tokens, vocabSize: engine.model.vocabSize }
-  const draw = (
-    split: 'train' | 'val',
-    of: { seed: number; purpose: string; step: number },
-    i: number,
-  ) =>
-    // prettier-ignore
-    drawBatch(data[split], join(data.dir, `${split}.bin`), shape, { ...of, firstRow: i * batch })
+  const draw = (split: 'train' | 'val', of: Omit<Draw, 'firstRow'>, i: number) => {
+    const window = { ...of, firstRow: i * batch }
+    return drawBatch(data[split], join(data.dir, `${split}.bin`), shape, window)
+  }
   const evaluateSplit = async (split: 'train' | 'val', tell: (done: number) => void) => {
-    async function* batches(): AsyncGenerator<Batch> {
-      for (let i = 0; i < evalIters; i++) {
-        tell(i)
-        yield draw(split, { seed: EVAL_SEED, purpose: `eval ${split}`, step: 0 }, i)
-      }
-    }
-    return evaluateBatches(engine, batches())
+    const of = { seed: EVAL_SEED, purpose: `eval ${split}`, step: 0 }
+    const batches = await Promise.all(
+      Array.from({ length: evalIters }, (_, i) => draw(split, of, i)),
+    )
+    return evaluateBatches(engine, batches, tell)
   }
   return {
-    batchesOf: (step) =>
-      Promise.all(
-        Array.from({ length: accumulate }, (_, i) => draw('train', { seed, purpose: 'train', step }, i)), // prettier-ignore
-      ),
+    batchesOf: (step) => {
+      const of = { seed, purpose: 'train', step }
+      return Promise.all(Array.from({ length: accumulate }, (_, i) => draw('train', of, i)))
+    },
     stepsPerEpoch: data.train.tokens / (batch * accumulate * tokens),
     evaluate: async (onProgress): Promise<PretrainEvaluation> => {
-      const { loss: train_loss } = await evaluateSplit('train', (i) => onProgress(i, 2 * evalIters))
-      const val = await evaluateSplit('val', (i) => onProgress(evalIters + i, 2 * evalIters))
-      return { ...val, train_loss }
+      const tell = (first: number) => (done: number) =>
+        onProgress(first + Math.floor(done), 2 * evalIters)
+      const { loss: train_loss } = await evaluateSplit('train', tell(0))
+      return { ...(await evaluateSplit('val', tell(evalIters))), train_loss }
     },
     line: (step, evaluation) => {
       const { train_loss, loss } = evaluation as PretrainEvaluation
