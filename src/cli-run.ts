@@ -21,9 +21,9 @@ import type { Engine } from './engine.ts'
 import { scoreExamples } from './evaluate-answers.ts'
 import { EVALUATION_KEYS } from './evaluation-options.ts'
 import { finetune } from './finetune.ts'
-import { generate } from './generate.ts'
+import { cutAtStop, generate } from './generate.ts'
 import { dataTokenizer } from './model-tokenizer.ts'
-import { count, nonnegative, share, whole } from './option-values.ts'
+import { count, finite, nonnegative, share, textList, whole } from './option-values.ts'
 import { METHOD_KEYS } from './method-options.ts'
 import { formatSeconds } from './report.ts'
 import { loadModel, openEngine } from './setup.ts'
@@ -136,20 +136,32 @@ function generateCommand(contextOf: ContextOf): Command {
     .option('--temperature <x>', '0: greedy (default: 0)')
     .option('--top-k <k>', 'sample among the k most probable; 0: all (default: 0)')
     .option('--top-p <p>', 'sample within this probability; 1: all (default: 1)')
+    .option('--num-beams <n>', 'beam search that keeps n texts; 1: none (default: 1)')
+    .option('--length-penalty <x>', 'beam scores are divided by length^x (default: 1)')
+    .option(
+      '--num-return-sequences <n>',
+      'texts for each prompt: samples, or the best beams (default: 1)',
+    )
+    .option('--stop <text...>', 'end a text before any of these')
   addOptions(command, ['seed', ...DEVICE, 'trace', ...HUB])
-  const own = ['prompt', 'maxNewTokens', 'temperature', 'topK', 'topP']
+  const own = ['prompt', 'maxNewTokens', 'temperature', 'topK', 'topP', 'numBeams', 'lengthPenalty', 'numReturnSequences', 'stop'] // prettier-ignore
   return command.action(async (source: string, flags: Flags) => {
     const { report, result, stop } = contextOf(flags)
     const config = configOf(flags, own)
     const prompts = flags['prompt'] as string[]
+    const strings = ownFlag(flags, 'stop', textList, [])
     const sampling = {
       maxNewTokens: ownFlag(flags, 'max-new-tokens', count, 64),
       temperature: ownFlag(flags, 'temperature', nonnegative, 0),
       topK: ownFlag(flags, 'top-k', whole, 0),
       topP: ownFlag(flags, 'top-p', share, 1),
+      numBeams: ownFlag(flags, 'num-beams', count, 1),
+      lengthPenalty: ownFlag(flags, 'length-penalty', finite, 1),
+      numReturnSequences: ownFlag(flags, 'num-return-sequences', count, 1),
     }
     await withEngine(source, config, report, async (engine, tokenizer) => {
       let count = 0
+      const decode = (ids: readonly number[]) => tokenizer.decode(ids, { skipSpecial: true })
       const tokens = await generate(
         engine,
         prompts.map((p) => tokenizer.encode(p)),
@@ -158,14 +170,16 @@ function generateCommand(contextOf: ContextOf): Command {
           seed: config.seed,
           padId: tokenizer.padId,
           eosId: tokenizer.eosId,
+          stop: { strings, decode },
           onToken: () => {
             stop.throwIfAborted()
             report.live(`${++count} tokens`)
           },
         },
       )
-      const texts = tokens.map((ids) => tokenizer.decode(ids, { skipSpecial: true }))
-      result({ prompts, texts, tokens }, () => texts.map((text, i) => prompts[i]! + text))
+      const texts = tokens.map((ids) => cutAtStop(decode(ids), strings))
+      const promptOf = (i: number) => prompts[Math.floor(i / sampling.numReturnSequences)]!
+      result({ prompts, texts, tokens }, () => texts.map((text, i) => promptOf(i) + text))
     })
   })
 }

@@ -1,16 +1,14 @@
-// Continues prompts token by token: greedy, or sampled with temperature, top-k and top-p. The prompts
-// are one pass of the weights; every new token is another for the whole batch, over one row of each
-// sequence: keys and values of earlier positions stay on the device.
+// Continues prompts token by token: greedy, sampled with temperature, top-k and top-p, or by beam
+// search. The prompts are one pass of the weights; every new token is another for the whole batch, over
+// one row of each text (texts.ts).
 
-import type { Tile } from './device/device.ts'
+import { createSearch } from './beams.ts'
 import type { Engine } from './engine.ts'
-import type { Probe } from './methods/method.ts'
-import { noiseKey, threefry2x32 } from './noise/threefry.ts'
 import { UserError } from './errors.ts'
-import { forward } from './run.ts'
+import { noiseKey, threefry2x32 } from './noise/threefry.ts'
+import { createTexts, type TextOptions } from './texts.ts'
 
-export interface GenerateOptions {
-  readonly maxNewTokens: number
+export interface GenerateOptions extends TextOptions {
   /** 0: greedy. */
   readonly temperature: number
   /** Keep the k most probable tokens; 0: all. */
@@ -18,73 +16,133 @@ export interface GenerateOptions {
   /** Keep the smallest set of probability >= p; 1: all. */
   readonly topP: number
   readonly seed: number
-  readonly padId: number
   readonly eosId: number
   /** Further tokens that end a text, and are left out like EOS. */
   readonly stopIds?: readonly number[]
-  /** One probe to see the weights through; otherwise as they are. */
-  readonly probe?: Probe
-  /** Called with the new token of each prompt; null for those that have ended. */
+  /** A text ends with the token that completes one of `strings`, which is kept (see cutAtStop). */
+  readonly stop?: {
+    readonly strings: readonly string[]
+    readonly decode: (tokens: readonly number[]) => string
+  }
+  /** Texts that beam search keeps; 1 or absent: none, tokens are taken one by one. */
+  readonly numBeams?: number
+  /** Beam scores are divided by length^lengthPenalty; default 1, as Hugging Face's. */
+  readonly lengthPenalty?: number
+  /** Texts for each prompt: samples, or the best of the beams. Default 1. */
+  readonly numReturnSequences?: number
+  /** Called with the new token of each text (a beam's may be dropped); null where it has ended. */
   readonly onToken?: (tokens: readonly (number | null)[]) => void
 }
 
-/** New token ids for each prompt, without the prompt, up to and without EOS. */
+/**
+ * New token ids without the prompt, up to and without EOS: numReturnSequences texts of the first
+ * prompt, then of the second, and so on.
+ * @throws UserError for options that exclude each other, or more tokens than the model has positions
+ */
 export async function generate(
   engine: Engine,
   prompts: readonly (readonly number[])[],
   options: GenerateOptions,
 ): Promise<number[][]> {
-  const longest = Math.max(...prompts.map((p) => p.length))
-  const { maxPositions, vocabSize } = engine.model
-  if (longest + options.maxNewTokens > maxPositions) {
+  const { numBeams = 1, numReturnSequences = 1, temperature } = options
+  if (numBeams > 1 && temperature > 0) {
+    throw new UserError('beam search does not sample: give either --num-beams or --temperature', {
+      exitCode: 2,
+    })
+  }
+  const most = numBeams === 1 && temperature > 0 ? Infinity : numBeams
+  if (numReturnSequences > most) {
     throw new UserError(
-      `a prompt of ${longest} tokens and ${options.maxNewTokens} new ones exceed the model's ${maxPositions} positions; lower --max-new-tokens or shorten the prompt`,
+      `--num-return-sequences ${numReturnSequences} needs as many --num-beams (now ${numBeams}), or a --temperature above 0`,
+      { exitCode: 2 },
     )
   }
+  const copies = numBeams > 1 ? numBeams : numReturnSequences
+  const rows = prompts.flatMap((prompt) => Array<readonly number[]>(copies).fill(prompt))
+  return numBeams > 1 ? beamSearch(engine, rows, options) : tokenByToken(engine, rows, options)
+}
+
+async function tokenByToken(
+  engine: Engine,
+  prompts: readonly (readonly number[])[],
+  options: GenerateOptions,
+): Promise<number[][]> {
+  const texts = createTexts(engine, prompts, options)
   const key = noiseKey(options.seed, 0, 'generate', 'sample')
-  const made: number[][] = prompts.map(() => [])
+  const made: (readonly number[])[] = prompts.map(() => [])
   const ended = prompts.map(() => false)
-  const mask = prompts.map((p) => [...Array<number>(longest - p.length).fill(0), ...p.map(() => 1)])
-  let inputIds = prompts.map((p) => [
-    ...Array<number>(longest - p.length).fill(options.padId),
-    ...p,
-  ])
-  let past = 0
+  let logits = await texts.begin()
   for (let n = 0; n < options.maxNewTokens && ended.includes(false); n++) {
-    const logits = await lastLogits(inputIds, past)
-    past += inputIds[0]!.length
     const tokens = logits.map((row, b) => {
       if (ended[b]) return null
       const [word] = threefry2x32(key.k0, key.k1, n, b)
-      const token = pick(row, options, word / 2 ** 32)
-      ended[b] = token === options.eosId || !!options.stopIds?.includes(token)
-      if (ended[b]) return null
-      made[b]!.push(token)
-      return token
+      const longer = [...made[b]!, pick(row, options, word / 2 ** 32)]
+      const whole = finished(longer, options)
+      const before = made[b]!.length
+      made[b] = whole ?? longer
+      ended[b] = whole !== null
+      return made[b].length > before ? longer.at(-1)! : null
     })
     options.onToken?.(tokens)
-    // Ended sequences go on as padding that nobody reads.
-    inputIds = tokens.map((token) => [token ?? options.padId])
-    mask.forEach((row) => row.push(1))
+    if (n + 1 < options.maxNewTokens && ended.includes(false)) logits = await texts.add(tokens)
   }
-  return made
+  return made.map((text) => [...text])
+}
 
-  /** Logits [V] of the last position of each sequence; `past` positions before these are cached. */
-  async function lastLogits(ids: readonly number[][], past: number) {
-    const T = ids[0]!.length
-    const input = {
-      inputIds: ids,
-      attentionMask: mask.map((row) => row.slice(past)),
-      seen: mask.map((row) => row.slice(0, past).reduce((sum, m) => sum + m, 0)),
-    }
-    const rows = Uint32Array.from(ids.keys(), (b) => b * T + T - 1)
-    const all = ids.map(() => new Float32Array(vocabSize))
-    const sink = (tile: Tile, data: Float32Array) =>
-      all.forEach((row, b) => row.set(data.subarray(b * tile.rows, (b + 1) * tile.rows), tile.row0))
-    const cached = { capacity: longest + options.maxNewTokens, past, mask }
-    await forward(engine, input, options.probe ?? null, { kind: 'logits', rows, sink }, cached)
-    return all
+/** Consecutive rows, numBeams of them, have the same prompt. */
+async function beamSearch(
+  engine: Engine,
+  prompts: readonly (readonly number[])[],
+  options: GenerateOptions,
+): Promise<number[][]> {
+  const { numBeams = 1, lengthPenalty = 1, numReturnSequences = 1, stopIds = [], stop } = options
+  const texts = createTexts(engine, prompts, options)
+  const searches = Array.from({ length: prompts.length / numBeams }, () =>
+    createSearch({
+      beams: numBeams,
+      lengthPenalty,
+      endings: 1 + stopIds.length + (stop?.strings.length ?? 0),
+      finished: (tokens) => finished(tokens, options),
+    }),
+  )
+  let logits = await texts.begin()
+  for (let n = 0; n < options.maxNewTokens; n++) {
+    const parents = [...prompts.keys()]
+    const tokens: (number | null)[] = prompts.map(() => null)
+    searches.forEach((search, i) => {
+      if (search.done) return
+      const first = i * numBeams
+      const from = search.step(logits.slice(first, first + numBeams))
+      if (search.done) return
+      from.forEach((beam, j) => (parents[first + j] = first + beam))
+      search.beams.forEach((beam, j) => (tokens[first + j] = beam.tokens.at(-1)!))
+    })
+    options.onToken?.(tokens)
+    if (n + 1 === options.maxNewTokens || searches.every(({ done }) => done)) break
+    await texts.reorder(parents)
+    logits = await texts.add(tokens)
   }
+  return searches.flatMap((search) =>
+    search
+      .best()
+      .slice(0, numReturnSequences)
+      .map((text) => [...text]),
+  )
+}
+
+/** The text that the tokens end: without EOS, but with what completes a stop string; else null. */
+function finished(tokens: readonly number[], options: GenerateOptions): readonly number[] | null {
+  const { eosId, stopIds = [], stop } = options
+  const last = tokens.at(-1)!
+  if (last === eosId || stopIds.includes(last)) return tokens.slice(0, -1)
+  const text = stop && stop.strings.length > 0 ? stop.decode(tokens) : ''
+  return stop?.strings.some((string) => text.includes(string)) ? tokens : null
+}
+
+/** The text up to the first of the stop strings. */
+export function cutAtStop(text: string, strings: readonly string[]): string {
+  const places = strings.map((string) => text.indexOf(string)).filter((place) => place >= 0)
+  return text.slice(0, Math.min(text.length, ...places))
 }
 
 /** One token id from logits [V]; `u` is uniform in [0, 1). */

@@ -14,6 +14,7 @@ const numeric = (expected: string, fits: (value: number) => boolean) =>
 export const wholeFrom = (least: number) =>
   numeric(`a whole number of at least ${least}`, (n) => Number.isSafeInteger(n) && n >= least)
 export const positive = numeric('a number above 0', (n) => n > 0)
+export const finite = numeric('a number', Number.isFinite)
 export const nonnegative = numeric('a number of at least 0', (n) => n >= 0)
 export const share = numeric('a number above 0 and at most 1', (n) => n > 0 && n <= 1)
 export const whole = wholeFrom(0)
@@ -27,6 +28,7 @@ export const yesNo = z.preprocess(
 )
 export const bytes = z.union([z.number().int().positive(), z.string().transform(parseBytes)])
 export const path = z.string().min(1)
+export const textList = z.array(z.string().min(1, 'expected a text that is not empty'))
 export const list = z.union([
   z.array(z.string()),
   z.string().transform((text) => text.split(',').map((word) => word.trim())),
