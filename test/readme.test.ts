@@ -1,5 +1,6 @@
-// Every command and the program in README.md, run as they stand. The hub is a mock on this machine
-// that serves the tiny OPT as facebook/opt-125m; --steps is cut short, nothing else is changed.
+// Every command and every program in README.md, run as they stand. The hub is a mock on this machine
+// that serves the tiny OPT as facebook/opt-125m, and rows of its own as SST-2; of commands --steps is
+// cut short, of programs 'zo2' is the sources, nothing else is changed.
 // Alone: npx vitest run test/readme.test.ts
 
 import { execFile } from 'node:child_process'
@@ -8,6 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
+import { parquetWriteBuffer } from 'hyparquet-writer'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { cli, ROOT, TINY } from './helpers/cli.ts'
 import { startMockHub, type MockFile, type MockHub } from './helpers/mock-hub.ts'
@@ -34,8 +36,10 @@ beforeAll(async () => {
         { bytes: readFileSync(join(TINY, name)), lfs: name.endsWith('.bin') },
       ]),
   )
+  const glue = { 'sst2/train/0000.parquet': films(50), 'sst2/validation/0000.parquet': films(20) }
   hub = await startMockHub({
     'facebook/opt-125m': { refs: { main: COMMIT }, commits: { [COMMIT]: files } },
+    'nyu-mll/glue': { refs: { 'refs/convert/parquet': COMMIT }, commits: { [COMMIT]: glue } },
   })
   dir = mkdtempSync(join(tmpdir(), 'zo2-readme-'))
   symlinkSync(join(ROOT, 'examples'), join(dir, 'examples'))
@@ -59,22 +63,37 @@ describe('README.md', () => {
     expect(code, stderr).toBe(0)
   })
 
-  it('has a program that runs', async () => {
-    const [program] = blocks('ts')
-    const batches = `const batches = [{ inputIds: [[2, 9, 8]], labels: [[-100, 9, 8]] }]\n`
-    const source = program!.replace("from 'zo2'", `from '${pathToFileURL(join(ROOT, 'src/index.ts')).href}'`) // prettier-ignore
-    const report =
-      '\nif (!(scores.tokens === 2 && logits!.length > 0)) throw new Error("no scores")\n'
-    const path = join(dir, 'program.mts')
-    writeFileSync(path, source.replace('\n\n', `\n\n${batches}`) + report)
+  // In the order of the page.
+  it.each([
+    ['a loop', 0, 'out/loop', /^(\d+\.\d+ -?\d+(\.\d+)?\n){20}$/],
+    ['the trainer', 1, 'out/trainer/model', /eval_accuracy: [01]/],
+    ['a task', 2, 'out/task', /eval_option_loss: \d/],
+  ] as const)('has a program that runs: %s', async (_name, index, folder, output) => {
+    const source = blocks('ts')[index]!.replace("from 'zo2'", `from '${pathToFileURL(join(ROOT, 'src/index.ts')).href}'`) // prettier-ignore
+    const path = join(dir, `program-${index}.mts`)
+    writeFileSync(path, source)
     const tsx = pathToFileURL(join(ROOT, 'node_modules/tsx/dist/loader.mjs')).href
-    await promisify(execFile)(process.execPath, ['--import', tsx, path], {
+    const { stdout } = await promisify(execFile)(process.execPath, ['--import', tsx, path], {
       cwd: dir,
       env: { ...process.env, ...env },
     })
-    expect(readdirSync(join(dir, 'out/model'))).toContain('model.safetensors')
+    expect(stdout).toMatch(output)
+    const file = index === 2 ? 'journal.jsonl' : 'model.safetensors'
+    expect(readdirSync(join(dir, folder))).toContain(file)
   })
+
+  it('has no other program', () => expect(blocks('ts').length).toBe(3))
 })
+
+/** A shard of SST-2's schema. */
+function films(count: number): MockFile {
+  const rows = Array.from({ length: count }, (_, i) => i)
+  const columnData = [
+    { name: 'sentence', data: rows.map((i) => `film ${i} is ${i % 2 ? 'fine' : 'dull'} `) },
+    { name: 'label', data: rows.map((i) => BigInt(i % 2)) },
+  ]
+  return { lfs: true, bytes: Buffer.from(parquetWriteBuffer({ columnData })) }
+}
 
 /** Words of a shell line with single quotes. */
 function words(line: string): string[] {
