@@ -194,10 +194,16 @@ export async function zoInit(model: ZoModel, options: ZoOptions = {}): Promise<Z
   // A loop may go on for ever.
   const config: Config = { ...all, steps: Infinity }
   const engine = await handle.train(config, NO_UPDATES)
+  /** Whether this is still what the model's weights are. */
+  const live = () => {
+    if (handle.engine === engine) return
+    throw new UserError('this training state ended when another one began on the same model')
+  }
   let step = 0
   const zo: Zo = {
     lr: config.lr,
     async step(batch) {
+      live()
       const list = Array.isArray(batch) ? (batch as BatchInput[]) : [batch as BatchInput]
       const batches = list.map((b) => handle.check(b, goal.needsLabels))
       await beforeStep?.(step, batches)
@@ -213,8 +219,14 @@ export async function zoInit(model: ZoModel, options: ZoOptions = {}): Promise<Z
       await afterStep?.(entry, batches)
       return { loss: meanLoss(entry) ?? NaN, projectedGrad: entry.projected_grad, entry }
     },
-    evaluate: (batches) => evaluateBatches(engine, checked(batches, handle.check)),
-    save: (dir, { dtype = 'float32' } = {}) => exportModel(engine, dir, { dtype: DTYPES[dtype] }),
+    async evaluate(batches) {
+      live()
+      return evaluateBatches(engine, checked(batches, handle.check))
+    },
+    async save(dir, { dtype = 'float32' } = {}) {
+      live()
+      await exportModel(engine, dir, { dtype: DTYPES[dtype] })
+    },
   }
   return zo
 }

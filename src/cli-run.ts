@@ -74,11 +74,11 @@ function finetuneCommand(contextOf: ContextOf): Command {
     const summary = await finetune(source, config, context.report, context.stop)
     const seconds = (performance.now() - started) / 1000
     context.result({ ...snakeCase(summary), seconds }, () => [
-      `${summary.stopped ? 'stopped' : 'done'} after ${summary.steps} steps in ${formatSeconds(seconds)}` +
+      `${summary.stopped ? 'stopped' : summary.stoppedEarly ? 'stopped early' : 'done'} after ${summary.steps} steps in ${formatSeconds(seconds)}` +
         `  device peak ${formatBytes(summary.devicePeakBytes)} (planned ${formatBytes(summary.plannedPeakBytes)})` +
         `  process peak ${formatBytes(summary.rssPeakBytes)}`,
       summary.modelDir
-        ? `model: ${summary.modelDir}`
+        ? `model: ${summary.modelDir}${summary.modelStep === summary.steps ? '' : ` (weights of step ${summary.modelStep}, the best)`}`
         : `${summary.stopped ? 'continue with --resume; ' : ''}write the model with: zo2 export ${summary.outputDir} OUT`,
     ])
   })

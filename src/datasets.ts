@@ -93,7 +93,7 @@ export function createDatasets<Item>(options: DatasetOptions<Item>): Datasets<It
   async function evaluate(engine: Engine, held: readonly Item[], onProgress: OnProgress) {
     const result = await figures(engine, held, onProgress)
     if (!computeMetrics) return result
-    return { ...result, ...(await computeMetrics(await predict(engine, held))) }
+    return { ...result, ...checkedFigures(await computeMetrics(await predict(engine, held))) }
   }
   return {
     collate: (items) => collate(items, goal.options, goal.needsLabels),
@@ -113,4 +113,17 @@ export function createDatasets<Item>(options: DatasetOptions<Item>): Datasets<It
     evaluate,
     predict,
   }
+}
+
+/** Figures under their own names: whoever shows them puts eval_ in front. */
+function checkedFigures(figures: Readonly<Record<string, unknown>>): Record<string, number> {
+  const entries = Object.entries(figures ?? {}).map(([spelled, value]) => {
+    const name = spelled.replace(/^eval_/, '')
+    if (name === 'step' || name === 'split') {
+      throw new UserError(`computeMetrics: "${name}" is taken in evals.jsonl; take another name`) // prettier-ignore
+    }
+    if (typeof value === 'number') return [name, value] as const
+    throw new UserError(`computeMetrics: ${spelled}: expected a number, found ${String(value)}`)
+  })
+  return Object.fromEntries(entries)
 }

@@ -203,6 +203,9 @@ describe('callbacks', () => {
     await zo.step(collateExamples(train.slice(0, 2), { padId: 1, padTo: 'right' }))
     const steps = ['before 0 2', 'after 0', 'before 1 2', 'after 1']
     expect(seen).toEqual([...steps, 'before 0 2', 'after 0'])
+    await zoInit(model)
+    const ended = zo.step(collateExamples(train, { padId: 1, padTo: 'right' }))
+    expect(await rejection(ended)).toMatch(/ended when another one began/)
   })
 })
 
@@ -277,8 +280,10 @@ describe('the best evaluation', () => {
 
   it('in the middle of a run has the weights of a run that ended there', async () => {
     const scores = [1, 5, 2, 0]
-    const computeMetrics = () => ({ score: scores.shift()! })
-    const args = { evalSteps: 1, loadBestModelAtEnd: true, metricForBestModel: 'score' }
+    const computeMetrics = () => ({ eval_score: scores.shift()! })
+    // Its own checkpoint spares replaying the steps before.
+    const saves = { saveSteps: 1, saveTotalLimit: 5 }
+    const args = { evalSteps: 1, loadBestModelAtEnd: true, metricForBestModel: 'score', ...saves }
     const best = trainer(args, { computeMetrics })
     expect(await best.train()).toMatchObject({ globalStep: 4, bestStep: 2, modelStep: 2, bestMetric: 5 }) // prettier-ignore
     await best.saveModel()
@@ -328,6 +333,10 @@ describe('metrics, collators, predictions', () => {
     expect(scores['eval_inputs']).toBe(9)
     expect(losses.length).toBe(scores['eval_tokens'])
     expect(losses.reduce((a, b) => a + b) / losses.length).toBeCloseTo(scores['eval_loss']!, 4)
+    const bad = (figures: object) =>
+      trainer({}, { computeMetrics: () => figures as never }).evaluate()
+    expect(await rejection(bad({ bleu: 'x' }))).toBe('computeMetrics: bleu: expected a number, found x') // prettier-ignore
+    expect(await rejection(bad({ step: 1 }))).toMatch(/take another name/)
     const { labelIds } = await own.predict(train.slice(0, 1))
     expect(labelIds).toEqual([train[0]!.labels.filter((label) => label >= 0)])
   })
