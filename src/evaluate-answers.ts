@@ -1,11 +1,11 @@
 // Scores examples as their task wants it: token loss and options by evaluate.ts, and for generation
-// tasks F1 and exact match of greedily generated answers.
+// tasks F1 and exact match of greedily generated answers. Batches share uploads of the weights in both.
 
 import { exactMatch, f1Score } from './data/tasks/metrics.ts'
 import type { Example, Tokenizer } from './data/types.ts'
 import type { Engine } from './engine.ts'
 import { evaluateExamples, type EvaluateOptions, type Evaluation } from './evaluate.ts'
-import { answersTo } from './objective.ts'
+import { answersInBatches } from './objective.ts'
 
 export interface ScoreOptions extends EvaluateOptions {
   readonly tokenizer: Tokenizer
@@ -22,16 +22,20 @@ export async function scoreExamples(
   const evaluation = await evaluateExamples(engine, examples, options)
   if (!examples[0]?.generation) return evaluation
   const { batchSize, tokenizer, maxNewTokens, onProgress } = options
+  const asked = examples.map((example) => example.generation!)
+  const batches = Array.from({ length: Math.ceil(asked.length / batchSize) }, (_, i) => {
+    return asked.slice(i * batchSize, (i + 1) * batchSize).map(({ prompt }) => prompt)
+  })
+  // Most answers are shorter than they may be: what is done is at least this.
+  let tokens = 0
+  const share = asked.length / (batches.length * maxNewTokens)
+  const onToken = () => onProgress?.(Math.floor(++tokens * share), asked.length)
+  const made = await answersInBatches(engine, batches, tokenizer, { maxNewTokens, onToken })
+  onProgress?.(asked.length, asked.length)
   let [f1, exact] = [0, 0]
-  for (let i = 0; i < examples.length; i += batchSize) {
-    const asked = examples.slice(i, i + batchSize).map((example) => example.generation!)
-    const prompts = asked.map(({ prompt }) => prompt)
-    const answers = await answersTo(engine, prompts, tokenizer, { maxNewTokens })
-    answers.forEach((answer, j) => {
-      f1 += f1Score(answer, asked[j]!.golds)
-      exact += Number(exactMatch(answer, asked[j]!.golds))
-    })
-    onProgress?.(i + asked.length, examples.length)
-  }
-  return { ...evaluation, f1: f1 / examples.length, exact_match: exact / examples.length }
+  made.flat().forEach((answer, i) => {
+    f1 += f1Score(answer, asked[i]!.golds)
+    exact += Number(exactMatch(answer, asked[i]!.golds))
+  })
+  return { ...evaluation, f1: f1 / asked.length, exact_match: exact / asked.length }
 }

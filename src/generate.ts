@@ -1,14 +1,20 @@
 // Continues prompts token by token: greedy, sampled with temperature, top-k and top-p, or by beam
 // search. The prompts are one pass of the weights; every new token is another for the whole batch, over
-// one row of each text (texts.ts).
+// one row of each text (texts.ts), and for all batches of a sweep.
 
 import { createSearch } from './beams.ts'
 import type { Engine } from './engine.ts'
 import { UserError } from './errors.ts'
+import type { Probe } from './methods/method.ts'
 import { noiseKey, threefry2x32 } from './noise/threefry.ts'
-import { createTexts, type TextOptions } from './texts.ts'
+import { forwardAll } from './run.ts'
+import { batchesPerSweep } from './sweep.ts'
+import { createTexts, textSize, type TextOptions } from './texts.ts'
+import type { BatchShape } from './working-set.ts'
 
 export interface GenerateOptions extends TextOptions {
+  /** One probe to see the weights through; otherwise as they are. */
+  readonly probe?: Probe
   /** 0: greedy. */
   readonly temperature: number
   /** Keep the k most probable tokens; 0: all. */
@@ -59,34 +65,79 @@ export async function generate(
   }
   const copies = numBeams > 1 ? numBeams : numReturnSequences
   const rows = prompts.flatMap((prompt) => Array<readonly number[]>(copies).fill(prompt))
-  return numBeams > 1 ? beamSearch(engine, rows, options) : tokenByToken(engine, rows, options)
+  if (numBeams > 1) return beamSearch(engine, rows, options)
+  return (await tokenByToken(engine, [rows], options))[0]!
 }
 
+/**
+ * `generate` for several batches of prompts, one text for each prompt, without beams: as many batches
+ * share each pass of the weights as the budget holds with their caches. The texts are those that
+ * `generate` makes of each batch.
+ */
+export async function generateInSweeps(
+  engine: Engine,
+  batches: readonly (readonly (readonly number[])[])[],
+  options: GenerateOptions,
+): Promise<number[][][]> {
+  const batch = batches.reduce((most, prompts) => Math.max(most, prompts.length), 0)
+  const shape = { batch, ...textSize(batches.flat(), options.maxNewTokens) }
+  const { planFor } = engine
+  const sweep = batchesPerSweep(planFor, engine.options.budgetBytes, shape, batches.length)
+  const made: number[][][] = []
+  for (let first = 0; first < batches.length; first += sweep) {
+    const together = batches.slice(first, first + sweep)
+    const planned = { probes: 1, ...shape, ...(sweep > 1 && { sweep }) }
+    made.push(...(await tokenByToken(engine, together, options, planned)))
+  }
+  return made
+}
+
+/** Texts of each batch's prompts; `shape` is what their passes are planned for. */
 async function tokenByToken(
   engine: Engine,
-  prompts: readonly (readonly number[])[],
+  batches: readonly (readonly (readonly number[])[])[],
   options: GenerateOptions,
-): Promise<number[][]> {
-  const texts = createTexts(engine, prompts, options)
-  const key = noiseKey(options.seed, 0, 'generate', 'sample')
-  const made: (readonly number[])[] = prompts.map(() => [])
-  const ended = prompts.map(() => false)
-  let logits = await texts.begin()
-  for (let n = 0; n < options.maxNewTokens && ended.includes(false); n++) {
-    const tokens = logits.map((row, b) => {
-      if (ended[b]) return null
-      const [word] = threefry2x32(key.k0, key.k1, n, b)
-      const longer = [...made[b]!, pick(row, options, word / 2 ** 32)]
-      const whole = finished(longer, options)
-      const before = made[b]!.length
-      made[b] = whole ?? longer
-      ended[b] = whole !== null
-      return made[b].length > before ? longer.at(-1)! : null
-    })
-    options.onToken?.(tokens)
-    if (n + 1 < options.maxNewTokens && ended.includes(false)) logits = await texts.add(tokens)
+  shape?: BatchShape,
+): Promise<number[][][]> {
+  let open = batches.map((prompts, lane) => {
+    const texts = createTexts(engine, prompts, options, lane)
+    return { lane, texts, pass: texts.begin() }
+  })
+  const made: (readonly number[])[][] = batches.map((prompts) => prompts.map(() => []))
+  const ended = batches.map((prompts) => prompts.map(() => false))
+  for (let n = 0; n < options.maxNewTokens && open.length > 0; n++) {
+    const passes = open.map(({ pass }) => pass)
+    await forwardAll(engine, passes, options.probe ?? null, shape && { shape })
+    for (const each of open) {
+      const tokens = addTokens(n, each.pass.logits, made[each.lane]!, ended[each.lane]!, options)
+      options.onToken?.(tokens)
+      each.pass = each.texts.add(tokens)
+    }
+    open = open.filter(({ lane }) => ended[lane]!.includes(false))
   }
-  return made.map((text) => [...text])
+  return made.map((texts) => texts.map((text) => [...text]))
+}
+
+/** Picks the n-th token of each text that has not ended; null for the others and for an EOS. */
+function addTokens(
+  n: number,
+  logits: readonly Float32Array[],
+  made: (readonly number[])[],
+  ended: boolean[],
+  options: GenerateOptions,
+): (number | null)[] {
+  const key = noiseKey(options.seed, 0, 'generate', 'sample')
+  return logits.map((row, b) => {
+    if (ended[b]) return null
+    const [word] = threefry2x32(key.k0, key.k1, n, b)
+    const token = pick(row, options, word / 2 ** 32)
+    const whole = finished([...made[b]!, token], options)
+    const text = whole ?? [...made[b]!, token]
+    const added = text.length > made[b]!.length
+    made[b] = text
+    ended[b] = whole !== null
+    return added ? token : null
+  })
 }
 
 /** Consecutive rows, numBeams of them, have the same prompt. */
@@ -105,8 +156,10 @@ async function beamSearch(
       finished: (tokens) => finished(tokens, options),
     }),
   )
-  let logits = await texts.begin()
+  let pass = texts.begin()
   for (let n = 0; n < options.maxNewTokens; n++) {
+    await forwardAll(engine, [pass], options.probe ?? null)
+    const { logits } = pass
     const parents = [...prompts.keys()]
     const tokens: (number | null)[] = prompts.map(() => null)
     searches.forEach((search, i) => {
@@ -120,7 +173,7 @@ async function beamSearch(
     options.onToken?.(tokens)
     if (n + 1 === options.maxNewTokens || searches.every(({ done }) => done)) break
     await texts.reorder(parents)
-    logits = await texts.add(tokens)
+    pass = texts.add(tokens)
   }
   return searches.flatMap((search) =>
     search

@@ -6,7 +6,7 @@ import { f1Score } from './data/tasks/metrics.ts'
 import type { Batch, Tokenizer } from './data/types.ts'
 import type { Engine } from './engine.ts'
 import { UserError } from './errors.ts'
-import { generate } from './generate.ts'
+import { generateInSweeps, type GenerateOptions } from './generate.ts'
 import {
   labelledRows,
   optionCrossEntropy,
@@ -70,16 +70,30 @@ export function objectiveOf(
   return ofAnswers(f1Error, tokenizer, config.maxNewTokens)
 }
 
+type AnswerOptions = Pick<GenerateOptions, 'maxNewTokens' | 'probe' | 'onToken'>
+
 /** Greedy answers that end at a line's end, without the spaces around them, as MeZO reads them. */
 export async function answersTo(
   engine: Engine,
   prompts: readonly (readonly number[])[],
   tokenizer: Tokenizer,
-  options: { readonly maxNewTokens: number; readonly probe?: Probe },
+  options: AnswerOptions,
 ): Promise<string[]> {
+  return (await answersInBatches(engine, [prompts], tokenizer, options))[0]!
+}
+
+/** `answersTo` for batches of prompts, as many of them at once as fit. */
+export async function answersInBatches(
+  engine: Engine,
+  batches: readonly (readonly (readonly number[])[])[],
+  tokenizer: Tokenizer,
+  options: AnswerOptions,
+): Promise<string[][]> {
   const { padId, eosId } = tokenizer
   const stopIds = tokenizer.encode('\n', { bos: false }).slice(0, 1)
   const greedy = { temperature: 0, topK: 0, topP: 1, seed: 0, padId, eosId, stopIds }
-  const tokens = await generate(engine, prompts, { ...greedy, ...options })
-  return tokens.map((ids) => tokenizer.decode(ids, { skipSpecial: true }).trim())
+  const made = await generateInSweeps(engine, batches, { ...greedy, ...options })
+  return made.map((texts) => {
+    return texts.map((ids) => tokenizer.decode(ids, { skipSpecial: true }).trim())
+  })
 }

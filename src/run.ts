@@ -55,6 +55,8 @@ export interface PassInput {
   readonly input: ModelInput
   readonly wanted: Wanted
   readonly cached?: Cached | undefined
+  /** Whose activations and cache it uses, of those of the sweep's shape; its own number if left out. */
+  readonly lane?: number
 }
 
 /** Of a sweep: the shape that its passes are planned for, and how far it is. */
@@ -104,7 +106,12 @@ export async function forwardAll(
   const total = set.plan.slabs.length * passes.length
   try {
     const bodies = passes.map((pass, i) => (next: NextSlab) => {
-      return onePass(engine, set.lanes[i]!, { ...pass, probe, next, alone: passes.length === 1 })
+      return onePass(engine, set.lanes[pass.lane ?? i]!, {
+        ...pass,
+        probe,
+        next,
+        alone: passes.length === 1,
+      })
     })
     return await inTurns(slabs, bodies, (used) => onSlab?.(used, total))
   } finally {

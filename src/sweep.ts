@@ -6,8 +6,8 @@ import type { Engine } from './engine.ts'
 import { forwardAll, type PassInput } from './run.ts'
 import type { BatchShape } from './working-set.ts'
 
-/** The shape of one batch, without probes. */
-export type SweepShape = Pick<BatchShape, 'batch' | 'tokens'>
+/** The shape of one batch, without probes; with `keys` where it has a cache. */
+export type SweepShape = Pick<BatchShape, 'batch' | 'tokens' | 'keys'>
 
 /** Batches to be run one after another. */
 export interface Batches extends SweepShape {

@@ -1,5 +1,5 @@
-// Evaluation in sweeps: batches that share an upload give the bits of batches that do not, the weights
-// go up once per sweep, and memory is as planned. On each device.
+// Evaluation and generation in sweeps: batches that share an upload give the bits of batches that do
+// not, the weights go up once per sweep, and memory is as planned. On each device.
 // Alone: npx vitest run test/evaluate-sweep.test.ts
 
 import { join } from 'node:path'
@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Engine } from '../src/engine.ts'
 import { evaluateBatches, evaluateExamples } from '../src/evaluate.ts'
 import { labelledRows } from '../src/loss.ts'
+import { generate, generateInSweeps } from '../src/generate.ts'
 import { forward, forwardAll } from '../src/run.ts'
 import { batchesPerSweep } from '../src/sweep.ts'
 import { openDevices } from './helpers/devices.ts'
@@ -152,5 +153,50 @@ describe.each(openDevices())('sweeps on $name', (test) => {
     expect(batchesPerSweep(tight.planFor, peakBytes, { batch: 2, tokens: 8 }, 10)).toBe(1)
     expect(await evaluateExamples(tight, examples, options)).toEqual(swept)
     await tight.close()
+  })
+
+  it('generate what batches by themselves do, one upload per token and sweep', async () => {
+    const dir = join(FIXTURES, 'layouts/post-norm-proj')
+    const prompts = [[[5, 17, 29], [40, 3, 8, 60, 2]], [[9], [7, 7]], [[11, 50, 46, 12]]] // prettier-ignore
+    const options = {
+      ...{ maxNewTokens: 6, temperature: 0.8, topK: 0, topP: 1, seed: 3, padId: 1, eosId: -1 },
+    }
+    const engine = await openRun(on, dir, { folds: false })
+    const oneByOne = async (more = {}) => {
+      const made: number[][][] = []
+      for (const batch of prompts) made.push(await generate(engine, batch, { ...options, ...more }))
+      return made
+    }
+    let free: number[][][] = []
+    const alone = await uploaded(engine, async () => (free = await oneByOne()))
+    // Batches whose texts end early leave their places to nobody.
+    const stopIds = [free[1]![0]![1]!, free[1]![1]![2]!, free[0]![1]![4]!]
+    const stopped = await oneByOne({ stopIds })
+    expect(stopped).not.toEqual(free)
+    await engine.close()
+
+    const device = await test.open()
+    try {
+      const fresh = { device, memory: test.memory }
+      const swept = await openRun(fresh, dir, { folds: false })
+      const shape = { probes: 1, batch: 2, tokens: 5, keys: 11 }
+      const peaks = [2, 3].map((sweep) => swept.planFor({ ...shape, sweep }).plan.peakBytes)
+      let made: number[][][] = []
+      const bytes = await uploaded(swept, async () => {
+        made = await generateInSweeps(swept, prompts, options)
+      })
+      expect(made).toEqual(free)
+      expect(bytes).toBe(alone / prompts.length)
+      expect(device.ledger.peak().totalBytes).toBe(peaks[1])
+      expect(await generateInSweeps(swept, prompts, { ...options, stopIds })).toEqual(stopped)
+      await swept.close()
+      // Room for two of the three batches.
+      const tight = await openRun(fresh, dir, { folds: false, budgetBytes: peaks[0]! })
+      expect(await generateInSweeps(tight, prompts, { ...options, stopIds })).toEqual(stopped)
+      expect(await uploaded(tight, () => generateInSweeps(tight, prompts, options))).toBe((2 * alone) / 3) // prettier-ignore
+      await tight.close()
+    } finally {
+      await device.close()
+    }
   })
 })
