@@ -7,9 +7,11 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Engine } from '../src/engine.ts'
 import { evaluateBatches, evaluateExamples } from '../src/evaluate.ts'
+import type { JournalEntry } from '../src/journal.ts'
 import { labelledRows } from '../src/loss.ts'
 import { generate, generateInSweeps } from '../src/generate.ts'
 import { forward, forwardAll } from '../src/run.ts'
+import { zoStep } from '../src/step.ts'
 import { batchesPerSweep } from '../src/sweep.ts'
 import { openDevices } from './helpers/devices.ts'
 import { openRun, syntheticBatch, trainSteps, type OpenDevice } from './helpers/runs.ts'
@@ -153,6 +155,31 @@ describe.each(openDevices())('sweeps on $name', (test) => {
     expect(batchesPerSweep(tight.planFor, peakBytes, { batch: 2, tokens: 8 }, 10)).toBe(1)
     expect(await evaluateExamples(tight, examples, options)).toEqual(swept)
     await tight.close()
+  })
+
+  it('leave a run as it is without them', async () => {
+    const dir = join(FIXTURES, 'layouts/f16')
+    const run = async (evaluate: boolean) => {
+      const engine = await openRun(on, dir, { slabBytes: 4 * KiB, replayWindow: 2 })
+      const journal: JournalEntry[] = []
+      const evaluations: unknown[] = []
+      const append = async (entry: JournalEntry) => void journal.push(entry)
+      try {
+        for (let step = 0; step < 5; step++) {
+          const batches = [BATCHES[step]!]
+          await zoStep(engine, { batches, step, lr: 1e-2, eps: 1e-3, weightDecay: 0, append })
+          if (evaluate) evaluations.push(await evaluateBatches(engine, BATCHES))
+        }
+        evaluations.push(await evaluateBatches(engine, BATCHES))
+      } finally {
+        await engine.close()
+      }
+      return { journal, evaluations }
+    }
+    const [without, with_] = [await run(false), await run(true)]
+    expect(with_.journal).toEqual(without.journal)
+    expect(with_.evaluations.at(-1)).toEqual(without.evaluations[0])
+    expect(with_.evaluations[0]).not.toEqual(with_.evaluations[4])
   })
 
   it('generate what batches by themselves do, one upload per token and sweep', async () => {
