@@ -121,9 +121,8 @@ describe('a loop of one’s own and the trainer', () => {
     expect(output.trainingLoss).toBeCloseTo(mean, 12)
   })
 
-  it('see the same batches', async () => {
-    const own = trainer({ seed: 8 })
-    const seen = [own.getTrainDataloader(), dataLoader(train, { batchSize: 2, seed: 8 })]
+  it.each([{}, { seed: 8 }])('see the same batches with %j', async (seed) => {
+    const seen = [trainer(seed).getTrainDataloader(), dataLoader(train, { batchSize: 2, ...seed })]
     for (let i = 0; i < 6; i++) {
       const [a, b] = [(await seen[0]!.next()).value!, (await seen[1]!.next()).value!]
       expect(a.labels).toEqual(b.labels)
