@@ -37,7 +37,7 @@ const EXAMPLES: OptionName[] = ['maxLength', 'template', 'labelWords', 'textColu
 const TASK: OptionName[] = ['task', 'dataDir', 'numTrain', 'numEval', 'trainSetSeed', 'sfc', 'maxNewTokens', 'mezoCompat'] // prettier-ignore
 const AIM: OptionName[] = ['numDev', 'trainAsClassification', 'onlyTrainOption', 'objective']
 const METHOD: OptionName[] = METHOD_KEYS
-const SCHEDULE: OptionName[] = ['steps', 'lrSchedule', 'warmupSteps', ...EVALUATION_KEYS, 'loggingSteps', 'maxSkipped'] // prettier-ignore
+const SCHEDULE: OptionName[] = ['steps', 'lrSchedule', 'warmupSteps', 'minLr', 'lrDecaySteps', ...EVALUATION_KEYS, 'loggingSteps', 'maxSkipped'] // prettier-ignore
 export const OUTPUT: OptionName[] = ['outputDir', 'resume', 'saveSteps', 'saveTotalLimit', 'saveModel', 'dtype', 'tensorboard', 'trace'] // prettier-ignore
 
 export function runCommands(contextOf: ContextOf): Command[] {

@@ -11,7 +11,19 @@ import { prepare } from './helpers/crash.ts'
 const home = makeFolder()
 const at = (name: string) => join(home, name)
 const CPU = ['--device', 'cpu', '--threads', '1', '--quiet']
-const COMMANDS = ['finetune', 'eval', 'generate', 'plan', 'inspect', 'export', 'convert', 'env']
+const COMMANDS = [
+  'prepare',
+  'pretrain',
+  'sample',
+  'finetune',
+  'eval',
+  'generate',
+  'plan',
+  'inspect',
+  'export',
+  'convert',
+  'env',
+]
 
 const tune = (name: string, ...more: string[]) => [
   ...['finetune', TINY, '--train', at('train.txt'), '--batch-size', '2', '--max-length', '16'],
