@@ -32,8 +32,8 @@ export interface StreamCounters {
 }
 
 /**
- * All slabs of the plan, each handed over once for every one of `passes` passes (turns.ts) and
- * committed anew for it. A slab's slot is valid until the next one is asked for.
+ * All slabs of the plan, each committed for `passes` uses and handed over as often, in a row, to one
+ * pass after the other (turns.ts). A slab's slot is valid until the next one is asked for.
  * Closing the generator early (break, throw, return) drains what is in flight and discards it.
  */
 export async function* stream(
@@ -50,10 +50,6 @@ export async function* stream(
   const arrivals: Promise<void>[] = []
   let open = true
   let committed: Promise<void> = Promise.resolve()
-  let lastUsed = committed
-  // Slots are used in the order of their commits, so where a slab is committed once for each pass,
-  // the next slab's commit waits until the last pass has used it.
-  const shared: { readonly weights: Weights; readonly usedUp: () => void }[] = []
 
   /** Stages and reads slab i, then commits it after slab i - 1 (the device wants commit order). */
   const start = (i: number) => {
@@ -70,8 +66,7 @@ export async function* stream(
           counters.uploadBytes += bytes
           return true
         })
-    const before = passes > 1 ? lastUsed : committed
-    lastUsed = new Promise((usedUp) => (shared[i] = { weights, usedUp }))
+    const before = committed
     committed = (async () => {
       // Both must end before anything is decided, else a failed neighbour leaves a read running.
       const [previous, mine] = await Promise.allSettled([before, staged])
@@ -82,7 +77,7 @@ export async function* stream(
         if (failed) throw failed.reason
         return
       }
-      device.commit(slot, weights)
+      device.commit(slot, weights, passes)
       if (mine.status === 'fulfilled' && mine.value) slots.note(slab, version)
     })()
     committed.catch(() => {}) // reported when the slab is asked for, or in the drain below
@@ -100,15 +95,10 @@ export async function* stream(
       counters.waitMs += performance.now() - asked
       yielded = i + 1
       const slot = slots.of(slabs[i]!)
-      for (let pass = 0; pass < passes; pass++) {
-        if (pass > 0) device.commit(slot, shared[i]!.weights)
-        yield { slab: slabs[i]!, slot }
-      }
-      shared[i]!.usedUp()
+      for (let pass = 0; pass < passes; pass++) yield { slab: slabs[i]!, slot }
     }
   } finally {
     open = false
-    shared.forEach(({ usedUp }) => usedUp())
     await Promise.allSettled(arrivals)
     for (let i = Math.max(0, yielded - 1); i < started; i++) device.discard(slots.of(slabs[i]!))
   }

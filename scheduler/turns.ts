@@ -1,6 +1,6 @@
 // Passes that share one stream of weights: each slab is handed to every pass in turn, and one pass
 // runs at a time, from the slab it was given until it asks for the next. What a pass computes is its
-// own matter; the stream commits a slab anew for each of them.
+// own matter.
 
 import type { StreamedSlab } from './stream.ts'
 

@@ -39,7 +39,7 @@ export interface EngineOptions {
 }
 
 /** What a plan keeps to. */
-export type Limits = Partial<Pick<EngineOptions, 'budgetBytes' | 'slabBytes' | 'resident'>>
+export type Limits = Partial<Pick<EngineOptions, 'budgetBytes' | 'resident'>>
 
 export interface Engine {
   readonly options: EngineOptions
@@ -92,7 +92,8 @@ export function planFor(
     memory: options.memory,
     maxSlabBytes,
     budgetBytes: options.budgetBytes,
-    slabBytes: options.slabBytes,
+    // Slabs of a sweep are single tiles: prepared once for all its passes, and the most room is left.
+    slabBytes: shape.sweep ? 1 : options.slabBytes,
     resident: options.resident,
   })
 }

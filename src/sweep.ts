@@ -18,7 +18,7 @@ export interface Batches extends SweepShape {
 
 /**
  * Batches per upload for `count` batches of the shape: the number with the least traffic among those
- * whose activations the budget holds, with slabs as small as need be; of equals the smallest, which
+ * whose activations the budget holds beside a ring of slabs of one tile; of equals the smallest, which
  * leaves the most room for resident slabs.
  */
 export function batchesPerSweep(
@@ -31,8 +31,8 @@ export function batchesPerSweep(
   const one = { probes: 1, ...shape }
   const usual = planFor(one)
   if (bytesOf(usual.plan, false) === 0) return 1
-  // What every further batch takes, and the most of them beside a ring of the smallest slabs.
-  const least = { budgetBytes: Infinity, resident: 'none', slabBytes: 1 } as const
+  // What every further batch takes, and the most of them.
+  const least = { budgetBytes: Infinity, resident: 'none' } as const
   const [two, three] = [2, 3].map((sweep) => planFor({ ...one, sweep }, least).plan.peakBytes)
   const most = Math.min(count, 2 + Math.floor((budgetBytes - two!) / (three! - two!)))
   // A set for a sweep takes the place of the usual one, whose residents come back after it.

@@ -13,7 +13,16 @@ import { generate, generateInSweeps } from '../src/generate.ts'
 import { forward, forwardAll } from '../src/run.ts'
 import { zoStep } from '../src/step.ts'
 import { batchesPerSweep } from '../src/sweep.ts'
-import { openDevices } from './helpers/devices.ts'
+import {
+  filled,
+  matrixOf,
+  openDevices,
+  recipeOf,
+  scoped,
+  tilesOver,
+  values,
+  WORKLOAD,
+} from './helpers/devices.ts'
 import { openRun, syntheticBatch, trainSteps, type OpenDevice } from './helpers/runs.ts'
 
 const FIXTURES = fileURLToPath(new URL('./fixtures/', import.meta.url))
@@ -50,6 +59,30 @@ describe.each(openDevices())('sweeps on $name', (test) => {
     on = { device: await test.open(), memory: test.memory }
   })
   afterAll(() => on?.device.close())
+
+  it('use a slab of several tiles as often as it was committed for', async () => {
+    const tiles = tilesOver(0, 96, 32)
+    const m = matrixOf('F16', 40, tiles, recipeOf([0], 2))
+    await scoped(on.device, async (d) => {
+      d.reserve(WORKLOAD)
+      const x = filled(d, 4, 40, values(160, 1))
+      const y = d.tensor('activations', 'y', 4, 96)
+      const slot = d.slot('slots', 'slot', m.bytes.length)
+      const at = { probes: 1, rows: 4 }
+      const made: Float32Array[] = []
+      for (const uses of [1, 3]) {
+        ;(await d.stage(slot, m.bytes.length)).set(m.bytes)
+        d.commit(slot, { name: 'w', ...m }, uses)
+        for (let use = 0; use < uses; use++) {
+          await d.linear(x, slot, null, y, at)
+          made.push(await d.read(y, 0, 4))
+        }
+      }
+      expect(made[0]!.some((v) => v !== 0)).toBe(true)
+      for (const each of made) expect(each).toEqual(made[0])
+      await expect(d.linear(x, slot, null, y, at)).rejects.toThrow(/commit/)
+    })
+  })
 
   it.each([
     ['layouts/post-norm-proj', { folds: false }],

@@ -165,10 +165,10 @@ export interface Device {
   stage(slot: Slot, bytes: number): Promise<Uint8Array>
   /**
    * The slot's bytes are complete (staged just before, or still there from an earlier pass): they
-   * may now be used once, by one linear, crossEntropy or logits. Slots must be used in the order of
-   * their commits; the device may prepare the perturbed tiles ahead.
+   * may now be used `uses` times (default 1), each by one linear, crossEntropy or logits. Slots must
+   * be used up in the order of their commits; the device may prepare the perturbed tiles ahead.
    */
-  commit(slot: Slot, weights: Weights): void
+  commit(slot: Slot, weights: Weights, uses?: number): void
   /** Forgets a staged or committed slab that will not be used (a stream closed early); else no-op. */
   discard(slot: Slot): void
 

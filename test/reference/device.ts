@@ -16,6 +16,7 @@ export interface ReferenceDevice extends Device {
 interface SlotState {
   bytes: Uint8Array
   weights?: Weights
+  uses?: number
 }
 
 export function openReference(): ReferenceDevice {
@@ -23,9 +24,11 @@ export function openReference(): ReferenceDevice {
   const slots = new Map<Slot, SlotState>()
   const of = (tensor: Tensor) => tensors.get(tensor)!
   const take = (slot: Slot): { weights: Weights; bytes: Uint8Array } => {
-    const { weights, bytes } = slots.get(slot)!
+    const state = slots.get(slot)!
+    const { weights, bytes, uses = 1 } = state
     if (!weights) throw new Error(`reference: slot ${slot.label} is not committed`)
-    delete slots.get(slot)!.weights
+    state.uses = uses - 1
+    if (state.uses === 0) delete state.weights
     return { weights, bytes }
   }
   let projected: { addend: Addend; sums: Sums } | undefined
@@ -58,8 +61,8 @@ export function openReference(): ReferenceDevice {
     read: async (t, row0, rows) =>
       Float32Array.from(of(t).subarray(row0 * t.cols, (row0 + rows) * t.cols)),
     stage: async (slot, bytes) => slots.get(slot)!.bytes.subarray(0, bytes),
-    commit(slot, weights) {
-      slots.get(slot)!.weights = weights
+    commit(slot, weights, uses = 1) {
+      Object.assign(slots.get(slot)!, { weights, uses })
     },
     discard(slot) {
       delete slots.get(slot)!.weights

@@ -66,9 +66,9 @@ export async function openCpu(options: { threads?: number } = {}): Promise<Devic
       queue.check()
       return view
     },
-    commit: open((slot, weights) => {
+    commit: open((slot, weights, uses) => {
       checkTiles(weights, memory.scratch().workload)
-      slots.commit(slot, weights)
+      slots.commit(slot, weights, uses)
     }),
     discard(slot) {
       if (!queue.closed()) slots.discard(slot)

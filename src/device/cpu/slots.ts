@@ -13,7 +13,11 @@ import type { NoisePool, Prepared } from './prepare.ts'
 export interface Use {
   readonly slot: Slot
   readonly weights: Weights
-  readonly tiles: readonly Prepared[]
+  /** The tiles for each use; a slab of a single tile is prepared once for all of them. */
+  readonly rounds: readonly (readonly Prepared[])[]
+  /** Uses claimed by operations, and those that have ended. */
+  taken: number
+  ended: number
   /** Lets the slot be staged again. */
   end(): void
 }
@@ -71,23 +75,29 @@ export class CpuSlots {
   }
 
   /** Sends the slab's tiles to be prepared. */
-  commit(slot: Slot, weights: Weights): void {
+  commit(slot: Slot, weights: Weights, uses = 1): void {
     const state = this.#find(slot)
     if (state.use) throw new Error(`cpu device: slot ${slot.label} is committed twice`)
-    const tiles = this.#submit(state, weights)
+    const first = this.#submit(state, weights)
+    const rounds = [first]
+    while (rounds.length < uses) {
+      rounds.push(first.length === 1 ? first : this.#submit(state, weights))
+    }
     let ended!: () => void
     const over = new Promise<void>((resolve) => (ended = resolve))
     const use: Use = {
       slot,
       weights,
-      tiles,
+      rounds,
+      taken: 0,
+      ended: 0,
       end() {
         state.use = undefined
         ended()
       },
     }
     state.use = use
-    state.idle = Promise.all([state.idle, over, ...tiles.map((t) => t.read)])
+    state.idle = Promise.all([state.idle, over, ...rounds.flat().map((t) => t.read)])
     this.#order.push(use)
   }
 
@@ -104,14 +114,16 @@ export class CpuSlots {
       const next = this.#order[0]?.slot.label ?? 'none'
       throw new Error(`cpu device: slot ${slot.label} is used, the next committed one is ${next}`)
     }
-    this.#order.shift()
+    if (++use.taken === use.rounds.length) this.#order.shift()
     this.#taken.add(use)
     return use
   }
 
-  /** Uses a slab up: its tiles in order, each lent until `body` resolves. */
+  /** Uses a slab once: its tiles in order, each lent until `body` resolves. */
   async run(use: Use, body: (tile: Tile, versions: Versions) => Promise<void>): Promise<void> {
-    const { tiles, weights } = use
+    const { rounds, weights } = use
+    const tiles = rounds[use.ended]!
+    const last = use.ended + 1 === rounds.length
     try {
       for (const [i, tile] of weights.tiles.entries()) {
         const versions = await tiles[i]!.versions
@@ -125,10 +137,11 @@ export class CpuSlots {
             return version.subarray(0, elements)
           },
         })
-        tiles[i]!.release()
+        if (last || tiles.length > 1) tiles[i]!.release()
       }
     } finally {
-      this.#drop(use)
+      use.ended++
+      if (last) this.#drop(use)
     }
   }
 
@@ -149,7 +162,7 @@ export class CpuSlots {
   #drop(use: Use): void {
     this.#order = this.#order.filter((u) => u !== use)
     this.#taken.delete(use)
-    for (const tile of use.tiles) tile.release()
+    for (const tile of use.rounds.flat()) tile.release()
     use.end()
   }
 

@@ -60,13 +60,14 @@ function createSlabTransfers(runtime: Runtime): Pick<HostPart, 'stage' | 'commit
       state.staged = await transfer.stage(state.allocation.buffer, bytes, state.lastUse)
       return state.staged.memory
     },
-    commit(slot, weights) {
+    commit(slot, weights, uses = 1) {
       runtime.check()
       const state = memories.state(slot)
       checkSlab(slot, weights)
       state.staged?.commit()
       state.staged = undefined
       state.weights = weights
+      state.uses = uses
     },
     discard(slot) {
       if (runtime.closed) return

@@ -56,7 +56,7 @@ export function createSlabPart(runtime: Runtime): SlabPart {
   }
 }
 
-/** The committed slab of `slot`, used up: a commit makes it usable again. */
+/** The committed slab of `slot`, used once: after the last use a commit makes it usable again. */
 function takeJob(runtime: Runtime, x: Tensor, slot: Slot, at: Rows): Job {
   const { scratch } = runtime.reserved()
   const state = runtime.memories.state(slot)
@@ -64,7 +64,7 @@ function takeJob(runtime: Runtime, x: Tensor, slot: Slot, at: Rows): Job {
   if (!weights) throw new Error(`slot "${slot.label}" is used without a commit before`)
   const depth = weights.transposed ? x.cols : weights.cols
   const { buffer } = runtime.memories.matrix(x, at.probes * at.rows, depth)
-  state.weights = undefined
+  if (--state.uses === 0) state.weights = undefined
   return { scratch, raw: state.allocation.buffer, weights, x: buffer, depth, at }
 }
 
