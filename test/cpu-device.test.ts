@@ -89,9 +89,9 @@ describe('threads of the cpu device', () => {
         await ops.gemm(x, w, b, { m, n, k })
         expect(b).toEqual(a)
       }
-      await ops.close()
+      ops.close()
     }
-    await single.close()
+    single.close()
     expect(stableThreads(94, 1, 2)).toBe(1)
     expect(stableThreads(1024, 768, 16)).toBe(16)
     expect(stableThreads(64, 96, 2)).toBe(1)

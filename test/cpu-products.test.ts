@@ -49,7 +49,7 @@ describe('threads of the cpu device', () => {
         for (const found of others) expect(found).toEqual(one)
       }
     }
-    for (const ops of all) await ops.close()
+    for (const ops of all) ops.close()
   })
 })
 
