@@ -117,8 +117,8 @@ async function forward(c: GptShape, run: Run, input: ModelInput): Promise<void> 
 
     await layerNorm(run, h, `${block}.ln_2`, x, run.at, c.eps)
     await activatedLinear(run, x, `${block}.mlp.c_fc`, c.activation, f)
-    await run.linear(f, `${block}.mlp.c_proj`, q)
-    await device.add(q, h, run.at)
+    await run.linear(f, `${block}.mlp.c_proj`, x)
+    await device.add(x, h, run.at)
   }
 
   ;[h, x] = await run.enterBlock(c.layers, h, x)
@@ -168,8 +168,11 @@ function vectors(c: GptShape): Vector[] {
 }
 
 function buffers(c: GptShape): Buffer[] {
-  const list = ['h', 'x', 'q', 'k', 'v'].map((label) => ({ label, cols: c.C }))
-  return [...list, { label: 'qkv', cols: 3 * c.C }, { label: 'f', cols: c.F }]
+  const list: Buffer[] = ['h', 'x'].map((label) => ({ label, cols: c.C }))
+  list.push({ label: 'qkv', cols: 3 * c.C })
+  list.push({ label: 'f', cols: c.F }) // after attention: q, k and v are done with
+  for (const label of ['q', 'k', 'v']) list.push({ label, cols: c.C, inside: 'f' })
+  return list
 }
 
 /** The hub's gpt2 files hold the bare GPT2Model; a tied table may bear the head's name only. */

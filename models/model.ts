@@ -22,10 +22,15 @@ export interface Vector {
   readonly size: number
 }
 
-/** An activation buffer; rows is a multiple of R. */
+/** An activation buffer of R rows. */
 export interface Buffer {
   readonly label: string
   readonly cols: number
+  /**
+   * The buffer in whose memory it lies, beside others that do: neither holds anything of use while the
+   * other does, and no operation takes both.
+   */
+  readonly inside?: string
 }
 
 /** Everything known of a model before a weight is read. */

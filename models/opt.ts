@@ -91,8 +91,8 @@ async function forward(c: OptConfig, run: Run, input: ModelInput): Promise<void>
     a = h
     if (c.preNorm) await layerNorm(run, h, `${layer}.final_layer_norm`, (a = x))
     await activatedLinear(run, a, `${layer}.fc1`, c.activation, f)
-    await run.linear(f, `${layer}.fc2`, q)
-    await device.add(q, h, run.at)
+    await run.linear(f, `${layer}.fc2`, x)
+    await device.add(x, h, run.at)
     if (!c.preNorm) {
       await layerNorm(run, h, `${layer}.final_layer_norm`, x)
       ;[h, x] = [x, h]
@@ -144,9 +144,11 @@ function vectors(c: OptConfig): Vector[] {
 }
 
 function buffers(c: OptConfig): Buffer[] {
-  const list = ['h', 'x', 'q', 'k', 'v'].map((label) => ({ label, cols: c.C }))
+  const list: Buffer[] = ['h', 'x'].map((label) => ({ label, cols: c.C }))
+  list.push({ label: 'f', cols: c.F }) // after attention: q, k and v are done with
+  for (const label of ['q', 'k', 'v']) list.push({ label, cols: c.C, inside: 'f' })
   if (c.E !== c.C) list.push({ label: 'e', cols: c.E })
-  return [...list, { label: 'f', cols: c.F }]
+  return list
 }
 
 /** `decoder.*` for 350m, 6.7b, 13b, 30b; a tied table may be stored under the head's name only. */

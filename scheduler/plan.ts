@@ -5,6 +5,7 @@
 import type { Category, MemoryModel, Tile, Workload } from '../src/device/device.ts'
 import { UserError } from '../src/errors.ts'
 import { formatBytes } from '../src/units.ts'
+import { arenas, type PlanBuffer } from './arena.ts'
 import { slabTiles, tilesOf } from './tiles.ts'
 
 /** A matrix as the planner sees it; models/model.ts has the same fields. */
@@ -34,8 +35,8 @@ export interface PlanInput {
   readonly matrices: readonly PlanMatrix[]
   /** Sum of the sizes of all one-dimensional tensors. */
   readonly vectorElements: number
-  /** Columns of the activation buffers of R rows. */
-  readonly bufferCols: readonly number[]
+  /** Activation buffers of R rows. */
+  readonly buffers: readonly PlanBuffer[]
   /** Bytes of one weight when staged: 4 where updates are folded, else the file's. */
   readonly elementBytes: (name: string) => number
   readonly probes: number
@@ -180,13 +181,13 @@ function workloadOf(input: PlanInput, slabs: readonly Omit<Slab, 'resident'>[]) 
 
 function bytesOf(input: PlanInput, workload: Workload, slots: number, residentSlabs: number) {
   const { probes, rows } = workload
-  const activationCols = input.bufferCols.reduce((sum, cols) => sum + cols, 0)
+  const buffers = arenas(input.buffers, probes * rows).reduce((sum, a) => sum + a.elements, 0)
   const { sweep = 1 } = input
   return {
     slots,
     staging: input.memory.stagingBytes(workload),
     // Buffers, the key mask [B, T], the loss state [R, 3] and the cache.
-    activations: 4 * sweep * (probes * rows * (activationCols + 3) + rows + input.cacheElements),
+    activations: 4 * sweep * (buffers + 3 * probes * rows + rows + input.cacheElements),
     scratch: input.memory.scratchBytes(workload),
     resident: 4 * probes * input.vectorElements + residentSlabs,
     method: 0,

@@ -78,7 +78,7 @@ export function planFor(
   return plan({
     matrices: model.matrices,
     vectorElements: model.vectors.reduce((sum, v) => sum + v.size, 0),
-    bufferCols: model.buffers.map((b) => b.cols),
+    buffers: model.buffers,
     elementBytes: (name) => (widened(name) ? 4 : DTYPE_BYTES[dtypes.get(name)!]),
     ...shape,
     heads: model.heads,

@@ -1,4 +1,4 @@
-// Byte quantities as people write and read them: "256MiB", "4 GiB". Binary units only.
+// Byte quantities as people write and read them: "256MiB", "4 GiB" (binary units), and how memory is cut.
 
 import { UserError } from './errors.ts'
 
@@ -29,3 +29,6 @@ export function parseBytes(text: string): number {
   const power = ['', 'k', 'm', 'g', 't'].indexOf(match[2]!.toLowerCase())
   return Math.floor(Number(match[1]) * (match[3] ? 1024 : 1000) ** power)
 }
+
+/** Parts of a device's memory start at multiples of so many f32 elements: 256 bytes, WebGPU's minStorageBufferOffsetAlignment. */
+export const VIEW_ELEMENTS = 64

@@ -3,6 +3,7 @@
 
 import type { Model } from '../models/model.ts'
 import type { Plan } from '../scheduler/plan.ts'
+import { arenas } from '../scheduler/arena.ts'
 import { createSlots, type Slots } from '../scheduler/slots.ts'
 import type { Device, Tensor } from './device/device.ts'
 import type { Vectors } from './vectors.ts'
@@ -92,12 +93,18 @@ export function allocate(
 }
 
 function allocateLane(device: Device, model: Model, shape: BatchShape, rows: number) {
-  const make = (label: string, cols: number) => device.tensor('activations', label, rows, cols)
   let mask = device.tensor('activations', 'key mask', shape.batch, shape.tokens)
   const cache =
     shape.keys === undefined ? null : allocateCache(device, model, shape.batch, shape.keys)
-  const buffers = new Map(model.buffers.map((b) => [b.label, make(b.label, b.cols)]))
-  const lossState = make('loss state', 3)
+  const buffers = new Map<string, Tensor>()
+  const owners = arenas(model.buffers, rows).map(({ elements, places }) => {
+    const owner = device.tensor('activations', places[0]!.label, elements, 1)
+    for (const { label, cols, first } of places) {
+      buffers.set(label, device.view(owner, label, first, rows, cols))
+    }
+    return owner
+  })
+  const lossState = device.tensor('activations', 'loss state', rows, 3)
   return {
     buffers,
     lossState,
@@ -111,7 +118,7 @@ function allocateLane(device: Device, model: Model, shape: BatchShape, rows: num
     },
     free() {
       const cached = cache ? [...cache.keys, ...cache.values, cache.mask] : []
-      for (const tensor of [...buffers.values(), mask, lossState, ...cached]) device.free(tensor)
+      for (const tensor of [...buffers.values(), ...owners, mask, lossState, ...cached]) device.free(tensor)
     },
   }
 }

@@ -30,7 +30,11 @@ function randomInput(random: Random): PlanInput {
   return {
     matrices,
     vectorElements: random.whole(1, 10_000),
-    bufferCols: [64, 64, random.whole(1, 500)],
+    buffers: [
+      { label: 'h', cols: 64 },
+      { label: 'f', cols: random.whole(1, 500) },
+      { label: 'q', cols: 64, inside: 'f' },
+    ],
     elementBytes: () => size,
     probes: random.pick([1, 2]),
     batch: random.whole(1, 8),

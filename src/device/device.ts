@@ -143,6 +143,12 @@ export interface Device {
 
   /** Allocates [rows, cols] f32 and charges it to the ledger. Throws UserError when out of memory. */
   tensor(category: Category, label: string, rows: number, cols: number): Tensor
+  /**
+   * A tensor [rows, cols] inside the memory of `of`, from its element `first` on, a multiple of
+   * VIEW_ELEMENTS (units.ts): for tensors that are never in use at the same time. Charges nothing; is freed before
+   * `of`. No operation may read one part of a memory and write another (WebGPU's rule).
+   */
+  view(of: Tensor, label: string, first: number, rows: number, cols: number): Tensor
   /** Allocates weight memory; `category` is 'slots' for the ring, 'resident' for slabs that stay. */
   slot(category: 'slots' | 'resident', label: string, bytes: number): Slot
   /** Gives memory back to the system and to the ledger. */

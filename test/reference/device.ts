@@ -47,6 +47,11 @@ export function openReference(): ReferenceDevice {
       tensors.set(tensor, new Float64Array(rows * cols))
       return tensor
     },
+    view(owner, label, first, rows, cols) {
+      const tensor: Tensor = { label, rows, cols }
+      tensors.set(tensor, of(owner).subarray(first, first + rows * cols))
+      return tensor
+    },
     slot(_category, label, bytes) {
       const slot: Slot = { label, bytes }
       slots.set(slot, { bytes: new Uint8Array(bytes) })

@@ -51,6 +51,7 @@ export async function openCpu(options: { threads?: number } = {}): Promise<Devic
     ledger,
     maxSlabBytes: MAX_SLAB_BYTES,
     tensor: open((...args) => memory.tensor(...args)),
+    view: open((...args) => memory.view(...args)),
     slot: open((...args) => memory.slot(...args)),
     free(held) {
       if (!queue.closed()) memory.free(held)

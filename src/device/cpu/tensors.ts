@@ -36,6 +36,15 @@ export class Memory {
     return this.#hold({ label, rows, cols }, { category, bytes, data })
   }
 
+  view(of: Tensor, label: string, first: number, rows: number, cols: number): Tensor {
+    const whole = this.rows(of, 0, of.rows)
+    if (first + rows * cols > whole.length) {
+      throw new RangeError(`cpu device: ${label} reaches beyond ${of.label}`)
+    }
+    const data = whole.subarray(first, first + rows * cols)
+    return this.#hold({ label, rows, cols }, { category: 'activations', bytes: 0, data })
+  }
+
   slot(category: 'slots' | 'resident', label: string, size: number): Slot {
     const slot: Slot = { label, bytes: size }
     allocate(label, size, () => this.#slots.create(slot))

@@ -2,6 +2,7 @@
 // gives the matmuls what their epilogue needs for the left one (kernels/addend.ts).
 
 import { projectionCols, type Addend, type Rows } from '../device.ts'
+import type { Operand } from './bindgroups.ts'
 import { type Commands, flatGroups } from './commands.ts'
 import { scaleColumnsKernel } from './kernels/addend.ts'
 import type { MatmulKernel } from './products.ts'
@@ -32,7 +33,7 @@ export class Addends {
   }
 
   /** Uploads both factors and leaves x [P*rows, K] after the right one in scratch.projection. */
-  project(scratch: Scratch, x: GPUBuffer, addend: Addend, at: Rows): void {
+  project(scratch: Scratch, x: Operand, addend: Addend, at: Rows): void {
     this.#projected = { addend, rows: at.probes * at.rows }
     if (at.rows === 0) return
     const parts = [
@@ -93,7 +94,7 @@ export class Addends {
 
   #multiply(
     scratch: Scratch,
-    x: GPUBuffer,
+    x: Operand,
     size: { rows: number; cols: number; depth: number },
     probes: number,
     weights0: number,

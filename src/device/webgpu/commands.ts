@@ -2,7 +2,7 @@
 // encoder, the serial number of every batch (who waits for what), and the device's first failure,
 // which is thrown at the next call, because WebGPU reports errors late.
 
-import { BindGroups } from './bindgroups.ts'
+import { BindGroups, type Operand } from './bindgroups.ts'
 import type { Bindings, Kernel, KernelSpec, Params } from './kernel.ts'
 import { compileKernel, packParams } from './kernel.ts'
 
@@ -48,7 +48,7 @@ export class Commands {
   /** Records one dispatch. */
   run<B extends Bindings, P extends Params>(
     kernel: Kernel<B, P>,
-    buffers: { readonly [name in keyof B]: GPUBuffer },
+    buffers: { readonly [name in keyof B]: Operand },
     params: { readonly [name in keyof P]: number },
     groups: Groups,
   ): void {
@@ -111,10 +111,10 @@ export class Commands {
     this.check()
   }
 
-  /** Before a buffer is destroyed: submits work that uses it, forgets its bind groups. */
-  forget(buffer: GPUBuffer): void {
+  /** Before an operand goes away: submits work that uses it, forgets its bind groups. */
+  forget(operand: Operand): void {
     this.flush()
-    this.#bindGroups.forget(buffer)
+    this.#bindGroups.forget(operand)
   }
 
   /** Runs `create` under error scopes; a failure is kept, as what `explain` makes of it. */

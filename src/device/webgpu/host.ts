@@ -2,11 +2,12 @@
 
 import { DTYPE_BYTES } from '../../weights/types.ts'
 import type { Device, Slot, Weights } from '../device.ts'
+import { placeOf } from './bindgroups.ts'
 import type { Runtime } from './runtime.ts'
 
 type HostPart = Pick<
   Device,
-  'tensor' | 'slot' | 'free' | 'reserve' | 'write' | 'read' | 'stage' | 'commit' | 'discard'
+  'tensor' | 'view' | 'slot' | 'free' | 'reserve' | 'write' | 'read' | 'stage' | 'commit' | 'discard'
 >
 
 /** Writes larger than this go in pieces, so that Dawn reuses its small upload ring. */
@@ -18,6 +19,10 @@ export function createHostPart(runtime: Runtime): HostPart {
     tensor(...request) {
       runtime.check()
       return memories.tensor(...request)
+    },
+    view(...request) {
+      runtime.check()
+      return memories.view(...request)
     },
     slot(...request) {
       runtime.check()
@@ -33,16 +38,17 @@ export function createHostPart(runtime: Runtime): HostPart {
       if (data.length % cols !== 0) {
         throw new RangeError(`"${tensor.label}": ${data.length} values are no rows of ${cols}`)
       }
-      const { buffer } = memories.matrix(tensor, row0 + data.length / cols)
+      const { buffer, offset } = placeOf(memories.matrix(tensor, row0 + data.length / cols).buffer)
       const plain = unshared(data)
       for (let i = 0; i < plain.length; i += WRITE_ELEMENTS) {
-        commands.upload(buffer, (row0 * cols + i) * 4, plain.subarray(i, i + WRITE_ELEMENTS))
+        commands.upload(buffer, offset + (row0 * cols + i) * 4, plain.subarray(i, i + WRITE_ELEMENTS))
       }
     },
     async read(tensor, row0, count) {
       runtime.check()
       const { buffer, cols } = memories.matrix(tensor, row0 + count)
-      return readback.read(buffer, row0 * cols, count * cols)
+      const place = placeOf(buffer)
+      return readback.read(place.buffer, place.offset / 4 + row0 * cols, count * cols)
     },
     ...createSlabTransfers(runtime),
   }

@@ -2,13 +2,15 @@
 // holds (nothing, a staged slab, a committed one) and turns misuse into clear errors.
 
 import type { Category, Slot, Tensor, Weights } from '../device.ts'
+import { type Operand, type Part, placeOf } from './bindgroups.ts'
 import { type Allocation, type Buffers, USAGE } from './buffers.ts'
+import type { Commands } from './commands.ts'
 import { alignBytes } from './memory.ts'
 import type { Staged } from './transfer.ts'
 
 /** A tensor as an operand. */
 export interface Matrix {
-  readonly buffer: GPUBuffer
+  readonly buffer: Operand
   readonly cols: number
 }
 
@@ -27,17 +29,31 @@ const gone = (label: string) =>
 
 export class Memories {
   readonly #buffers: Buffers
+  readonly #commands: Commands
+  readonly #views = new Map<Tensor, Part>()
   readonly #tensors = new Map<Tensor, Allocation>()
   readonly #slots = new Map<Slot, SlotState>()
 
-  constructor(buffers: Buffers) {
+  constructor(buffers: Buffers, commands: Commands) {
     this.#buffers = buffers
+    this.#commands = commands
   }
 
   tensor(category: Category, label: string, rows: number, cols: number): Tensor {
     const usage = USAGE.storage | USAGE.copyDst | USAGE.copySrc
     const tensor = { label, rows, cols }
     this.#tensors.set(tensor, this.#buffers.allocate(category, label, rows * cols * 4, usage))
+    return tensor
+  }
+
+  view(of: Tensor, label: string, first: number, rows: number, cols: number): Tensor {
+    const { buffer, offset } = placeOf(this.matrix(of, of.rows).buffer)
+    const size = rows * cols * 4
+    if (first * 4 + size > of.rows * of.cols * 4) {
+      throw new RangeError(`"${label}" reaches beyond "${of.label}"`)
+    }
+    const tensor = { label, rows, cols }
+    this.#views.set(tensor, { buffer, offset: offset + first * 4, size })
     return tensor
   }
 
@@ -50,6 +66,12 @@ export class Memories {
   }
 
   free(memory: Tensor | Slot): void {
+    const view = this.#views.get(memory as Tensor)
+    if (view) {
+      this.#commands.forget(view)
+      this.#views.delete(memory as Tensor)
+      return
+    }
     const state = this.#slots.get(memory as Slot)
     const allocation = state?.allocation ?? this.#tensors.get(memory as Tensor)
     if (!allocation) throw gone(memory.label)
@@ -61,14 +83,14 @@ export class Memories {
 
   /** A tensor that must have at least `rows` rows and, if given, exactly `cols` columns. */
   matrix(tensor: Tensor, rows: number, cols = tensor.cols): Matrix {
-    const allocation = this.#tensors.get(tensor)
-    if (!allocation) throw gone(tensor.label)
+    const operand = this.#views.get(tensor) ?? this.#tensors.get(tensor)?.buffer
+    if (!operand) throw gone(tensor.label)
     if (tensor.rows < rows || tensor.cols !== cols) {
       throw new RangeError(
         `"${tensor.label}" is ${tensor.rows} x ${tensor.cols}, expected ${rows} x ${cols}`,
       )
     }
-    return { buffer: allocation.buffer, cols }
+    return { buffer: operand, cols }
   }
 
   state(slot: Slot): SlotState {

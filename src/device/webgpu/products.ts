@@ -7,6 +7,7 @@ import type { DType } from '../../weights/types.ts'
 import { perturbs } from '../../noise/distributions.ts'
 import type { Addend, Rows, Tile, Weights } from '../device.ts'
 import { Addends } from './addends.ts'
+import type { Operand } from './bindgroups.ts'
 import { type Commands, flatGroups } from './commands.ts'
 import { matmulSoftwareKernel, SOFTWARE_BLOCK } from './kernels/matmul-software.ts'
 import { FLAG, MATMUL_BLOCK, MATMUL_INTERFACE, matmulKernel } from './kernels/matmul.ts'
@@ -26,7 +27,7 @@ export interface Job {
   readonly raw: GPUBuffer
   readonly weights: Weights
   /** Rows to multiply, [P*rows, K]. */
-  readonly x: GPUBuffer
+  readonly x: Operand
   /** K, the columns of x. */
   readonly depth: number
   readonly at: Rows
@@ -34,10 +35,10 @@ export interface Job {
 
 /** Where a product goes: columns from col0 of rows that are `width` wide. */
 export interface Target {
-  readonly y: GPUBuffer
+  readonly y: Operand
   readonly width: number
   readonly col0: number
-  readonly bias: GPUBuffer | null
+  readonly bias: Operand | null
   readonly relu: boolean
   readonly addend?: Addend | undefined
 }

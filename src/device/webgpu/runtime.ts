@@ -28,7 +28,7 @@ export class Runtime {
     this.adapter = adapter
     this.commands = commands
     this.#buffers = createBuffers(commands, this.ledger, adapter.maxBindingBytes)
-    this.memories = new Memories(this.#buffers)
+    this.memories = new Memories(this.#buffers, this.commands)
     this.readback = createReadback(commands, this.#buffers)
     this.#strategy = strategy
   }
