@@ -59,13 +59,13 @@ async function predicted(
               redo,
             )
           : Infinity
-      return predictionReport(planned.work, rates, tier, disk)
+      return predictionReport(planned, rates, tier, disk)
     } finally {
       await device.close()
     }
   } catch (error) {
     if (!(error instanceof UserError)) throw error
-    const none = { step_ms: null, bound: null, break_even_batch: null }
+    const none = { step_ms: null, bound: null, break_even_batch: null, faster: null }
     return { json: none, lines: [`  no time: ${error.message}`] }
   }
 }

@@ -10,7 +10,7 @@ import type { Plan } from '../scheduler/plan.ts'
 import type { Config } from './config.ts'
 import { planFor, type Engine } from './engine.ts'
 import { UserError } from './errors.ts'
-import { predictStep, type Rates, type StepWork, type Tier } from './predict.ts'
+import { predictStep, type Rates, type Tier } from './predict.ts'
 import { formatSeconds, memoryTable, table, type Reporter } from './report.ts'
 import { DTYPES, mayFold, memoryModel, methodOf, syntheticModel } from './setup.ts'
 import { stepWork } from './step-work.ts'
@@ -61,11 +61,15 @@ export async function planReport(source: string, config: Config, report: Reporte
   const trained = tensorsOf(model).filter(({ name }) => chosen.methodOptions.selection.trains(name))
   const demand = chosen.method.demand(chosen.methodOptions, tensorsOf(model), probes)
   const overlayBytes = folds ? 4 * elements(trained) : 0
-  const work = stepWork({ model, plan, ...chosen, probes, folds, dtype, config })
+  const workOf = (plan: Plan) => stepWork({ model, plan, ...chosen, probes, folds, dtype, config })
+  const work = workOf(plan)
+  // With nothing streamed, to say whether more memory would help.
+  const ample = planned({ probes, batch, tokens }, { budgetBytes: Infinity, resident: 'all' }).plan
   const described = describe(source, model, plan, work, config, overlayBytes, demand.hostBytes)
   const evaluated = sweepReport(planned, config)
   const json = { ...described.json, ...evaluated.json }
-  return { json, lines: [...described.lines, ...evaluated.lines], work, files }
+  const lines = [...described.lines, ...evaluated.lines]
+  return { json, lines, work, files, ample: { peakBytes: ample.peakBytes, work: workOf(ample) } }
 }
 
 export type Planned = Awaited<ReturnType<typeof planReport>>
@@ -76,9 +80,19 @@ export function tierOf({ json, files }: Pick<Planned, 'json' | 'files'>): Tier {
   return json.weight_bytes + json.disk_bytes > freemem() ? 'disk' : 'memory'
 }
 
-/** Time, bound and break-even batch of a step as JSON and lines. */
-export function predictionReport(work: StepWork, rates: Rates, tier: Tier, diskRate: number) {
+/** A gain below this is not worth a word: predictions are rougher. */
+const FASTER = 0.95
+
+/** Time, bound and break-even batch of a step, and what more memory would give, as JSON and lines. */
+export function predictionReport(
+  { work, ample, json: { device_peak_bytes: peakBytes } }: Planned,
+  rates: Rates,
+  tier: Tier,
+  diskRate: number,
+) {
   const p = predictStep(work, rates, tier, diskRate)
+  const most = predictStep(ample.work, rates, tier, diskRate)
+  const faster = ample.peakBytes > peakBytes && most.stepMs < FASTER * p.stepMs
   const round = (ms: number) => Math.round(ms * 10) / 10
   const json = {
     step_ms: round(p.stepMs),
@@ -87,12 +101,14 @@ export function predictionReport(work: StepWork, rates: Rates, tier: Tier, diskR
     disk_ms: round(p.diskMs),
     bound: p.bound,
     break_even_batch: p.breakEvenBatch,
+    faster: faster ? { device_peak_bytes: ample.peakBytes, step_ms: round(most.stepMs) } : null,
   }
   const seconds = (ms: number) => formatSeconds(ms / 1000)
   const parts = `compute ${seconds(p.computeMs)}, upload ${seconds(p.uploadMs)}, reads ${seconds(p.diskMs)}`
   const lines = table([
     ['step', `${seconds(p.stepMs)}, bound by ${p.bound} (${parts})`],
     ['break-even batch', p.breakEvenBatch === null ? 'none' : `${p.breakEvenBatch} x ${work.tokens} tokens`], // prettier-ignore
+    ['more memory', faster ? `${seconds(most.stepMs)} with --memory ${formatBytes(ample.peakBytes, 'up')}` : 'would not be faster'], // prettier-ignore
   ])
   return { json, lines }
 }

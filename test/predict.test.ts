@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { bench } from '../src/bench.ts'
 import { diskRate, ratesOf } from '../src/calibration.ts'
 import { parseConfig } from '../src/config.ts'
-import { planReport } from '../src/plan-report.ts'
+import { planReport, predictionReport } from '../src/plan-report.ts'
 import { predictStep, trafficOf, type Rates, type StepWork } from '../src/predict.ts'
 import { silent } from '../src/report.ts'
 import { openDevice, syntheticModel } from '../src/setup.ts'
@@ -165,6 +165,18 @@ describe('the calibration of this machine', () => {
     expect(plan).toMatchObject({ bound: 'compute', upload_ms: 0, download_bytes: 0 })
     expect(plan['step_ms']).toBeGreaterThan(1000)
     expect(plan['step_ms']).toBeGreaterThanOrEqual(plan['compute_ms'] as number)
+  })
+
+  it('says what more memory would give, and only where it gives something', async () => {
+    const config = parseConfig({ method: 'lozo', steps: 10, batchSize: 1, maxLength: 16, memory: 200 * 2 ** 20, device: 'cpu' }) // prettier-ignore
+    const planned = await planReport('synthetic:opt-125m', config, silent)
+    const { json } = predictionReport(planned, RATES, 'disk', 1e6)
+    expect(json.bound).toBe('disk')
+    expect(json.faster!.device_peak_bytes).toBe(planned.ample.peakBytes)
+    expect(json.faster!.step_ms).toBeLessThan(json.step_ms / 2)
+    const compute = predictionReport(planned, { ...RATES, uploadRate: null }, 'disk', 1e15)
+    expect(compute.json).toMatchObject({ bound: 'compute', faster: null })
+    expect(compute.lines.at(-1)).toMatch(/would not be faster/)
   })
 
   it('is not needed for a plan: where there is no such device, the plan says so', async () => {
