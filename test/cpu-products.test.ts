@@ -31,11 +31,12 @@ describe('threads of the cpu device', () => {
       const share = shareOf(addend, tile, { data: values(3 * N, 4), cols: N }, at, scratch)
       for (const run of runsOf(at, true, Infinity)) {
         found.push(new Float32Array(R * n!))
-        await ops.gemm(x, w, found.at(-1)!, { m: R, n: n!, k: k! }, { start: share.start(run) })
+        await share.begin(ops, run, found.at(-1)!)
+        await ops.gemm(x, w, found.at(-1)!, { m: R, n: n!, k: k! }, { start: 'there' })
       }
     }
     found.push(values(R * n!, 7))
-    const options = { start: { kind: 'matrix', matrix: found.at(-1)! }, transposed: true } as const
+    const options = { start: 'there', transposed: true } as const
     await ops.gemm(x, w, found.at(-1)!, { m: R, n: n!, k: k! }, options)
     return found
   }

@@ -12,7 +12,7 @@ import {
   type Rows,
   type Tile,
 } from '../device.ts'
-import type { Products, Start } from './products.ts'
+import type { Products } from './products.ts'
 
 export interface AddendScratch {
   /** Projected rows. */
@@ -89,10 +89,10 @@ export async function project(
 
 /** A tile's share of an addend. */
 export interface Share {
-  /** f32 elements for each row that the library allocates for the start value. */
+  /** f32 elements for each row that the library allocates meanwhile. */
   readonly rowElements: number
-  /** What the product of a run with the tile starts from. */
-  start(run: Run): Start
+  /** Writes what the product of a run with the tile starts from, [run.rows, tile.rows], to `into`. */
+  begin(ops: Products, run: Run, into: Float32Array): Promise<void>
 }
 
 /** Lays out rows `tile` of the left factor and their biases; valid until the next share. */
@@ -115,13 +115,11 @@ export function shareOf(
     for (let n = 0; n < tile.rows; n++) left[n * inner + rank + p] = bias ? bias[n]! : 0
   }
   return {
-    rowElements: tile.rows,
-    start: ({ row, rows }) => ({
-      kind: 'low-rank',
-      inner,
-      rows: scratch.projection.subarray(row * inner, (row + rows) * inner),
-      left,
-    }),
+    rowElements: 0,
+    begin(ops, { row, rows }, into) {
+      const projected = scratch.projection.subarray(row * inner, (row + rows) * inner)
+      return ops.gemm(projected, left, into, { m: rows, n: tile.rows, k: inner })
+    },
   }
 }
 
@@ -149,14 +147,16 @@ function kroneckerShare(
   const cols = projectionCols(addend)
   const cut = blocks * m2 !== tile.rows
   return {
-    rowElements: blocks * m2 + (cut ? tile.rows : 0),
-    start: ({ probe, probes, row, rows }) => ({
-      kind: 'kronecker',
-      ...{ probes, blocks, inner, width: m2, skip: tile.row0 - first * m2 },
-      rows: projection.subarray(row * cols, (row + rows) * cols),
-      left: left.subarray(probe * blocks * inner, (probe + probes) * blocks * inner),
-      bias: bias && bias.subarray(probe * tile.rows, (probe + probes) * tile.rows),
-    }),
+    rowElements: cut ? blocks * m2 : 0,
+    begin(ops, { probe, probes, row, rows }, into) {
+      const factors = {
+        ...{ probes, blocks, inner, width: m2, skip: tile.row0 - first * m2 },
+        rows: projection.subarray(row * cols, (row + rows) * cols),
+        left: left.subarray(probe * blocks * inner, (probe + probes) * blocks * inner),
+        bias: bias && bias.subarray(probe * tile.rows, (probe + probes) * tile.rows),
+      }
+      return ops.kronecker(factors, into, rows, tile.rows)
+    },
   }
 }
 

@@ -29,12 +29,15 @@ export interface Scratch extends AddendScratch {
   /** Elements one attention call may take, the library's own workspace included. */
   readonly attention: number
   readonly chunk: Float32Array
+  /** Logits of one run of the head, and what becomes of them. */
+  readonly logits: Float32Array
+  readonly room: Float32Array
   /** Whose rows `projection` holds. */
   projected: { readonly addend: Addend; readonly rows: number } | undefined
 }
 
 export function createScratch(workload: Workload): Scratch {
-  const { product, projection, factors, mask, attention, chunk } = cpuScratch(workload)
+  const { product, projection, factors, mask, attention, chunk, logits } = cpuScratch(workload)
   return {
     workload,
     product: new Float32Array(product),
@@ -43,6 +46,8 @@ export function createScratch(workload: Workload): Scratch {
     mask: new Float32Array(mask),
     attention,
     chunk: new Float32Array(chunk),
+    logits: new Float32Array(logits),
+    room: new Float32Array(logits),
     projected: undefined,
   }
 }

@@ -53,6 +53,7 @@ async function intoColumns(
     const size = { m: run.rows, n: tile.rows, k: x.cols }
     const target = c.rows(y, run.row, run.rows)
     const into = whole ? target : partOf(product, run.rows * tile.rows)
+    await share?.begin(c.ops, run, into)
     const start = startOf(share, biases, tile, run)
     const from = c.rows(x, run.row, run.rows)
     await c.ops.gemm(from, versions.of(run.probe), into, size, { start, relu })
@@ -80,9 +81,8 @@ async function accumulate(
     const target = c.rows(y, run.row, run.rows)
     const all = c.rows(x, run.row, run.rows)
     const from = whole ? all : takeColumns(all, x.cols, tile, product)
-    const start: Start = first
-      ? startOf(share, biases, columns, run)
-      : { kind: 'matrix', matrix: target }
+    await share?.begin(c.ops, run, target)
+    const start: Start = first ? startOf(share, biases, columns, run) : 'there'
     await c.ops.gemm(from, versions.of(run.probe), target, size, { start, transposed: true })
   }
 }
@@ -99,14 +99,17 @@ export async function headTile(
     throw new Error(`cpu device: ${targets.length} targets for ${at.probes}x${at.rows} rows`)
   }
   const share = addend && shareOf(addend, tile, null, at, projected(c, addend, at))
-  const most = headElements(tile.rows) / (share?.rowElements ?? tile.rows)
-  for (const run of runsOf(at, versions.shared, most)) {
+  const { logits, room, product } = c.scratch()
+  const most = headElements(tile.rows) / tile.rows
+  for (const run of runsOf(at, versions.shared, Math.min(most, mostRows(share, product)))) {
+    await share?.begin(c.ops, run, logits)
     const rows = {
       x: c.rows(x, run.row, run.rows),
       targets: targets.subarray(run.row, run.row + run.rows),
       state: c.rows(state, run.row, run.rows),
     }
-    await addTile(c.ops, rows, tile, versions.of(run.probe), share?.start(run))
+    const start = share ? 'there' : 'zero'
+    await addTile(c.ops, rows, tile, versions.of(run.probe), { logits, room }, start)
   }
 }
 
@@ -121,19 +124,20 @@ export async function logitsTile(
   for (const run of runsOf(at, versions.shared, mostRows(share, c.scratch().product))) {
     const into = all.subarray(run.row * tile.rows, (run.row + run.rows) * tile.rows)
     const size = { m: run.rows, n: tile.rows, k: x.cols }
+    await share?.begin(c.ops, run, into)
     const start = startOf(share, null, tile, run)
     await c.ops.gemm(c.rows(x, run.row, run.rows), versions.of(run.probe), into, size, { start })
   }
   return all
 }
 
-/** Rows whose start values need no more than memory.ts sets aside: as much as for a product. */
-const mostRows = (share: Share | undefined, product: Float32Array) =>
-  share ? product.length / share.rowElements : Infinity
+/** Rows whose start values need no more of the library than memory.ts counts: as much as `room`. */
+const mostRows = (share: Share | undefined, room: Float32Array) =>
+  share ? room.length / share.rowElements : Infinity
 
 function startOf(share: Share | undefined, biases: Biases | null, tile: Tile, run: Run): Start {
-  if (share) return share.start(run)
-  return biases ? { kind: 'bias', bias: biasOf(biases, run.probe, tile) } : { kind: 'zero' }
+  if (share) return 'there'
+  return biases ? { bias: biasOf(biases, run.probe, tile) } : 'zero'
 }
 
 /** The scratch, if it holds the rows projected for this addend. */

@@ -8,7 +8,7 @@ export const RING_TILES = 2
 /** Element-wise operations and soft-max statistics go through in runs of this many elements. */
 const CHUNK_ELEMENTS = 262_144
 /** Logits of one run of the head, unless 64 rows have more. */
-const HEAD_ELEMENTS = 2 ** 20
+const HEAD_ELEMENTS = 2 ** 21
 /** Bound on what one attention call allocates, not counting the keys and values of a long sequence. */
 const ATTENTION_ELEMENTS = 2 ** 22
 /** Fewer query rows per call would spend more on rearranging keys than on scores. */
@@ -79,7 +79,7 @@ export interface CpuScratch {
   readonly projection: number
   /** An addend's right factor, then a tile's part of its left one with the biases. */
   readonly factors: number
-  /** Not ours: what an addend puts under a product. */
+  /** Not ours: what the library allocates for a Kronecker product that is cut to a tile. */
   readonly start: number
   /** The mask, and what the attention kernel allocates while it runs. */
   readonly attention: number
@@ -87,8 +87,8 @@ export interface CpuScratch {
   readonly mask: number
   /** Results of element-wise runs. */
   readonly chunk: number
-  /** Not ours: logits and temporaries that the library allocates for one run of the head. */
-  readonly head: number
+  /** Logits of one run of the head, of which there are two copies. */
+  readonly logits: number
 }
 
 export function cpuScratch(w: Workload): CpuScratch {
@@ -106,7 +106,7 @@ export function cpuScratch(w: Workload): CpuScratch {
     start: addend ? product : 0,
     ...attentionScratch({ ...w, sequences: probes * w.batch }),
     chunk: CHUNK_ELEMENTS,
-    head: (addend ? 4 : 3) * logits,
+    logits,
   }
 }
 
@@ -122,6 +122,6 @@ export const cpuMemory: MemoryModel = {
     const s = cpuScratch(workload)
     const ring = s.ringBuffers * s.ringElements
     const addends = s.projection + s.factors + s.start
-    return 4 * (ring + s.product + addends + s.attention + s.chunk + s.head)
+    return 4 * (ring + s.product + addends + s.attention + s.chunk + 2 * s.logits)
   },
 }

@@ -13,7 +13,7 @@ import { UserError } from '../../errors.ts'
 
 /** A dense tensor whose memory is the caller's. */
 export interface Value {
-  readonly data: Float32Array | BigInt64Array
+  readonly data: Float32Array | Int32Array | BigInt64Array
   readonly dims: readonly number[]
 }
 
@@ -74,7 +74,8 @@ interface Library {
   readonly cpu: Pointer
 }
 
-const ELEMENT = { f32: 1, int64: 7 } as const
+const elementOf = (data: Value['data']) =>
+  data instanceof Float32Array ? 1 : data instanceof Int32Array ? 6 : 7
 const LOG_ERRORS = 3
 const DEVICE_ALLOCATOR = 0
 const DEFAULT_MEMORY = 0
@@ -160,11 +161,10 @@ const inBackground = (call: Call, args: unknown[]): Promise<Pointer> =>
 
 function createValue({ data, dims }: Value): Pointer {
   const { api, cpu } = library()
-  const type = data instanceof Float32Array ? ELEMENT.f32 : ELEMENT.int64
   const shape = BigInt64Array.from(dims, BigInt)
   const create = api.CreateTensorWithDataAsOrtValue
   return made((out) =>
-    check(api, create(cpu, data, data.byteLength, shape, dims.length, type, out)),
+    check(api, create(cpu, data, data.byteLength, shape, dims.length, elementOf(data), out)),
   )
 }
 

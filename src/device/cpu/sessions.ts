@@ -21,7 +21,7 @@ export interface Sessions {
 export const f32 = (data: Float32Array, ...dims: number[]): Value => ({ data, dims })
 
 /** A list of whole numbers, as shapes and slice borders are given to a graph. */
-export const int64 = (...numbers: number[]): Value => ({
+export const ints = (...numbers: number[]): Value => ({
   data: BigInt64Array.from(numbers, BigInt),
   dims: [numbers.length],
 })
