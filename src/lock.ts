@@ -61,14 +61,16 @@ async function take(dir: string, path: string, mine: string): Promise<void> {
  */
 async function placed(path: string, text: string): Promise<boolean> {
   const draft = `${path}.${process.pid}.${randomUUID()}`
-  await writeFile(draft, text, { flag: 'wx' })
+  const refused = ({ code }: NodeJS.ErrnoException) => code === 'EEXIST' || code === 'ENOENT'
   try {
-    await link(draft, path)
-    return true
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'EEXIST' || code === 'ENOENT') return false
-    throw error
+    await writeFile(draft, text, { flag: 'wx' })
+    return await link(draft, path).then(
+      () => true,
+      (error: NodeJS.ErrnoException) => {
+        if (refused(error)) return false
+        throw error
+      },
+    )
   } finally {
     await rm(draft, { force: true })
   }

@@ -2,9 +2,8 @@
 // checkpoint-<step>/ and model/. Decides whether a run may start or go on in a folder; what is in
 // the files is made elsewhere.
 
-import { randomBytes } from 'node:crypto'
 import { appendFile, mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { z } from 'zod'
 import { UserError } from './errors.ts'
 import { flagName, OPTIONS, type Config, type OptionName } from './config.ts'
@@ -13,7 +12,7 @@ import type { OptionSpec } from './option-values.ts'
 import { TASK_TRAJECTORY } from './task-options.ts'
 import { PRETRAIN_TRAJECTORY } from './pretrain-options.ts'
 import { meanLoss, type JournalEntry } from './journal.ts'
-import { writeTextAtomically } from './weights/atomic.ts'
+import { temporaryBeside, writeTextAtomically } from './weights/atomic.ts'
 import { asUserError, readJsonObject } from './weights/files.ts'
 
 /** Options that decide the trajectory: a resumed run must have the same. */
@@ -113,7 +112,7 @@ export async function recordRun(
 /** Removes what a killed run left half-written; nothing finished has such a name. */
 async function removeLeftovers(dir: string): Promise<void> {
   const leftover =
-    /^(\.((config|device)\.json|metrics\.jsonl|evals\.jsonl|model|adapter|init|(checkpoint|ckpt)-\d+)\.[0-9a-f]{12}\.tmp|\.zo2-overlay-\d+-\d+|run\.lock\.[\w-]+\.\w+)$/
+    /^(\.((config|device)\.json|metrics\.jsonl|evals\.jsonl|model|adapter|init|(checkpoint|ckpt)-\d+)\.[0-9a-f]{12,16}\.tmp|\.zo2-overlay-\d+-\d+|run\.lock\..+)$/
   for (const name of await readdir(dir)) {
     if (leftover.test(name)) await rm(join(dir, name), { recursive: true, force: true })
   }
@@ -121,7 +120,7 @@ async function removeLeftovers(dir: string): Promise<void> {
 
 /** Removes a finished folder such that a kill in between leaves no half of it under its name. */
 export async function discard(path: string): Promise<void> {
-  const aside = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`)
+  const aside = await temporaryBeside(path)
   try {
     await rename(path, aside)
   } catch (error) {

@@ -6,14 +6,16 @@ import {
   copyFileSync,
   existsSync,
   cpSync,
+  mkdirSync,
+  readdirSync,
   readFileSync,
   rmSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openJournal, readJournal } from '../src/journal.ts'
-import { cli, makeFolder } from './helpers/cli.ts'
+import { cli, makeFolder, startCli } from './helpers/cli.ts'
 import {
   differences,
   finish,
@@ -29,11 +31,13 @@ import {
 
 const home = makeFolder()
 let reference: Outcome
+let journalText: string
 
 beforeAll(async () => {
   prepare(home)
   await finish(runArgs(home, 'reference'))
   reference = outcome(join(home, 'reference'))
+  journalText = reference.get('journal.jsonl')!.toString()
 })
 
 afterAll(() => rmSync(home, { recursive: true, force: true }))
@@ -108,10 +112,29 @@ describe.each([
   })
 })
 
+describe('a killed export', () => {
+  it('leaves nothing under its name, and what it left elsewhere goes with the next one', async () => {
+    const parent = join(home, 'exports')
+    mkdirSync(parent)
+    const args = ['export', join(home, 'reference'), join(parent, 'model'), '--quiet']
+    const { child, finished } = startCli(args)
+    while (readdirSync(parent).length === 0 && child.exitCode === null) {
+      await new Promise((resolve) => setTimeout(resolve, 1))
+    }
+    child.kill('SIGKILL')
+    expect((await finished).signal).toBe('SIGKILL')
+    expect(readdirSync(parent)).toEqual([expect.stringMatching(/^\.model\.[0-9a-f]{16}\.tmp$/)])
+    const others = join(parent, `.model.${'0'.repeat(16)}.tmp`)
+    mkdirSync(others) // made on another machine: nobody here knows whether it is still written
+    await finish(args)
+    expect(readdirSync(parent).sort()).toEqual([basename(others), 'model'])
+  })
+})
+
 describe('a journal torn by a crash', () => {
   it('loses its last line wherever that is cut, and takes it again byte for byte', async () => {
     const path = join(home, 'torn.jsonl')
-    const text = reference.journal
+    const text = journalText
     const start = text.lastIndexOf('\n', text.length - 2) + 1
     const last = JSON.parse(text.slice(start)) as Parameters<
       Awaited<ReturnType<typeof openJournal>>['append']
@@ -129,7 +152,7 @@ describe('a journal torn by a crash', () => {
 
   it('is completed by --resume, with the metrics', async () => {
     const { dir, journal } = copyOfReference('torn')
-    writeFileSync(journal, reference.journal.slice(0, -20))
+    writeFileSync(journal, journalText.slice(0, -20))
     appendFileSync(join(dir, 'metrics.jsonl'), '{"step":24,"lo')
     await finish([...runArgs(home, 'torn'), '--resume'])
     expect(differences(reference, outcome(dir))).toEqual([])
@@ -147,7 +170,7 @@ describe('a journal torn by a crash', () => {
   it('is refused with the number of the line if another line is damaged', async () => {
     const { journal } = copyOfReference('damaged')
     copyFileSync(journal, `${journal}.bak`)
-    const lines = reference.journal.split('\n')
+    const lines = journalText.split('\n')
     for (const damage of ['', '{"step":4', lines[5]!, lines[4]!.replace('"lr"', '"rl"'), '\0\0']) {
       writeFileSync(journal, lines.with(4, damage).join('\n'))
       const { code, stderr } = await cli([...runArgs(home, 'damaged'), '--resume', '--quiet'])

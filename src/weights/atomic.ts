@@ -1,7 +1,9 @@
 // Files that appear whole or not at all: written beside their place, synced, then renamed into it.
-// Leaves what is written to the caller. A crash leaves at most a `.tmp` file, never half a result.
-import { randomBytes } from 'node:crypto'
-import { open, rename, rm, type FileHandle } from 'node:fs/promises'
+// Leaves what is written to the caller. A crash leaves at most a `.tmp` file, never half a result;
+// the next one that writes to the same place removes it.
+import { createHash, randomBytes } from 'node:crypto'
+import { open, readdir, rename, rm, type FileHandle } from 'node:fs/promises'
+import { hostname } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { UserError } from '../errors.ts'
 import { asUserError } from './files.ts'
@@ -19,7 +21,7 @@ export async function writeAtomically(
   body: (append: Append) => Promise<void>,
 ): Promise<void> {
   const directory = dirname(path)
-  const temporary = join(directory, `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`)
+  const temporary = await temporaryBeside(path)
   const own = (error: unknown): never => {
     throw (
       fullDiskError(error, path, neededBytes) ?? asUserError(error, `${path}: cannot be written`)
@@ -39,6 +41,34 @@ export async function writeAtomically(
     throw error
   }
   await syncDirectory(directory)
+}
+
+/** Four digits for this machine: process numbers of others say nothing here. */
+const HOST = createHash('sha256').update(hostname()).digest('hex').slice(0, 4)
+
+/**
+ * A hidden name beside `path` for what will be renamed to it. Removes what a killed process has left
+ * under such a name: of a large model, that would take up the disk for good.
+ */
+export async function temporaryBeside(path: string): Promise<string> {
+  const [directory, prefix] = [dirname(path), `.${basename(path)}.${HOST}`]
+  for (const name of await readdir(directory).catch(() => [])) {
+    const rest = name.startsWith(prefix) ? name.slice(prefix.length) : ''
+    const pid = /^([0-9a-f]{8})[0-9a-f]{4}\.tmp$/.exec(rest)?.[1]
+    if (pid === undefined || isAlive(parseInt(pid, 16))) continue
+    await rm(join(directory, name), { recursive: true, force: true }).catch(() => {})
+  }
+  const pid = process.pid.toString(16).padStart(8, '0')
+  return join(directory, `${prefix}${pid}${randomBytes(2).toString('hex')}.tmp`)
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH'
+  }
 }
 
 /**

@@ -4,12 +4,11 @@
 // which reuses these parts.
 // Source: safetensors' convert.py (tied names and the `__metadata__` note that it leaves of
 // them).
-import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
 import { access, copyFile, mkdir, open, readdir, rename, rm, rmdir } from 'node:fs/promises'
-import { basename, dirname, join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { UserError } from '../errors.ts'
-import { syncDirectory, writeTextAtomically } from './atomic.ts'
+import { syncDirectory, temporaryBeside, writeTextAtomically } from './atomic.ts'
 import { openCheckpoint } from './checkpoint.ts'
 import { convertElements } from './dtypes.ts'
 import { asUserError, openFiles, quote, readJsonObject, type WeightFiles } from './files.ts'
@@ -86,7 +85,7 @@ export async function buildFolder(
   const target = resolve(outDir)
   await checkAbsentOrEmpty(target)
   const parent = dirname(target)
-  const temporary = join(parent, `.${basename(target)}.${randomBytes(6).toString('hex')}.tmp`)
+  const temporary = await temporaryBeside(target)
   try {
     await mkdir(parent, { recursive: true })
     await mkdir(temporary)

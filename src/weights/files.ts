@@ -160,12 +160,20 @@ export function quote(name: string): string {
   return JSON.stringify(name.length > 80 ? `${name.slice(0, 77)}...` : name)
 }
 
+/** What a write says that finds no room: on the disk, in the user's share of it, in one file. */
+export const FULL_DISK: readonly string[] = ['ENOSPC', 'EDQUOT', 'EFBIG']
+
 /** Keeps a UserError; turns an operating system error into one that starts with `prefix`. */
 export function asUserError(error: unknown, prefix: string): unknown {
   const code = (error as NodeJS.ErrnoException | null)?.code
   if (error instanceof UserError || typeof code !== 'string') return error
   // EBADF is a handle of ours used after its close: a bug, so it keeps its stack.
   if (code === 'EBADF' || code.startsWith('ERR_')) return error
-  const advice = code === 'ENOENT' ? 'check the path' : 'check the disk and the permissions'
+  const advice =
+    code === 'ENOENT'
+      ? 'check the path'
+      : FULL_DISK.includes(code)
+        ? 'free some disk space there'
+        : 'check the disk and the permissions'
   return new UserError(`${prefix} (${code}); ${advice}`, { cause: error })
 }

@@ -5,6 +5,8 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { cli, SHAKESPEARE, startCli, TINY, type Running } from './cli.ts'
 
+export { differences, outcome, type Outcome } from './outcome.ts'
+
 const STEPS = 24
 
 /** What stands on stderr as the run goes on: its life from start-up to the end, in order. */
@@ -32,14 +34,6 @@ function steps(from: number, to: number, phase: string): string[][] {
     // What follows these lines: a checkpoint is being written, or an evaluation made.
     (from + i) % 8 === 0 ? 'checkpoint' : from + i === 12 ? 'evaluation' : phase,
   ])
-}
-
-/** The files of a finished run that must not depend on what happened on the way. */
-export interface Outcome {
-  readonly names: readonly string[]
-  readonly journal: string
-  readonly losses: string
-  readonly weights: readonly Buffer[]
 }
 
 export interface Kill {
@@ -108,40 +102,14 @@ function listOf(dir: string): string[] {
   }
 }
 
-export function outcome(dir: string): Outcome {
-  const metrics = readFileSync(join(dir, 'metrics.jsonl'), 'utf8').trimEnd().split('\n')
-  const weights = ['model', 'checkpoint-16', 'checkpoint-24'].flatMap((folder) =>
-    readdirSync(join(dir, folder))
-      .sort()
-      .map((name) => readFileSync(join(dir, folder, name))),
-  )
-  return {
-    names: listOf(dir),
-    journal: readFileSync(join(dir, 'journal.jsonl'), 'utf8'),
-    losses: metrics
-      .map((line) => JSON.parse(line) as { step: number; loss: number })
-      .map(({ step, loss }) => `${step} ${loss}`)
-      .join('\n'),
-    weights,
-  }
-}
-
-/** What differs between two outcomes; empty if nothing does. */
-export function differences(a: Outcome, b: Outcome): string[] {
-  const list: string[] = []
-  if (a.names.join() !== b.names.join()) list.push(`files: ${a.names.join()} | ${b.names.join()}`)
-  if (a.journal !== b.journal) list.push('journal.jsonl')
-  if (a.losses !== b.losses) list.push('metrics.jsonl')
-  const same = a.weights.every((bytes, i) => b.weights[i]?.equals(bytes))
-  if (!same || a.weights.length !== b.weights.length) list.push('weights')
-  return list
-}
-
-/** Runs `jobs` two at a time, in order. */
-export async function twoAtATime(count: number, job: (i: number) => Promise<void>): Promise<void> {
+/** Runs `jobs` two at a time, in order; one that gives false is the last of its lane. */
+export async function twoAtATime(
+  count: number,
+  job: (i: number) => Promise<boolean | void>,
+): Promise<void> {
   let next = 0
   const lane = async () => {
-    while (next < count) await job(next++)
+    while (next < count) if ((await job(next++)) === false) return
   }
   await Promise.all([lane(), lane()])
 }
