@@ -16,7 +16,7 @@ const LEAST_SLAB_BYTES = 2 ** 16
 
 /** What a device does besides operations. */
 const NO_OPERATION: readonly (keyof Device)[] = [
-  ...(['tensor', 'slot', 'free', 'reserve', 'write', 'read'] as const),
+  ...(['tensor', 'view', 'slot', 'free', 'reserve', 'write', 'read'] as const),
   ...(['stage', 'commit', 'discard', 'sync', 'close'] as const),
 ]
 
