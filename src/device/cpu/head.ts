@@ -21,7 +21,7 @@ export async function addTile(
   tile: Tile,
   weights: Float32Array,
   memory: { readonly logits: Float32Array; readonly room: Float32Array },
-  start: 'zero' | 'there',
+  options: { readonly start: 'zero' | 'there'; readonly lanes: number },
 ): Promise<void> {
   const m = targets.length
   const [lse, target] = [new Float32Array(m), new Float32Array(m)]
@@ -32,7 +32,7 @@ export async function addTile(
   }
   for (let i = 0; i < m; i++) columns[i] = Math.max(0, inTile(i))
   const size = { m, n: tile.rows, k: x.length / m }
-  await ops.head(x, weights, columns, { lse, target }, size, memory, start)
+  await ops.head(x, weights, columns, { lse, target }, size, memory, options)
   for (let i = 0; i < m; i++) {
     join(state, i, lse[i]!)
     if (inTile(i) >= 0) state[i * STATE + 2] = target[i]!

@@ -1,14 +1,15 @@
 // linear, crossEntropy and logits of the cpu device, a tile at a time: which rows and which version of
 // the weights meet in one call of products.ts. Probes that share the weights go together, so that the
-// library packs a tile once; how addends join in is said in addends.ts.
+// library packs a tile once; those that do not go side by side, each on its share of the threads. How
+// addends join in is said in addends.ts.
 
 import type { Addend, Rows, Tensor, Tile, Weights } from '../device.ts'
 import { biasOf, runsOf, shareOf } from './addends.ts'
 import type { AddendScratch, Biases, Run, Share } from './addends.ts'
 import type { Context } from './compute.ts'
 import { addTile } from './head.ts'
-import { headElements } from './memory.ts'
-import type { Start } from './products.ts'
+import { headElements, MOST_LANES } from './memory.ts'
+import { runsBeside, type GemmSize, type Start } from './products.ts'
 import type { Versions } from './slots.ts'
 
 /** One tile, its weights and what is added to their product. */
@@ -48,16 +49,37 @@ async function intoColumns(
   const whole = tile.rows === y.cols
   const share = addend && shareOf(addend, tile, biases, at, projected(c, addend, at))
   const together = versions.shared && (share !== undefined || !biases)
-  const most = Math.min(whole ? Infinity : product.length / tile.rows, mostRows(share, product))
-  for (const run of runsOf(at, together, most)) {
+  const lanes = lanesFor(c, at, together, { m: at.rows, n: tile.rows, k: x.cols })
+  const room = Math.floor(product.length / lanes)
+  const most = Math.min(whole ? Infinity : room / tile.rows, mostRows(share, product))
+  await eachRun(runsOf(at, together, most), lanes, async (run, lane) => {
     const size = { m: run.rows, n: tile.rows, k: x.cols }
     const target = c.rows(y, run.row, run.rows)
-    const into = whole ? target : partOf(product, run.rows * tile.rows)
+    const own = product.subarray(lane * room, (lane + 1) * room)
+    const into = whole ? target : partOf(own, run.rows * tile.rows)
     await share?.begin(c.ops, run, into)
     const start = startOf(share, biases, tile, run)
     const from = c.rows(x, run.row, run.rows)
-    await c.ops.gemm(from, versions.of(run.probe), into, size, { start, relu })
+    await c.ops.gemm(from, versions.of(run.probe), into, size, { start, relu, lanes })
     if (!whole) copyColumns(into, tile, target, y.cols)
+  })
+}
+
+/** How many runs go side by side: one where all rows go together, or where a product is small. */
+function lanesFor(c: Context, at: Rows, together: boolean, size: GemmSize): number {
+  if (together || !runsBeside(size)) return 1
+  return Math.min(MOST_LANES, c.ops.threads, at.probes)
+}
+
+/** Runs in their order, `lanes` of them at a time; returns when none is under way, also on error. */
+async function eachRun(
+  runs: readonly Run[],
+  lanes: number,
+  body: (run: Run, lane: number) => Promise<void>,
+): Promise<void> {
+  for (let i = 0; i < runs.length; i += lanes) {
+    const ended = await Promise.allSettled(runs.slice(i, i + lanes).map(body))
+    for (const one of ended) if (one.status === 'rejected') throw one.reason
   }
 }
 
@@ -100,17 +122,21 @@ export async function headTile(
   }
   const share = addend && shareOf(addend, tile, null, at, projected(c, addend, at))
   const { logits, room, product } = c.scratch()
-  const most = headElements(tile.rows) / tile.rows
-  for (const run of runsOf(at, versions.shared, Math.min(most, mostRows(share, product)))) {
-    await share?.begin(c.ops, run, logits)
+  const lanes = lanesFor(c, at, versions.shared, { m: at.rows, n: tile.rows, k: x.cols })
+  const part = Math.floor(logits.length / lanes)
+  const most = Math.min(headElements(tile.rows) / tile.rows / lanes, mostRows(share, product))
+  await eachRun(runsOf(at, versions.shared, most), lanes, async (run, lane) => {
+    const own = (array: Float32Array) => array.subarray(lane * part, (lane + 1) * part)
+    const memory = { logits: own(logits), room: own(room) }
+    await share?.begin(c.ops, run, memory.logits)
     const rows = {
       x: c.rows(x, run.row, run.rows),
       targets: targets.subarray(run.row, run.row + run.rows),
       state: c.rows(state, run.row, run.rows),
     }
     const start = share ? 'there' : 'zero'
-    await addTile(c.ops, rows, tile, versions.of(run.probe), { logits, room }, start)
-  }
+    await addTile(c.ops, rows, tile, versions.of(run.probe), memory, { start, lanes })
+  })
 }
 
 /** Logits [P*rows, tile.rows] of one tile, in memory of their own: the caller may keep them. */

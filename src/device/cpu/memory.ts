@@ -7,7 +7,9 @@ import type { MemoryModel, Workload } from '../device.ts'
 export const RING_TILES = 2
 /** Element-wise operations and soft-max statistics go through in runs of this many elements. */
 const CHUNK_ELEMENTS = 262_144
-/** Logits of one run of the head, unless 64 rows have more. */
+/** Products of several probes' own weights at the same time. */
+export const MOST_LANES = 2
+/** Logits of the runs of the head that go side by side, unless 64 rows of each have more. */
 const HEAD_ELEMENTS = 2 ** 21
 /** Bound on what one attention call allocates, not counting the keys and values of a long sequence. */
 const ATTENTION_ELEMENTS = 2 ** 22
@@ -94,8 +96,8 @@ export interface CpuScratch {
 export function cpuScratch(w: Workload): CpuScratch {
   const { probes, versions, projectionCols, addendElements } = w
   const addend = projectionCols > 0
-  // Probes that share the weights go together.
-  const product = (versions < probes ? probes : 1) * w.rows * w.tileRows
+  // Probes that share the weights go together, others side by side.
+  const product = (versions < probes ? probes : Math.min(probes, MOST_LANES)) * w.rows * w.tileRows
   const logits = Math.min(probes * w.headRows * w.tileRows, headElements(w.tileRows))
   return {
     ringBuffers: RING_TILES * versions,
@@ -111,7 +113,8 @@ export function cpuScratch(w: Workload): CpuScratch {
 }
 
 /** Logits of one run of the head at most. */
-export const headElements = (tileRows: number) => Math.max(HEAD_ELEMENTS, 64 * tileRows)
+export const headElements = (tileRows: number) =>
+  Math.max(HEAD_ELEMENTS, MOST_LANES * 64 * tileRows)
 
 export const cpuMemory: MemoryModel = {
   kind: 'cpu',

@@ -135,7 +135,7 @@ async function run(session: Pointer, feeds: Values, into: Values): Promise<void>
  * Tensors of a graph that runs in the background: handing it over costs 0.1 ms, for which the rest of
  * the process goes on meanwhile.
  */
-const BACKGROUND_BYTES = 4 * 2 ** 20
+export const BACKGROUND_BYTES = 4 * 2 ** 20
 /** Longest time for which small graphs, one after the other, keep everything else waiting. */
 const TURN_MS = 5
 

@@ -4,6 +4,7 @@
 // in matrices.ts, how factors are laid out in addends.ts. `Gemm` and `MatMul` are MLAS sgemm (stableThreads).
 
 import type { OnnxGraph, OnnxNode } from './onnx.ts'
+import { BACKGROUND_BYTES } from './ort.ts'
 import { f32, ints, stableThreads, type Sessions } from './sessions.ts'
 
 export interface GemmSize {
@@ -32,6 +33,8 @@ export interface Kronecker {
 
 export interface GemmOptions {
   readonly start?: Start
+  /** Calls that are made at the same time, among which the threads are shared out; 1 if left out. */
+  readonly lanes?: number
   readonly relu?: boolean
   /** w is [k, n] instead. */
   readonly transposed?: boolean
@@ -45,6 +48,7 @@ export interface HeadResult {
 }
 
 export interface Products {
+  readonly threads: number
   /** y [m, n] = start + x [m, k] * w [n, k]^T, then relu if asked for. */
   gemm(
     x: Float32Array,
@@ -66,13 +70,24 @@ export interface Products {
     into: HeadResult,
     size: GemmSize,
     memory: { readonly logits: Float32Array; readonly room: Float32Array },
-    start?: 'zero' | 'there',
+    options?: { readonly start?: 'zero' | 'there'; readonly lanes?: number },
   ): Promise<void>
 }
 
+/** Whether a product of this size leaves the calling thread free for another beside it. */
+export const runsBeside = ({ m, n, k }: GemmSize) => 4 * (m * k + n * k + m * n) >= BACKGROUND_BYTES
+
 export function createProducts({ run }: Sessions, threads: number): Products {
+  const share = (lanes: number) => Math.max(1, Math.floor(threads / lanes))
   return {
-    async gemm(x, w, y, { m, n, k }, { start = 'zero', relu = false, transposed = false } = {}) {
+    threads,
+    async gemm(
+      x,
+      w,
+      y,
+      { m, n, k },
+      { start = 'zero', lanes = 1, relu = false, transposed = false } = {},
+    ) {
       const result = f32(y, m, n)
       const c = start === 'there' ? result : start === 'zero' ? null : f32(start.bias, n)
       const feeds = {
@@ -83,7 +98,7 @@ export function createProducts({ run }: Sessions, threads: number): Products {
       const rank = c ? c.dims.length : 0
       const graph = () => gemmGraph(rank, relu, transposed)
       const name = `gemm ${rank} ${relu} ${transposed}`
-      await run(name, graph, stableThreads(m, n, threads), feeds, { y: result })
+      await run(name, graph, stableThreads(m, n, share(lanes)), feeds, { y: result })
     },
     async kronecker({ probes, blocks, inner, width, skip, rows, left, bias }, y, m, n) {
       const each = m / probes
@@ -107,7 +122,15 @@ export function createProducts({ run }: Sessions, threads: number): Products {
       const both = { y0: sum, b: f32(bias, probes, 1, n) }
       await run('add bias', () => addBiasGraph, threads, both, { y: sum })
     },
-    async head(x, w, columns, { lse, target }, { m, n, k }, { logits, room }, start = 'zero') {
+    async head(
+      x,
+      w,
+      columns,
+      { lse, target },
+      { m, n, k },
+      { logits, room },
+      { start = 'zero', lanes = 1 } = {},
+    ) {
       const h = f32(logits.subarray(0, m * n), m, n)
       const index = { data: columns, dims: [m, 1] }
       const feeds = {
@@ -122,7 +145,7 @@ export function createProducts({ run }: Sessions, threads: number): Products {
         t: f32(target, m, 1),
         g: f32(lse, m, 1),
       }
-      const t = stableThreads(m, n, threads)
+      const t = stableThreads(m, n, share(lanes))
       await run(`head ${start}`, () => headGraph(start === 'there'), t, feeds, into)
       // log-softmax is logit - lse; any column tells it.
       for (let row = 0; row < m; row++) lse[row] = target[row]! - lse[row]!
