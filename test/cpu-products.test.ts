@@ -24,6 +24,7 @@ describe('threads of the cpu device', () => {
     const scratch = {
       projection: new Float32Array(R * Math.max(153, 24 * kron.n1)),
       factors: new Float32Array(2 ** 18),
+      blocks: new Float32Array(R * (n! + 24)),
     }
     const found: Float32Array[] = []
     for (const addend of addends) {

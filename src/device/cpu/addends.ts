@@ -19,6 +19,8 @@ export interface AddendScratch {
   readonly projection: Float32Array
   /** The right factor, then the tile's part of the left one. */
   readonly factors: Float32Array
+  /** Whole blocks of a Kronecker product of which a tile has a part. */
+  readonly blocks: Float32Array
 }
 
 /** A bias for each probe, [P, cols] over all columns of the matrix. */
@@ -89,7 +91,7 @@ export async function project(
 
 /** A tile's share of an addend. */
 export interface Share {
-  /** f32 elements for each row that the library allocates meanwhile. */
+  /** f32 elements for each row that it needs in scratch.blocks. */
   readonly rowElements: number
   /** Writes what the product of a run with the tile starts from, [run.rows, tile.rows], to `into`. */
   begin(ops: Products, run: Run, into: Float32Array): Promise<void>
@@ -129,7 +131,7 @@ function kroneckerShare(
   tile: Tile,
   biases: Biases | null,
   at: Rows,
-  { projection, factors }: AddendScratch,
+  { projection, factors, blocks: room }: AddendScratch,
 ): Share {
   const { terms, m1, m2, n1 } = addend
   const first = Math.floor(tile.row0 / m2)
@@ -154,6 +156,7 @@ function kroneckerShare(
         rows: projection.subarray(row * cols, (row + rows) * cols),
         left: left.subarray(probe * blocks * inner, (probe + probes) * blocks * inner),
         bias: bias && bias.subarray(probe * tile.rows, (probe + probes) * tile.rows),
+        room,
       }
       return ops.kronecker(factors, into, rows, tile.rows)
     },

@@ -37,12 +37,14 @@ export interface Scratch extends AddendScratch {
 }
 
 export function createScratch(workload: Workload): Scratch {
-  const { product, projection, factors, mask, attention, chunk, logits } = cpuScratch(workload)
+  const { product, projection, factors, blocks, mask, attention, chunk, logits } =
+    cpuScratch(workload)
   return {
     workload,
     product: new Float32Array(product),
     projection: new Float32Array(projection),
     factors: new Float32Array(factors),
+    blocks: new Float32Array(blocks),
     mask: new Float32Array(mask),
     attention,
     chunk: new Float32Array(chunk),

@@ -49,9 +49,13 @@ async function intoColumns(
   const whole = tile.rows === y.cols
   const share = addend && shareOf(addend, tile, biases, at, projected(c, addend, at))
   const together = versions.shared && (share !== undefined || !biases)
-  const lanes = lanesFor(c, at, together, { m: at.rows, n: tile.rows, k: x.cols })
+  const lanes = lanesFor(c, at, together || share !== undefined, {
+    m: at.rows,
+    n: tile.rows,
+    k: x.cols,
+  })
   const room = Math.floor(product.length / lanes)
-  const most = Math.min(whole ? Infinity : room / tile.rows, mostRows(share, product))
+  const most = Math.min(whole ? Infinity : room / tile.rows, mostRows(c, share))
   await eachRun(runsOf(at, together, most), lanes, async (run, lane) => {
     const size = { m: run.rows, n: tile.rows, k: x.cols }
     const target = c.rows(y, run.row, run.rows)
@@ -65,9 +69,9 @@ async function intoColumns(
   })
 }
 
-/** How many runs go side by side: one where all rows go together, or where a product is small. */
-function lanesFor(c: Context, at: Rows, together: boolean, size: GemmSize): number {
-  if (together || !runsBeside(size)) return 1
+/** How many runs go side by side: one where all rows go together or an addend takes its scratch. */
+function lanesFor(c: Context, at: Rows, alone: boolean, size: GemmSize): number {
+  if (alone || !runsBeside(size)) return 1
   return Math.min(MOST_LANES, c.ops.threads, at.probes)
 }
 
@@ -97,7 +101,7 @@ async function accumulate(
   const share =
     first && addend ? shareOf(addend, columns, biases, at, projected(c, addend, at)) : undefined
   const together = versions.shared && (!first || share !== undefined || !biases)
-  const most = Math.min(whole ? Infinity : product.length / tile.rows, mostRows(share, product))
+  const most = Math.min(whole ? Infinity : product.length / tile.rows, mostRows(c, share))
   for (const run of runsOf(at, together, most)) {
     const size = { m: run.rows, n: y.cols, k: tile.rows }
     const target = c.rows(y, run.row, run.rows)
@@ -121,10 +125,14 @@ export async function headTile(
     throw new Error(`cpu device: ${targets.length} targets for ${at.probes}x${at.rows} rows`)
   }
   const share = addend && shareOf(addend, tile, null, at, projected(c, addend, at))
-  const { logits, room, product } = c.scratch()
-  const lanes = lanesFor(c, at, versions.shared, { m: at.rows, n: tile.rows, k: x.cols })
+  const { logits, room } = c.scratch()
+  const lanes = lanesFor(c, at, versions.shared || share !== undefined, {
+    m: at.rows,
+    n: tile.rows,
+    k: x.cols,
+  })
   const part = Math.floor(logits.length / lanes)
-  const most = Math.min(headElements(tile.rows) / tile.rows / lanes, mostRows(share, product))
+  const most = Math.min(headElements(tile.rows) / tile.rows / lanes, mostRows(c, share))
   await eachRun(runsOf(at, versions.shared, most), lanes, async (run, lane) => {
     const own = (array: Float32Array) => array.subarray(lane * part, (lane + 1) * part)
     const memory = { logits: own(logits), room: own(room) }
@@ -147,7 +155,7 @@ export async function logitsTile(
 ): Promise<Float32Array> {
   const all = new Float32Array(at.probes * at.rows * tile.rows)
   const share = addend && shareOf(addend, tile, null, at, projected(c, addend, at))
-  for (const run of runsOf(at, versions.shared, mostRows(share, c.scratch().product))) {
+  for (const run of runsOf(at, versions.shared, mostRows(c, share))) {
     const into = all.subarray(run.row * tile.rows, (run.row + run.rows) * tile.rows)
     const size = { m: run.rows, n: tile.rows, k: x.cols }
     await share?.begin(c.ops, run, into)
@@ -157,9 +165,9 @@ export async function logitsTile(
   return all
 }
 
-/** Rows whose start values need no more of the library than memory.ts counts: as much as `room`. */
-const mostRows = (share: Share | undefined, room: Float32Array) =>
-  share ? room.length / share.rowElements : Infinity
+/** Rows whose start values fit into scratch.blocks. */
+const mostRows = (c: Context, share: Share | undefined) =>
+  share ? c.scratch().blocks.length / share.rowElements : Infinity
 
 function startOf(share: Share | undefined, biases: Biases | null, tile: Tile, run: Run): Start {
   if (share) return 'there'

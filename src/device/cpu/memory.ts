@@ -81,8 +81,8 @@ export interface CpuScratch {
   readonly projection: number
   /** An addend's right factor, then a tile's part of its left one with the biases. */
   readonly factors: number
-  /** Not ours: what the library allocates for a Kronecker product that is cut to a tile. */
-  readonly start: number
+  /** Whole blocks of a Kronecker product that a tile has a part of, for the rows of `product`. */
+  readonly blocks: number
   /** The mask, and what the attention kernel allocates while it runs. */
   readonly attention: number
   /** The mask alone, a part of `attention`: it is one of heads + 1 score matrices. */
@@ -105,7 +105,7 @@ export function cpuScratch(w: Workload): CpuScratch {
     product,
     projection: addend ? probes * w.rows * (projectionCols + probes) : 0,
     factors: addend ? (1 + probes) * addendElements + probes * w.tileRows : 0,
-    start: addend ? product : 0,
+    blocks: addend ? product : 0,
     ...attentionScratch({ ...w, sequences: probes * w.batch }),
     chunk: CHUNK_ELEMENTS,
     logits,
@@ -124,7 +124,7 @@ export const cpuMemory: MemoryModel = {
   scratchBytes(workload) {
     const s = cpuScratch(workload)
     const ring = s.ringBuffers * s.ringElements
-    const addends = s.projection + s.factors + s.start
+    const addends = s.projection + s.factors + s.blocks
     return 4 * (ring + s.product + addends + s.attention + s.chunk + 2 * s.logits)
   },
 }

@@ -29,6 +29,8 @@ export interface Kronecker {
   readonly rows: Float32Array
   readonly left: Float32Array
   readonly bias: Float32Array | null
+  /** [m, blocks*width] for the whole of what is cut; not used if nothing is. */
+  readonly room: Float32Array
 }
 
 export interface GemmOptions {
@@ -100,27 +102,33 @@ export function createProducts({ run }: Sessions, threads: number): Products {
       const name = `gemm ${rank} ${relu} ${transposed}`
       await run(name, graph, stableThreads(m, n, share(lanes)), feeds, { y: result })
     },
-    async kronecker({ probes, blocks, inner, width, skip, rows, left, bias }, y, m, n) {
+    async kronecker({ probes, blocks, inner, width, skip, rows, left, bias, room }, y, m, n) {
       const each = m / probes
-      const cut = blocks * width !== n
+      const all = blocks * width
       const feeds = {
         l: f32(left, probes, 1, blocks, inner),
         z: f32(rows, probes, each, inner, width),
-        ...(cut && {
-          flat: ints(probes, each, blocks * width),
-          from: ints(skip),
-          to: ints(skip + n),
-        }),
       }
       // Small products are shared out among threads whole if there are enough of them; otherwise
       // each must be safe to cut.
       const t = m >= threads ? threads : stableThreads(blocks, width, threads)
-      const into = cut ? f32(y, probes, each, n) : f32(y, probes, each, blocks, width)
-      await run(`kronecker ${cut}`, () => kroneckerGraph(cut), t, feeds, { y: into })
+      const into = all === n ? y : room
+      await run('kronecker', () => kroneckerGraph, t, feeds, {
+        y: f32(into, probes, each, blocks, width),
+      })
+      if (all !== n) {
+        const from = { x: f32(room, m, all), from: ints(skip), to: ints(skip + n) }
+        await run('columns', () => columnsGraph, threads, from, { y: f32(y, m, n) })
+      }
       if (!bias) return
       const sum = f32(y, probes, each, n)
-      const both = { y0: sum, b: f32(bias, probes, 1, n) }
-      await run('add bias', () => addBiasGraph, threads, both, { y: sum })
+      await run(
+        'add bias',
+        () => addBiasGraph,
+        threads,
+        { y0: sum, b: f32(bias, probes, 1, n) },
+        { y: sum },
+      )
     },
     async head(
       x,
@@ -171,26 +179,22 @@ const gemmGraph = (rank: number, relu: boolean, transposed: boolean): OnnxGraph 
   outputs: { y: 2 },
 })
 
-const kroneckerGraph = (cut: boolean): OnnxGraph => ({
-  nodes: [
-    { op: 'MatMul', inputs: ['l', 'z'], outputs: [cut ? 'blocks' : 'y'] },
-    ...(cut
-      ? [
-          { op: 'Reshape', inputs: ['blocks', 'flat'], outputs: ['flattened'] },
-          {
-            op: 'Constant',
-            inputs: [],
-            outputs: ['axis'],
-            attributes: { value_ints: { ints: [2] } },
-          },
-          { op: 'Slice', inputs: ['flattened', 'from', 'to', 'axis'], outputs: ['y'] },
-        ]
-      : []),
-  ],
+const kroneckerGraph: OnnxGraph = {
+  nodes: [{ op: 'MatMul', inputs: ['l', 'z'], outputs: ['y'] }],
   inputs: { l: 4, z: 4 },
-  integers: cut ? { flat: 'int64', from: 'int64', to: 'int64' } : {},
-  outputs: { y: cut ? 3 : 4 },
-})
+  outputs: { y: 4 },
+}
+
+/** y = x[:, from .. to). */
+const columnsGraph: OnnxGraph = {
+  nodes: [
+    { op: 'Constant', inputs: [], outputs: ['axis'], attributes: { value_ints: { ints: [1] } } },
+    { op: 'Slice', inputs: ['x', 'from', 'to', 'axis'], outputs: ['y'] },
+  ],
+  inputs: { x: 2 },
+  integers: { from: 'int64', to: 'int64' },
+  outputs: { y: 2 },
+}
 
 const addBiasGraph: OnnxGraph = {
   nodes: [{ op: 'Add', inputs: ['y0', 'b'], outputs: ['y'] }],
