@@ -1,6 +1,14 @@
 // Every command as a user types it: help, JSON, spellings of options, exit codes.
 
-import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { flagName, OPTIONS } from '../src/config.ts'
@@ -153,6 +161,14 @@ describe('the other commands', () => {
       expect(plan[`${key}_bytes`], key).toBeGreaterThanOrEqual(0)
     }
     expect(plan['read_bytes']).toBeGreaterThan(1e6)
+  })
+
+  it('leaves nothing in the home and temporary folders: the library tells nobody of its use', async () => {
+    const bare = at('bare')
+    mkdirSync(bare)
+    const folders = { HOME: bare, TMPDIR: bare, XDG_CACHE_HOME: bare }
+    await cliJson(['eval', TINY, '--eval-file', at('train.txt'), ...CPU], { env: folders })
+    expect(readdirSync(bare)).toEqual([])
   })
 
   it('inspect lists the tensors', async () => {

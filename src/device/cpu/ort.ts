@@ -189,6 +189,9 @@ function library(): Library {
 const STACK_BYTES = 2 * 2 ** 20
 
 function load(): Library {
+  // Since 1.30 the library tells Microsoft of every process, and leaves files for it in the home and
+  // temporary folders, unless this is set before it is loaded.
+  process.env['ORT_DISABLE_TELEMETRY'] ??= '1'
   koffi.config({ async_stack_size: STACK_BYTES })
   const path = libraryPath()
   const handle = koffi.load(path)
