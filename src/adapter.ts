@@ -26,10 +26,16 @@ interface Adapter {
 }
 
 /**
- * Writes `outDir` (absent or empty). `base` is what adapter_config.json names as the base model.
+ * Writes `outDir` (absent or empty). `base` is what adapter_config.json names as the base model;
+ * `extra` writes further small files.
  * @throws UserError if the run changed more than linear layers, or its change is no longer factored
  */
-export async function exportAdapter(engine: Engine, outDir: string, base: string): Promise<void> {
+export async function exportAdapter(
+  engine: Engine,
+  outDir: string,
+  base: string,
+  extra?: (folder: string) => Promise<void>,
+): Promise<void> {
   const { rank, alpha, targets } = adapterOf(engine)
   const config = {
     base_model_name_or_path: base,
@@ -50,6 +56,7 @@ export async function exportAdapter(engine: Engine, outDir: string, base: string
     { part: 'lora_B' as const, name, shape: [b.length / rank, rank], values: b },
   ])
   await buildFolder(outDir, async (folder) => {
+    await extra?.(folder)
     await writeFile(join(folder, 'adapter_config.json'), JSON.stringify(config, null, 2) + '\n')
     await writeSafetensors(
       join(folder, 'adapter_model.safetensors'),

@@ -5,6 +5,7 @@ import { arch, cpus, release, totalmem } from 'node:os'
 import { resolve } from 'node:path'
 import { Command } from 'commander'
 import { exportAdapter } from './adapter.ts'
+import { bestOf, criterionOf, type Scored } from './best.ts'
 import { addOptions, configOf, type ContextOf, type Flags } from './cli-options.ts'
 import { addSynthetic, sourceOf, SYNTHETIC } from './cli-synthetic.ts'
 import { parseConfig, type Config } from './config.ts'
@@ -17,10 +18,12 @@ import { fingerprint } from './fingerprint.ts'
 import { readJournal, replay } from './journal.ts'
 import { table } from './report.ts'
 import { convertNanogpt } from './nanogpt-files.ts'
-import { readRunRecord } from './run-folder.ts'
+import { modelCard } from './model-card.ts'
+import { readRunRecord, readSteps } from './run-folder.ts'
 import { DTYPES, engineOptions, loadModel, memoryModel, openDevice } from './setup.ts'
 import { formatBytes } from './units.ts'
 import { VERSION } from './version.ts'
+import { writeTextAtomically } from './weights/atomic.ts'
 import { convertCheckpoint } from './weights/convert.ts'
 import type { DType } from './weights/types.ts'
 import { join } from 'node:path'
@@ -74,11 +77,15 @@ function exportCommand(contextOf: ContextOf): Command {
     .argument('<run>', 'output folder of zo2 finetune')
     .argument('<out>', 'new folder')
     .option('--model <model>', 'base model, if it is not where the run found it')
+    .option(
+      '--step <which>',
+      'last, best or a number of steps (default: what the run keeps as its model)',
+    )
     .option('--as-lora', 'write the change as a LoRA adapter that peft loads')
   addOptions(command, ['dtype', 'cacheDir', 'threads'])
   return command.action(async (run: string, out: string, flags: Flags) => {
     const { report, result, stop } = contextOf(flags)
-    const given = configOf(flags, ['model', 'asLora'])
+    const given = configOf(flags, ['model', 'asLora', 'step'])
     const record = await readRunRecord(run)
     if (!record) throw new UserError(`${run}: no run there (no config.json)`)
     const config: Config = { ...parseConfig(record.config), ...given, device: 'cpu' }
@@ -97,17 +104,24 @@ function exportCommand(contextOf: ContextOf): Command {
         `${run} was run on other weights than ${loaded.source}; name the base with --model`,
       )
     }
-    const updates = replay(await readJournal(join(run, 'journal.jsonl')), own.weightDecay)
+    const journal = await readJournal(join(run, 'journal.jsonl'))
+    const step = await stepOf(run, flags['step'], own, journal.length)
+    const entries = journal.filter((entry) => entry.step < step)
+    const updates = replay(entries, own.weightDecay)
     // Weights are made by the fold threads on the host; the device only completes the engine.
     const device = await openDevice(base)
     try {
       const options = engineOptions(loaded, base, await memoryModel(base), { updates, folded: 0, trains: false, scratchDir: run }) // prettier-ignore
       const engine = await createEngine(device, options)
       try {
-        if (flags['asLora']) await exportAdapter(engine, out, moved ?? record.model)
+        const adapter = flags['asLora'] === true
+        const card = await modelCard(run, { updates: updates.length, adapter })
+        const extra = (folder: string) => writeTextAtomically(join(folder, 'README.md'), card)
+        if (adapter) await exportAdapter(engine, out, moved ?? record.model, extra)
         else {
           await exportModel(engine, out, {
             dtype: DTYPES[given.dtype],
+            extra,
             onProgress: (done, total) => {
               stop.throwIfAborted()
               report.live(`writing ${percent(done, total)}`)
@@ -120,10 +134,27 @@ function exportCommand(contextOf: ContextOf): Command {
     } finally {
       await device.close()
     }
-    result({ model_dir: resolve(out), updates: updates.length }, () => [
-      `wrote ${out}: ${record.model} + ${updates.length} updates`,
+    result({ model_dir: resolve(out), step, updates: updates.length }, () => [
+      `wrote ${out}: ${record.model} + ${updates.length} updates (step ${step} of ${journal.length})`,
     ])
   })
+}
+
+/** Steps whose updates are wanted: of the last one, of the best evaluation, or as many as given. */
+async function stepOf(run: string, flag: unknown, config: Config, last: number): Promise<number> {
+  const which = flag ?? (config.loadBestModelAtEnd ? 'best' : 'last')
+  if (which === 'last') return last
+  if (which === 'best') {
+    const lines = await readSteps(join(run, 'evals.jsonl'))
+    const evaluations = lines.filter(({ split }) => split === undefined) as unknown as Scored[]
+    const best = bestOf(evaluations, criterionOf(config))
+    if (best) return best.step
+    if (flag === undefined) return last
+    throw new UserError(`${run} has no evaluation yet: no step is the best; name one with --step`)
+  }
+  const step = Number(which)
+  if (typeof which === 'string' && /^\d+$/.test(which) && step <= last) return step
+  throw new UserError(`--step: expected last, best or a number up to ${last}, found ${JSON.stringify(which)}`, { exitCode: 2 }) // prettier-ignore
 }
 
 function convertCommand(contextOf: ContextOf): Command {

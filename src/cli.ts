@@ -7,6 +7,7 @@ import { checkpointCommands } from './cli-checkpoint.ts'
 import { configCommand, takeConfigFile } from './cli-config.ts'
 import { planCommands } from './cli-plan.ts'
 import { pretrainCommands } from './cli-pretrain.ts'
+import { pushCommand } from './cli-push.ts'
 import { runCommands } from './cli-run.ts'
 import { reportCommand } from './cli-records.ts'
 import { normalise, type Context } from './cli-options.ts'
@@ -44,6 +45,7 @@ function program(screen: Reporter, stop: AbortSignal): Command {
     ...pretrainCommands(contextOf),
     ...checkpointCommands(contextOf),
     reportCommand(contextOf),
+    pushCommand(contextOf),
     configCommand(contextOf),
   ]
   for (const command of commands) {

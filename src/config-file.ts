@@ -66,7 +66,7 @@ export function readConfigFile(path: string): ConfigFile {
 }
 
 /** The options of a configuration as a file that readConfigFile takes, by topic. */
-export function configYaml(model: string | undefined, config: Config): string {
+export function configYaml(model: string | undefined, config: Partial<Config>): string {
   const given = SPECS.filter(([name]) => name in config)
   const topics = [...new Set(given.map(([, { topic }]) => topic))]
   const parts = topics.map((topic) => {

@@ -53,9 +53,15 @@ export async function openHub(
   id: string,
   signal: AbortSignal,
   log: (line: string) => void,
+  purpose: 'read' | 'write' = 'read',
 ): Promise<Hub> {
   const endpoint = hubEndpoint()
   const token = await accessToken()
+  if (purpose === 'write' && token === null) {
+    throw new UserError(
+      `Publishing on ${endpoint} needs an access token that may write: set HF_TOKEN, or log in with hf auth login`,
+    )
+  }
   const hubFetch: typeof fetch = async (input, init) => {
     const url = new URL(input instanceof Request ? input.url : input)
     const headers = new Headers(init?.headers)
@@ -72,7 +78,7 @@ export async function openHub(
     }
     if (response.ok) return response
     await response.body?.cancel()
-    throw refusal(response, id, endpoint, token !== null)
+    throw refusal(response, id, endpoint, token !== null, purpose)
   }
   return { id, endpoint, fetch: hubFetch, signal, log }
 }
@@ -108,7 +114,13 @@ export function asTransient(error: unknown, signal: AbortSignal): Error {
   })
 }
 
-function refusal(response: Response, id: string, endpoint: string, hasToken: boolean): Error {
+function refusal(
+  response: Response,
+  id: string,
+  endpoint: string,
+  hasToken: boolean,
+  purpose: 'read' | 'write',
+): Error {
   const { status } = response
   const code = response.headers.get('x-error-code')
   // Storage hosts sign their addresses for a while only; asking the hub again renews them.
@@ -121,6 +133,17 @@ function refusal(response: Response, id: string, endpoint: string, hasToken: boo
     return new RefusedError(
       `${id} is gated: accept its licence at ${endpoint}/${id} and set HF_TOKEN to a token of ` +
         `the account that did`,
+    )
+  }
+  if (purpose === 'write' && (status === 401 || status === 403)) {
+    return new RefusedError(
+      `The hub answered ${status} for ${id}: the token in use is invalid or may not write there; ` +
+        `check HF_TOKEN and the name`,
+    )
+  }
+  if (purpose === 'write' && status === 404) {
+    return new RefusedError(
+      `${id} or the branch is not on the hub at ${endpoint} (404): check both`,
     )
   }
   if (status === 401 || status === 403) {
