@@ -7,7 +7,6 @@ import { OPTIONS, parseConfig, type Config } from './config.ts'
 import { UserError } from './errors.ts'
 import { readRun } from './records/report-data.ts'
 import { summaryOf } from './records/report-summary.ts'
-import { formatSeconds } from './report.ts'
 import { readRunRecord, type RunRecord } from './run-folder.ts'
 import { formatBytes } from './units.ts'
 
@@ -45,7 +44,7 @@ export async function modelCard(dir: string, { updates, adapter = false }: CardO
     ['device', run.device],
     ['device memory at its peak', shown(run.devicePeakBytes, formatBytes)],
     ['process memory at its peak', shown(run.rssPeakBytes, formatBytes)],
-    ['time of a step, median', shown(run.medianStepMs, (ms) => formatSeconds(ms / 1000))],
+    ['time of a step, median', shown(run.medianStepMs, (ms) => `${ms.toFixed(0)} ms`)],
     ['base weights, fingerprint', `\`${record.fingerprint.slice(0, 16)}\``],
     ['training data, SHA-256', `\`${record.train_sha256.slice(0, 16)}\``],
   ]
@@ -53,7 +52,7 @@ export async function modelCard(dir: string, { updates, adapter = false }: CardO
     ...frontMatter(record, config, adapter),
     `# ${base}, fine-tuned with ${config.method}`,
     '',
-    `${adapter ? 'An adapter' : 'A model'} made by [zo2](https://www.npmjs.com/package/zo2) ${record.zo2} with forward`,
+    `${adapter ? 'An adapter' : 'A model'} made by zo2 ${record.zo2} with forward`,
     'passes only (zeroth-order optimisation). Every figure is from the records of the run.',
     '',
     '| | |',
@@ -90,10 +89,12 @@ function shownOptions(record: RunRecord): Partial<Config> {
   const usual = (name: string) => (defaults[name] as { default?: unknown } | undefined)?.default
   return Object.fromEntries(
     Object.entries(record.config)
-      .filter(([name, value]) => !PRIVATE.has(name) && value !== usual(name))
+      .filter(([name, value]) => !PRIVATE.has(name) && !same(value, usual(name)))
       .map(([name, value]) => [name, FILES.has(name) ? basename(String(value)) : value]),
   )
 }
+
+const same = (a: unknown, b: unknown) => JSON.stringify(a) === JSON.stringify(b)
 
 const shown = (value: number | null, text: (value: number) => string) =>
   value === null ? null : text(value)
