@@ -1,6 +1,6 @@
 // `zo2 bench`: some steps on random tokens, of a checkpoint or of a synthetic one of true shape, and
 // what they took: device bytes by category (the peak within a step), process memory, traffic, time.
-// Nothing is trained that anybody keeps.
+// Nothing is trained that anybody keeps. `zo2 bench --tune`: the matmul kernels of a WebGPU adapter.
 
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -9,6 +9,7 @@ import type { Config } from './config.ts'
 import { collateExamples } from './data/batches.ts'
 import { randomExamples } from './data/random-tokens.ts'
 import { UserError } from './errors.ts'
+import { kernelChoices } from './kernel-choices.ts'
 import { memoryTable, type Reporter } from './report.ts'
 import { openEngine, type LoadedModel } from './setup.ts'
 import { zoStep } from './step.ts'
@@ -111,4 +112,37 @@ export function benchLines(r: BenchResult): string[] {
     `  device peak  ${formatBytes(r.device_peak_bytes)} (planned ${formatBytes(r.planned_peak_bytes)}), process ${formatBytes(r.rss_peak_bytes)}`,
     `  per step     read ${formatBytes(r.read_bytes)}, up ${formatBytes(r.upload_bytes)}, down ${formatBytes(r.download_bytes)}`,
   ]
+}
+
+export interface KernelBench {
+  readonly adapter: string
+  /** Shape class by kernel; the chosen ones are what the adapter's devices use from now on. */
+  readonly kernels: readonly {
+    readonly shape: string
+    readonly variant: string
+    readonly gflops: number
+    readonly chosen: boolean
+  }[]
+}
+
+/** Measures the matmul kernels of a WebGPU adapter anew and keeps the fastest. */
+export async function benchKernels(
+  config: Pick<Config, 'device' | 'adapter'>,
+): Promise<KernelBench> {
+  if (config.device === 'cpu') {
+    throw new UserError('--tune is for WebGPU adapters: leave out --device cpu', { exitCode: 2 })
+  }
+  const { tuneWebgpu } = await import('./device/webgpu/device.ts')
+  const { adapter, measured } = await tuneWebgpu(config.adapter, kernelChoices)
+  const kernels = measured.map((each) => ({ ...each, gflops: Math.round(each.gflops * 10) / 10 }))
+  return { adapter, kernels }
+}
+
+/** A table of kernels, one line each, the chosen ones marked. */
+export function kernelLines({ adapter, kernels }: KernelBench): string[] {
+  const rows = kernels.map(
+    ({ shape, variant, gflops, chosen }) =>
+    [`  ${shape} rows`.padEnd(24), variant.padEnd(34), gflops.toFixed(1).padStart(9), chosen ? '  chosen' : ''].join(''), // prettier-ignore
+  )
+  return [adapter, `${'  shape'.padEnd(24)}${'kernel'.padEnd(34)}${'GFLOP/s'.padStart(9)}`, ...rows]
 }

@@ -3,9 +3,10 @@
 // measured anew; one that cannot be written costs only the time.
 
 import { mkdir, stat } from 'node:fs/promises'
-import { availableParallelism, homedir, loadavg, tmpdir } from 'node:os'
+import { availableParallelism, loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { z } from 'zod'
+import { cacheFolder } from './cache-folder.ts'
 import { calibrateHost, DISK_BYTES, measureDisk } from './calibrate-host.ts'
 import { calibrate } from './calibrate.ts'
 import type { Device } from './device/device.ts'
@@ -36,9 +37,7 @@ const Cache = z.object({
 })
 type Cache = z.output<typeof Cache>
 
-/** `$XDG_CACHE_HOME/zo2`, by default `~/.cache/zo2`. */
-const folder = () => join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'zo2')
-const cachePath = () => join(folder(), 'calibration.json')
+const cachePath = () => join(cacheFolder(), 'calibration.json')
 
 async function readCache(): Promise<Cache> {
   const found = Cache.safeParse(
@@ -50,7 +49,7 @@ async function readCache(): Promise<Cache> {
 async function keep(change: (cache: Cache) => void): Promise<void> {
   const cache = await readCache()
   change(cache)
-  await mkdir(folder(), { recursive: true }).catch(() => {})
+  await mkdir(cacheFolder(), { recursive: true }).catch(() => {})
   // Without a place for the cache the next plan measures again.
   await writeTextAtomically(cachePath(), `${JSON.stringify(cache, null, 1)}\n`).catch(() => {})
 }
@@ -93,7 +92,7 @@ export async function diskRate(file: string | undefined, redo: boolean): Promise
   const found = file === undefined ? undefined : await stat(file)
   const own = found && found.size >= DISK_BYTES ? file : undefined
   // A home that cannot be written is no reason to have no plan.
-  const dir = await mkdir(folder(), { recursive: true }).then(folder, tmpdir)
+  const dir = await mkdir(cacheFolder(), { recursive: true }).then(cacheFolder, tmpdir)
   const key = String((own === undefined ? await stat(dir) : found!).dev)
   const known = (await readCache()).disks[key]
   if (known && !redo) return known

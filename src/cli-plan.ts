@@ -1,7 +1,7 @@
 // Commands about cost: plan (before anything is downloaded) and bench (measured).
 
 import { Command } from 'commander'
-import { bench, benchLines } from './bench.ts'
+import { bench, benchKernels, benchLines, kernelLines } from './bench.ts'
 import { diskRate, ratesOf } from './calibration.ts'
 import { addOptions, configOf, type Context, type ContextOf, type Flags } from './cli-options.ts'
 import { addSynthetic, sourceOf, SYNTHETIC } from './cli-synthetic.ts'
@@ -74,12 +74,21 @@ function benchCommand(contextOf: ContextOf): Command {
   const command = new Command('bench')
     .description('steps on random tokens: device bytes by category, traffic and time of a step')
     .argument('[model]')
+    .option('--tune', "no steps, but a WebGPU adapter's matmul kernels: measures them anew")
   addSynthetic(command)
   addOptions(command, SHAPE)
   return command.action(async (model: string | undefined, flags: Flags) => {
     const { report, result, stop } = contextOf(flags)
+    const config = configOf(flags, [...SYNTHETIC, 'tune'])
+    if (flags['tune'] === true) {
+      if (model !== undefined || flags['synthetic'] !== undefined) {
+        throw new UserError('--tune takes no model', { exitCode: 2 })
+      }
+      const tuned = await benchKernels(config)
+      result(tuned, () => kernelLines(tuned))
+      return
+    }
     const source = sourceOf(model, flags)
-    const config = configOf(flags, SYNTHETIC)
     const steps = flags['steps'] === undefined ? 3 : config.steps
     const made = await bench(await loadModel(source, config, report), config, steps, report, stop)
     result(made, () => benchLines(made))

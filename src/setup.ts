@@ -9,6 +9,7 @@ import type { Device, MemoryModel } from './device/device.ts'
 import { webgpuMemory } from './device/webgpu/memory.ts'
 import { createEngine, type Engine, type EngineOptions } from './engine.ts'
 import { UserError } from './errors.ts'
+import { kernelChoices } from './kernel-choices.ts'
 import { createEstimator } from './methods/estimator.ts'
 import { createMethod } from './methods/index.ts'
 import { isTarget, loraMethod, loraSelection } from './methods/lora.ts'
@@ -114,6 +115,7 @@ export async function openDevice(
   const { openWebgpu } = await import('./device/webgpu/device.ts')
   return openWebgpu({
     transfer: config.transfer,
+    choices: kernelChoices,
     ...(config.adapter === undefined ? {} : { adapter: config.adapter }),
   })
 }

@@ -1,17 +1,20 @@
 // The WGSL kernels themselves, run without the device around them: compiler errors, the bits of
-// noise and perturbation against their TypeScript twins, both matmuls.
+// noise and perturbation against their TypeScript twins, every matmul.
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openAdapter, type OpenAdapter } from '../src/device/webgpu/adapter.ts'
 import { USAGE } from '../src/device/webgpu/buffers.ts'
 import { Commands, flatGroups } from '../src/device/webgpu/commands.ts'
-import { defineKernel, type Kernel, type Params } from '../src/device/webgpu/kernel.ts'
-import {
-  matmulSoftwareKernel,
-  SOFTWARE_BLOCK,
-} from '../src/device/webgpu/kernels/matmul-software.ts'
+import { defineKernel } from '../src/device/webgpu/kernel.ts'
 import { NO_ADDEND } from '../src/device/webgpu/addends.ts'
-import { FLAG, MATMUL_BLOCK, matmulKernel } from '../src/device/webgpu/kernels/matmul.ts'
+import { FLAG, type MatmulSpec } from '../src/device/webgpu/kernels/matmul.ts'
+import { matmulRegisters } from '../src/device/webgpu/kernels/matmul-registers.ts'
+import { matmulShared } from '../src/device/webgpu/kernels/matmul-shared.ts'
+import {
+  matmulSubgroup,
+  matmulTransposedSubgroup,
+} from '../src/device/webgpu/kernels/matmul-subgroup.ts'
+import { matmulTransposed } from '../src/device/webgpu/kernels/matmul-transposed.ts'
 import { NOISE_WGSL } from '../src/device/webgpu/kernels/noise.ts'
 import { perturbKernel } from '../src/device/webgpu/kernels/perturb.ts'
 import { applyTerms, gaussianAt, probeVersion, round16 } from '../src/noise/distributions.ts'
@@ -215,57 +218,95 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
     expect(fused.filter((v, i) => v !== want[i]).length).toBeGreaterThan(100)
   })
 
-  const kernels: [string, Kernel<typeof matmulKernel.bindings, Params>, typeof MATMUL_BLOCK][] = []
-  beforeAll(() => {
-    kernels.push(['gpu', commands.compile(matmulKernel), MATMUL_BLOCK])
-    kernels.push(['software', commands.compile(matmulSoftwareKernel), SOFTWARE_BLOCK as never])
-  })
+  /** Every matmul that the adapter can run, of any candidate list. */
+  const matmuls = () => {
+    const { lanes } = adapter
+    const shapes = lanes > 0 ? [8, 16].map((rows) => ({ lanes, rows })) : []
+    return {
+      plain: [
+        ...[4, 8].map(matmulShared),
+        ...[matmulRegisters(8, 1), matmulRegisters(4, 8)],
+        ...shapes.map(matmulSubgroup),
+      ],
+      transposed: [matmulTransposed, ...shapes.map(matmulTransposedSubgroup)],
+    }
+  }
 
-  it('multiply odd shapes right, and a row alike whatever the number of rows', async () => {
-    const [probes, depth, cols, width, col0] = [2, 77, 131, 140, 5]
-    const all = 70
-    const w = randoms(probes * cols * depth, 1)
-    const bias = randoms(probes * width, 2)
-    const x = randoms(all * depth, 3)
-    for (const [name, kernel, block] of kernels) {
-      const multiply = async (rows: number) => {
-        const input = new Float32Array(probes * rows * depth)
-        for (let p = 0; p < probes; p++) input.set(x.subarray(0, rows * depth), p * rows * depth)
-        const y = upload(new Float32Array(probes * rows * width))
-        const nothing = upload(new Float32Array(1))
-        const version = cols * depth
-        commands.run(
-          kernel,
-          {
-            x: upload(input),
-            w: upload(Float32Array.from(w)),
-            bias: upload(Float32Array.from(bias)),
-            ...{ projection: nothing, factors: nothing, y },
-          },
-          {
-            ...{ rows, probe_rows: rows, cols, depth, version, width, col0, flags: FLAG.bias },
-            ...PLAIN,
-          },
-          [Math.ceil(cols / block.cols), Math.ceil(rows / block.rows), probes],
-        )
-        return new Float32Array(await download(y))
-      }
-      const full = await multiply(all)
-      for (let i = 0; i < 300; i++) {
-        const [p, r, n] = [i % 2, (i * 7) % all, (i * 13) % cols]
-        let sum = bias[p * width + col0 + n]!
-        for (let k = 0; k < depth; k++) sum += x[r * depth + k]! * w[(p * cols + n) * depth + k]!
-        expect(Math.abs(full[(p * all + r) * width + col0 + n]! - sum), name).toBeLessThan(1e-5)
-      }
-      for (const rows of [1, 9, 65]) {
-        const part = await multiply(rows)
-        for (let p = 0; p < probes; p++) {
-          const want = full.subarray(p * all * width, (p * all + rows) * width)
-          expect(part.subarray(p * rows * width, (p + 1) * rows * width), name).toEqual(want)
+  it.each(['plain', 'transposed'] as const)(
+    'multiply %s weights right, and a row alike whatever the number of rows',
+    async (kind) => {
+      const all = 70
+      // Odd sizes for the kernels that take them; for the others, none is a multiple of a block.
+      for (const [depth, cols, width, col0, multiple] of [
+        [77, 131, 140, 5, 1],
+        [76, 132, 140, 8, 4],
+      ] as const) {
+        const given = operands(all, depth, cols, width)
+        for (const matmul of matmuls()[kind].filter((each) => multiple % each.multiple === 0)) {
+          const { name } = matmul.spec
+          const multiply = (rows: number) =>
+            product(matmul, { ...given, rows, depth, cols, width, col0 }, kind === 'transposed')
+          const full = await multiply(all)
+          const columns = kind === 'transposed' ? cols : width
+          const from = kind === 'transposed' ? 0 : col0
+          const inX = kind === 'transposed' ? { stride: width, k0: col0 } : { stride: depth, k0: 0 }
+          for (let i = 0; i < 300; i++) {
+            const [p, r, n] = [i % 2, (i * 7) % all, (i * 13) % cols]
+            let sum = given.bias[p * columns + from + n]!
+            for (let k = 0; k < depth; k++) {
+              const at = kind === 'transposed' ? k * cols + n : n * depth + k
+              sum += given.x[r * inX.stride + inX.k0 + k]! * given.w[p * cols * depth + at]!
+            }
+            const got = full[(p * all + r) * columns + from + n]!
+            expect(Math.abs(got - sum), name).toBeLessThan(1e-5)
+          }
+          for (const rows of [1, 9, 65]) {
+            const part = await multiply(rows)
+            for (let p = 0; p < 2; p++) {
+              const want = full.subarray(p * all * columns, (p * all + rows) * columns)
+              const found = part.subarray(p * rows * columns, (p + 1) * rows * columns)
+              expect(found, name).toEqual(want)
+            }
+          }
         }
       }
-    }
+    },
+  )
+
+  const operands = (all: number, depth: number, cols: number, width: number) => ({
+    w: randoms(2 * cols * depth, 1),
+    bias: randoms(2 * Math.max(width, cols), 2),
+    x: randoms(all * Math.max(width, depth), 3),
   })
+
+  interface Product extends ReturnType<typeof operands> {
+    readonly rows: number
+    readonly depth: number
+    readonly cols: number
+    readonly width: number
+    readonly col0: number
+  }
+
+  /** y of two probes, each with weights of its own and the same x. */
+  const product = async (matmul: MatmulSpec, size: Product, transposed: boolean) => {
+    const { x, w, bias, ...params } = size
+    const { rows, depth, cols, width } = params
+    const [inX, inY] = transposed ? [width, cols] : [depth, width]
+    const input = new Float32Array(2 * rows * inX)
+    for (let p = 0; p < 2; p++) input.set(x.subarray(0, rows * inX), p * rows * inX)
+    const y = upload(new Float32Array(2 * rows * inY))
+    const nothing = upload(new Float32Array(4))
+    commands.run(
+      commands.compile(matmul.spec),
+      {
+        ...{ x: upload(input), w: upload(w), bias: upload(bias) },
+        ...{ projection: nothing, factors: nothing, y },
+      },
+      { ...params, probe_rows: rows, version: cols * depth, flags: FLAG.bias, ...PLAIN },
+      [Math.ceil(cols / matmul.cols), Math.ceil(rows / matmul.rows), 2],
+    )
+    return new Float32Array(await download(y))
+  }
 })
 
 const isNaNBits = (bits: number) => (bits & 0x7fffffff) > 0x7f800000

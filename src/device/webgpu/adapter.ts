@@ -20,6 +20,10 @@ export interface OpenAdapter {
   readonly software: boolean
   /** Driver, architecture: what a bug report needs. */
   readonly driver: string
+  /** All that tells this adapter and its driver from others. */
+  readonly id: string
+  /** Invocations of a subgroup; 0 if shaders cannot use subgroups, or if the number varies. */
+  readonly lanes: number
   /** Largest storage binding, in bytes. */
   readonly maxBindingBytes: number
   /** Destroys the device and lets the process exit. Safe to call twice. */
@@ -114,6 +118,11 @@ async function requestAdapter(gpu: GPU, entry: AdapterEntry): Promise<GPUAdapter
   return adapter
 }
 
+function subgroupLanes({ features, info }: GPUAdapter): number {
+  const fixed = info.subgroupMinSize === info.subgroupMaxSize
+  return features.has('subgroups') && fixed ? (info.subgroupMinSize ?? 0) : 0
+}
+
 /**
  * Opens the adapter whose name contains `wanted` ("lavapipe" also finds llvmpipe), or the first
  * hardware adapter. Throws UserError when there is none, with what to do about it.
@@ -123,18 +132,23 @@ export async function openAdapter(wanted?: string): Promise<OpenAdapter> {
   const instance = await createGpu([`adapter=${entry.name}`, `backend=${entry.backend}`])
   const adapter = await requestAdapter(instance, entry)
   const { maxStorageBufferBindingSize, maxBufferSize } = adapter.limits
+  const { vendor, architecture, description } = adapter.info
   let closed = false
   const restore = entry.software ? throttlePolling() : () => {}
   try {
+    const lanes = subgroupLanes(adapter)
     const gpu = await adapter.requestDevice({
       label: 'zo2',
+      requiredFeatures: lanes > 0 ? ['subgroups'] : [],
       requiredLimits: { maxStorageBufferBindingSize, maxBufferSize },
     })
     return {
       gpu,
       name: entry.name,
       software: entry.software,
-      driver: `${entry.backend}, ${adapter.info.description || adapter.info.vendor}`,
+      id: [entry.name, entry.backend, vendor, architecture, description].join(', '),
+      lanes,
+      driver: `${entry.backend}, ${description || vendor}`,
       maxBindingBytes: Math.min(maxStorageBufferBindingSize, maxBufferSize),
       close() {
         if (closed) return

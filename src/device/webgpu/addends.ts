@@ -5,8 +5,8 @@ import { projectionCols, type Addend, type Rows } from '../device.ts'
 import type { Operand } from './bindgroups.ts'
 import { type Commands, flatGroups } from './commands.ts'
 import { scaleColumnsKernel } from './kernels/addend.ts'
-import type { MatmulKernel } from './products.ts'
 import type { Scratch } from './scratch.ts'
+import type { MatmulOf } from './variants.ts'
 
 /** Parameters of the epilogue. */
 export interface AddendParams {
@@ -22,13 +22,13 @@ export const NO_ADDEND: AddendParams = { left0: 0, count: 0, n1: 1, m2: 1, m1: 0
 
 export class Addends {
   readonly #commands: Commands
-  readonly #matmul: MatmulKernel
+  readonly #matmulOf: MatmulOf
   readonly #scale
   #projected: { addend: Addend; rows: number } | undefined
 
-  constructor(commands: Commands, matmul: MatmulKernel) {
+  constructor(commands: Commands, matmulOf: MatmulOf) {
     this.#commands = commands
-    this.#matmul = matmul
+    this.#matmulOf = matmulOf
     this.#scale = commands.compile(scaleColumnsKernel)
   }
 
@@ -100,10 +100,10 @@ export class Addends {
     weights0: number,
     col0: number,
   ): void {
-    const { kernel, block } = this.#matmul
+    const block = this.#matmulOf(size.rows, false, [size.depth, weights0])
     const { factors, projection } = scratch
     this.#commands.run(
-      kernel,
+      block.kernel,
       { x, w: factors, bias: x, projection: x, factors, y: projection },
       {
         ...size,

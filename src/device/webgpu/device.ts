@@ -2,21 +2,33 @@
 
 import { UserError } from '../../errors.ts'
 import type { Device } from '../device.ts'
-import { openAdapter } from './adapter.ts'
+import { openAdapter, type OpenAdapter } from './adapter.ts'
 import { Commands } from './commands.ts'
 import { createHostPart } from './host.ts'
 import { createRowPart } from './rows.ts'
 import { Runtime } from './runtime.ts'
 import { createSlabPart } from './slabs.ts'
 import { fasterStrategy, measureDirect, type Strategy } from './transfer.ts'
+import { tune, type Tuning } from './tune.ts'
+import { type Choice, defaultChoice, isChoice } from './variants.ts'
 
 export { listAdapters } from './adapter.ts'
+export type { Tuning } from './tune.ts'
+export { SHAPE_CLASSES } from './variants.ts'
+
+/** Where the choice of kernels is kept, by adapter. What `read` gives is checked here. */
+export interface ChoiceStore {
+  read(adapterId: string): Promise<unknown>
+  write(adapterId: string, choice: Choice): Promise<void>
+}
 
 export interface WebgpuOptions {
   /** Part of an adapter's name; without it the first hardware adapter. */
   adapter?: string
   /** How slabs are uploaded; 'auto' measures once at the start. */
   transfer?: 'auto' | Strategy
+  /** Kernels are measured where it knows no choice; without it the defaults are used unmeasured. */
+  choices?: ChoiceStore
 }
 
 /**
@@ -29,18 +41,19 @@ export async function openWebgpu(options: WebgpuOptions = {}): Promise<Device> {
     const commands = new Commands(adapter.gpu)
     watchFailures(adapter.gpu, commands)
     const { strategy, why } = await chooseStrategy(commands, options.transfer ?? 'auto')
+    const choice = await chooseKernels(commands, adapter, options.choices)
     const runtime = new Runtime(adapter, commands, strategy)
     const device: Device = {
       info: {
         kind: 'webgpu',
         name: adapter.name,
-        detail: `${adapter.driver}; uploads: ${strategy} (${why})`,
+        detail: `${adapter.driver}; uploads: ${strategy} (${why}); ${kernelNames(choice)}`,
         software: adapter.software,
       },
       ledger: runtime.ledger,
       maxSlabBytes: Math.floor(adapter.maxBindingBytes / 4) * 4,
       ...createHostPart(runtime),
-      ...createSlabPart(runtime),
+      ...createSlabPart(runtime, choice),
       ...createRowPart(runtime),
       async sync() {
         runtime.check()
@@ -56,6 +69,43 @@ export async function openWebgpu(options: WebgpuOptions = {}): Promise<Device> {
     throw error
   }
 }
+
+/** Measures the kernels of an adapter anew and keeps the choice. */
+export async function tuneWebgpu(
+  wanted: string | undefined,
+  choices: ChoiceStore,
+): Promise<Tuning & { readonly adapter: string }> {
+  const adapter = await openAdapter(wanted)
+  try {
+    const commands = new Commands(adapter.gpu)
+    watchFailures(adapter.gpu, commands)
+    const tuning = await tune(commands, adapter)
+    await choices.write(adapter.id, tuning.choice)
+    return { ...tuning, adapter: adapter.name }
+  } finally {
+    adapter.close()
+  }
+}
+
+async function chooseKernels(
+  commands: Commands,
+  adapter: OpenAdapter,
+  choices: ChoiceStore | undefined,
+): Promise<Choice> {
+  if (!choices) return defaultChoice(adapter)
+  const known = await choices.read(adapter.id)
+  if (isChoice(adapter, known)) return known
+  const { choice } = await tune(commands, adapter)
+  // Another process may have measured meanwhile: all then use what was kept first.
+  const kept = await choices.read(adapter.id)
+  if (isChoice(adapter, kept)) return kept
+  await choices.write(adapter.id, choice)
+  return choice
+}
+
+/** For the log: what multiplies many rows and few. */
+const kernelNames = ({ many, few }: Choice) =>
+  many === few ? many : `${many}, few rows ${few.replace('matmul ', '')}`
 
 async function chooseStrategy(commands: Commands, wanted: 'auto' | Strategy) {
   if (wanted !== 'auto') return { strategy: wanted, why: 'as asked' }

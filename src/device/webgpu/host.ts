@@ -7,7 +7,16 @@ import type { Runtime } from './runtime.ts'
 
 type HostPart = Pick<
   Device,
-  'tensor' | 'view' | 'slot' | 'free' | 'reserve' | 'write' | 'read' | 'stage' | 'commit' | 'discard'
+  | 'tensor'
+  | 'view'
+  | 'slot'
+  | 'free'
+  | 'reserve'
+  | 'write'
+  | 'read'
+  | 'stage'
+  | 'commit'
+  | 'discard'
 >
 
 /** Writes larger than this go in pieces, so that Dawn reuses its small upload ring. */
@@ -41,7 +50,11 @@ export function createHostPart(runtime: Runtime): HostPart {
       const { buffer, offset } = placeOf(memories.matrix(tensor, row0 + data.length / cols).buffer)
       const plain = unshared(data)
       for (let i = 0; i < plain.length; i += WRITE_ELEMENTS) {
-        commands.upload(buffer, offset + (row0 * cols + i) * 4, plain.subarray(i, i + WRITE_ELEMENTS))
+        commands.upload(
+          buffer,
+          offset + (row0 * cols + i) * 4,
+          plain.subarray(i, i + WRITE_ELEMENTS),
+        )
       }
     },
     async read(tensor, row0, count) {

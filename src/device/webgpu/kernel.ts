@@ -4,7 +4,7 @@
 // Recording and submitting is commands.ts.
 
 /** Access and element type of one storage buffer, seen by the shader as `array<element>`. */
-export type Binding = `${'read' | 'read_write'} ${'f32' | 'u32' | 'vec4<u32>'}`
+export type Binding = `${'read' | 'read_write'} ${'f32' | 'u32' | 'vec4<f32>' | 'vec4<u32>'}`
 export type Bindings = Readonly<Record<string, Binding>>
 export type Params = Readonly<Record<string, 'u32' | 'f32'>>
 
@@ -16,6 +16,8 @@ export interface KernelSpec<B extends Bindings, P extends Params> {
   readonly params: P
   /** Emitted as `const NAME = <value>u;`. */
   readonly constants?: Readonly<Record<string, number>>
+  /** WGSL extensions; the device must have been opened with their features. */
+  readonly enables?: readonly 'subgroups'[]
   /** Shared WGSL functions put in front of the body. */
   readonly snippets?: readonly string[]
   /** WGSL with one entry point `main`. */
@@ -42,6 +44,7 @@ export function kernelSource(spec: KernelSpec<Bindings, Params>): string {
   const constants = Object.entries(spec.constants ?? {}).map(([k, v]) => `const ${k} = ${v}u;`)
   return [
     `// ${spec.name}`,
+    ...(spec.enables ?? []).map((name) => `enable ${name};`),
     'requires immediate_address_space;',
     ...['struct Params {', ...fields, '}', 'var<immediate> params: Params;'],
     ...buffers,

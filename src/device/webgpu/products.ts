@@ -9,16 +9,10 @@ import type { Addend, Rows, Tile, Weights } from '../device.ts'
 import { Addends } from './addends.ts'
 import type { Operand } from './bindgroups.ts'
 import { type Commands, flatGroups } from './commands.ts'
-import { matmulSoftwareKernel, SOFTWARE_BLOCK } from './kernels/matmul-software.ts'
-import { FLAG, MATMUL_BLOCK, MATMUL_INTERFACE, matmulKernel } from './kernels/matmul.ts'
-import {
-  matmulTransposedKernel,
-  TRANSPOSED_BLOCK,
-  TRANSPOSED_FLAG,
-} from './kernels/matmul-transposed.ts'
-import type { Kernel } from './kernel.ts'
+import { FLAG } from './kernels/matmul.ts'
 import { perturbKernel } from './kernels/perturb.ts'
 import type { Scratch } from './scratch.ts'
+import type { MatmulOf } from './variants.ts'
 
 /** Slab, rows and scratch of one operation. */
 export interface Job {
@@ -57,37 +51,24 @@ interface Versions {
   readonly groups: number
 }
 
-type Interface = typeof MATMUL_INTERFACE
-
-/** A matmul with the rows and columns that one workgroup makes. */
-export interface MatmulKernel {
-  readonly kernel: Kernel<Interface['bindings'], Interface['params']>
-  readonly block: { readonly rows: number; readonly cols: number }
-}
-
 /** Noise is defined for that many elements of a tensor, as in noise/wasm.ts. */
 const MAX_ELEMENTS = 2 ** 33
 
 export class Products {
   readonly #commands: Commands
   readonly #perturbs
-  readonly #matmul: MatmulKernel
-  readonly #transposed
+  readonly #matmulOf: MatmulOf
   readonly addends: Addends
 
-  constructor(commands: Commands, software: boolean) {
+  constructor(commands: Commands, matmulOf: MatmulOf) {
     this.#commands = commands
     this.#perturbs = {
       F32: commands.compile(perturbKernel('F32')),
       F16: commands.compile(perturbKernel('F16')),
       BF16: commands.compile(perturbKernel('BF16')),
     } satisfies Record<DType, unknown>
-    this.#matmul = {
-      kernel: commands.compile(software ? matmulSoftwareKernel : matmulKernel),
-      block: software ? SOFTWARE_BLOCK : MATMUL_BLOCK,
-    }
-    this.#transposed = commands.compile(matmulTransposedKernel)
-    this.addends = new Addends(commands, this.#matmul)
+    this.#matmulOf = matmulOf
+    this.addends = new Addends(commands, matmulOf)
   }
 
   /** Records each tile's product into what `target` names, then hands the tile out. */
@@ -148,8 +129,9 @@ export class Products {
   }
 
   #multiply({ scratch, weights, x, at }: Job, tile: Tile, versions: Versions, target: Target) {
-    const { kernel, block } = this.#matmul
     const { w, params, groups } = versions
+    const sizes = [weights.cols, params.version, params.weights0]
+    const { kernel, rows, cols } = this.#matmulOf(params.rows, false, sizes)
     this.#commands.run(
       kernel,
       { x, w, bias: target.bias ?? x, y: target.y, ...addendBuffers(scratch) },
@@ -163,7 +145,7 @@ export class Products {
         first: tile.row0,
         ...this.addends.params(target.addend, at),
       },
-      [Math.ceil(tile.rows / block.cols), Math.ceil(params.rows / block.rows), groups],
+      [Math.ceil(tile.rows / cols), Math.ceil(params.rows / rows), groups],
     )
   }
 
@@ -171,27 +153,24 @@ export class Products {
   #multiplyTransposed(job: Job, tile: Tile, versions: Versions, target: Target) {
     const { scratch, weights, x, at, depth } = job
     const { w, params, groups } = versions
-    const { cols } = weights
+    const sizes = [tile.rows, weights.cols, depth, tile.row0, params.version, params.weights0]
+    const { kernel, rows, cols } = this.#matmulOf(params.rows, true, sizes)
     const last = tile.row0 + tile.rows === depth
-    const start = target.bias ? TRANSPOSED_FLAG.bias : 0
+    const start = target.bias ? FLAG.bias : 0
     this.#commands.run(
-      this.#transposed,
+      kernel,
       { x, w, bias: target.bias ?? x, y: target.y, ...addendBuffers(scratch) },
       {
         ...params,
-        cols,
+        cols: weights.cols,
         depth: tile.rows,
-        width_x: depth,
-        k0: tile.row0,
-        flags: tile.row0 === 0 ? start : TRANSPOSED_FLAG.accumulate,
+        width: depth,
+        col0: tile.row0,
+        flags: tile.row0 === 0 ? start : FLAG.accumulate,
         first: 0,
         ...this.addends.params(last ? target.addend : undefined, at),
       },
-      [
-        Math.ceil(cols / TRANSPOSED_BLOCK.cols),
-        Math.ceil(params.rows / TRANSPOSED_BLOCK.rows),
-        groups,
-      ],
+      [Math.ceil(weights.cols / cols), Math.ceil(params.rows / rows), groups],
     )
   }
 }

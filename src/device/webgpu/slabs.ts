@@ -6,12 +6,13 @@ import { flatGroups } from './commands.ts'
 import { crossEntropyKernel } from './kernels/cross-entropy.ts'
 import { type Job, Products, type Target } from './products.ts'
 import type { Runtime } from './runtime.ts'
+import { type Choice, createMatmuls } from './variants.ts'
 
 type SlabPart = Pick<Device, 'project' | 'linear' | 'crossEntropy' | 'logits'>
 
-export function createSlabPart(runtime: Runtime): SlabPart {
+export function createSlabPart(runtime: Runtime, choice: Choice): SlabPart {
   const { commands, memories, readback } = runtime
-  const products = new Products(commands, runtime.adapter.software)
+  const products = new Products(commands, createMatmuls(commands, runtime.adapter, choice))
   const crossEntropy = commands.compile(crossEntropyKernel)
   return {
     async project(x, addend, at) {

@@ -1,0 +1,8 @@
+// The user's cache folder: what may be deleted at any time and is then made anew.
+
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+
+/** `$XDG_CACHE_HOME/zo2`, by default `~/.cache/zo2`. It may not exist yet. */
+export const cacheFolder = () =>
+  join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'zo2')

@@ -1,0 +1,98 @@
+// Which matmul kernels an adapter can run, which of them a device uses, and for which product. The
+// choice is by shape class alone, so that it never depends on slabs; tune.ts measures it, default
+// is the first candidate. Kernels themselves are in kernels/matmul*.ts.
+
+import type { OpenAdapter } from './adapter.ts'
+import type { Commands } from './commands.ts'
+import type { Kernel } from './kernel.ts'
+import type { MATMUL_PARAMS, MatmulBindings, MatmulSpec } from './kernels/matmul.ts'
+import { matmulRegisters } from './kernels/matmul-registers.ts'
+import { matmulShared } from './kernels/matmul-shared.ts'
+import { matmulSubgroup, matmulTransposedSubgroup } from './kernels/matmul-subgroup.ts'
+import { matmulTransposed } from './kernels/matmul-transposed.ts'
+
+/** Up to this many rows of a version are few: what generation and small tasks multiply. */
+export const FEW_ROWS = 16
+
+/** Products for which one kernel is chosen each. */
+export const SHAPE_CLASSES = ['many', 'few', 'transposed many', 'transposed few'] as const
+export type ShapeClass = (typeof SHAPE_CLASSES)[number]
+
+/** Names of kernels. */
+export type Choice = Readonly<Record<ShapeClass, string>>
+
+const isTransposed = (shape: ShapeClass) => shape.startsWith('transposed')
+
+/** Kernels that take any shape. */
+const GENERAL = matmulShared(4)
+const GENERAL_TRANSPOSED = matmulTransposed
+
+/** The kernels worth measuring on an adapter, the one to use without measuring first. */
+export function candidates(
+  { software, lanes }: Pick<OpenAdapter, 'software' | 'lanes'>,
+  shape: ShapeClass,
+): readonly MatmulSpec[] {
+  const few = lanes > 0 ? [16, 8].map((rows) => ({ lanes, rows })) : []
+  if (isTransposed(shape)) {
+    const ours = few.map(matmulTransposedSubgroup)
+    if (software) return ours.length > 0 ? ours : [GENERAL_TRANSPOSED]
+    return [GENERAL_TRANSPOSED, ...ours]
+  }
+  const ours = few.map(matmulSubgroup)
+  if (software) return ours.length > 0 ? ours : [matmulRegisters(8, 1)]
+  return [GENERAL, matmulShared(8), matmulRegisters(4, 8), matmulRegisters(8, 8), ...ours]
+}
+
+/** What `choose` picks in every class. */
+export const choiceBy = (choose: (shape: ShapeClass) => string): Choice =>
+  Object.fromEntries(SHAPE_CLASSES.map((shape) => [shape, choose(shape)])) as Choice
+
+export const defaultChoice = (adapter: OpenAdapter): Choice =>
+  choiceBy((shape) => candidates(adapter, shape)[0]!.spec.name)
+
+/** True if `found` names a candidate of the adapter in every class. */
+export function isChoice(adapter: OpenAdapter, found: unknown): found is Choice {
+  if (typeof found !== 'object' || found === null) return false
+  const names = found as Readonly<Record<string, unknown>>
+  return SHAPE_CLASSES.every((shape) =>
+    candidates(adapter, shape).some(({ spec }) => spec.name === names[shape]),
+  )
+}
+
+/** A compiled matmul with the rows and columns that one workgroup makes. */
+export interface Matmul extends MatmulSpec {
+  readonly kernel: Kernel<MatmulBindings, typeof MATMUL_PARAMS>
+}
+
+/** Compiles kernels by name, each once. */
+function createCompiler(commands: Commands) {
+  const made = new Map<string, Matmul>()
+  return (matmul: MatmulSpec): Matmul => {
+    let found = made.get(matmul.spec.name)
+    if (!found) {
+      found = { ...matmul, kernel: commands.compile(matmul.spec) }
+      made.set(matmul.spec.name, found)
+    }
+    return found
+  }
+}
+
+/** Sizes that a kernel of vec4 loads wants to be multiples of four. */
+export type Sizes = readonly number[]
+
+/** The matmul for a product: rows of a version, whether its weights are transposed, its sizes. */
+export type MatmulOf = (rows: number, transposed: boolean, sizes: Sizes) => Matmul
+
+export function createMatmuls(commands: Commands, adapter: OpenAdapter, choice: Choice): MatmulOf {
+  const compiled = createCompiler(commands)
+  const chosen = (shape: ShapeClass) =>
+    compiled(candidates(adapter, shape).find(({ spec }) => spec.name === choice[shape])!)
+  const plain = { many: chosen('many'), few: chosen('few') }
+  const transposed = { many: chosen('transposed many'), few: chosen('transposed few') }
+  const general = { plain: compiled(GENERAL), transposed: compiled(GENERAL_TRANSPOSED) }
+  return (rows, isTransposed, sizes) => {
+    const matmul = (isTransposed ? transposed : plain)[rows > FEW_ROWS ? 'many' : 'few']
+    const fits = sizes.every((size) => size % matmul.multiple === 0)
+    return fits ? matmul : general[isTransposed ? 'transposed' : 'plain']
+  }
+}
