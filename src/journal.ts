@@ -83,7 +83,7 @@ export async function openJournal(path: string): Promise<Journal> {
   try {
     const { entries, bytes } = parse(path, await file.readFile('utf8').catch(own))
     await file.truncate(bytes).catch(own)
-    await syncDirectory(dirname(path)) // the file's name is as durable as its lines
+    await syncDirectory(dirname(path)).catch(own) // the file's name is as durable as its lines
     return createJournal(file, path, entries)
   } catch (error) {
     await file.close()
@@ -117,9 +117,9 @@ function createJournal(file: FileHandle, path: string, entries: JournalEntry[]):
   return {
     entries,
     async append(entry) {
-      const line = Buffer.from(JSON.stringify(entry) + '\n')
+      const text = JSON.stringify(entry)
       try {
-        await file.appendFile(line)
+        await file.appendFile(`${text}\n`)
         await file.datasync()
       } catch (error) {
         throw new UserError(
@@ -127,7 +127,9 @@ function createJournal(file: FileHandle, path: string, entries: JournalEntry[]):
           { cause: error },
         )
       }
-      entries.push(entry)
+      // As it was written; and entries made so have one shape among them, where each of those that are
+      // put together from parts would keep 300 bytes for a shape of its own.
+      entries.push(JSON.parse(text) as JournalEntry)
     },
     close: () => file.close(),
   }

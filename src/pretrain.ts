@@ -34,6 +34,7 @@ import type { Reporter } from './report.ts'
 import { discard, readRunRecord } from './run-folder.ts'
 import type { LoadedModel } from './setup.ts'
 import { VERSION } from './version.ts'
+import { asUserError } from './weights/files.ts'
 import { writeInitialModel } from './weights/init.ts'
 import { importNanogpt } from './weights/nanogpt-checkpoint.ts'
 import type { Checkpoint } from './weights/types.ts'
@@ -151,7 +152,10 @@ async function baseOf(
       })
     }
   }
-  await copyFile(join(data, META_FILE), join(init, META_FILE))
+  const copy = join(init, META_FILE)
+  await copyFile(join(data, META_FILE), copy).catch((error: unknown) => {
+    throw asUserError(error, `${copy}: cannot be written`)
+  })
   return init
 }
 

@@ -17,7 +17,7 @@ import { asUserError, readJsonObject } from './weights/files.ts'
 
 /** Options that decide the trajectory: a resumed run must have the same. */
 const TRAJECTORY: readonly OptionName[] = [
-  // The replay window changes speed, never a bit.
+  // The replay window changes speed, and bits only where folds round (checkSame).
   ...METHOD_KEYS.filter((key) => key !== 'replayWindow'),
   ...TASK_TRAJECTORY,
   ...PRETRAIN_TRAJECTORY,
@@ -87,8 +87,9 @@ export async function claimRunFolder(dir: string, resume: boolean): Promise<RunR
   await removeLeftovers(dir)
   const before = await readRunRecord(dir)
   if (!before && resume) {
-    const others = (await readdir(dir)).filter((name) => !name.startsWith('run.lock'))
-    if (others.length === 0) return null // killed before it wrote anything
+    // init/ is what pre-training from scratch makes first.
+    const early = (name: string) => name.startsWith('run.lock') || name === 'init'
+    if ((await readdir(dir)).every(early)) return null // it ended before it had a record
     throw new UserError(`${dir} holds no run to resume (no config.json); leave out --resume`)
   }
   const journal = await stat(join(dir, 'journal.jsonl')).catch(() => null)
@@ -146,7 +147,8 @@ function checkSame(dir: string, before: RunRecord, now: RunRecord): void {
       `${dir} was run on other training data than ${dataOf(now)} holds now (it was ${dataOf(before)}); resume with the same data`,
     )
   }
-  for (const key of TRAJECTORY) {
+  const rounds = now.config.overlayDtype === 'float16'
+  for (const key of [...TRAJECTORY, ...(rounds ? (['replayWindow'] as const) : [])]) {
     // An option that is younger than the run had its default's effect then.
     const { default: usual }: OptionSpec = OPTIONS[key]
     const [was, is] = [before.config[key] ?? usual, now.config[key]].map((v) => JSON.stringify(v))

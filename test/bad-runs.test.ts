@@ -175,7 +175,7 @@ describe('a full disk', () => {
       ['no-metrics', 2, ['--save-steps', '0'], 'no-metrics/metrics.jsonl'],
       ['no-overlay', 5000, ['--ram', '1B'], 'no-overlay: the folded weights'],
       ['no-checkpoint', 5000, [], 'checkpoint-8'],
-      ['no-model', 5000, ['--save-steps', '0'], 'no-model/.model'],
+      ['no-model', 5000, ['--save-steps', '0'], 'no-model/model/model.safetensors'],
     ]
     await twoAtATime(cases.length, async (i) => {
       const [name, kibibytes, more, says] = cases[i]!

@@ -12,8 +12,8 @@ import { asUserError } from './files.ts'
 export type Append = (chunk: Uint8Array) => Promise<void>
 
 /**
- * Creates or replaces the file at `path` by what `body` appends. `neededBytes` is its final size,
- * named when the disk is full. On any error the temporary file is removed and `path` is as it was.
+ * Creates or replaces the file at `path` by what `body` appends. `neededBytes` is its final size
+ * (0: not known), named when the disk is full. On any error the temporary file is removed and `path` is as it was.
  */
 export async function writeAtomically(
   path: string,
@@ -40,7 +40,7 @@ export async function writeAtomically(
     await rm(temporary, { force: true })
     throw error
   }
-  await syncDirectory(directory)
+  await syncDirectory(directory).catch(own)
 }
 
 /** Four digits for this machine: process numbers of others say nothing here. */
@@ -103,9 +103,9 @@ async function writeFully(handle: FileHandle, chunk: Uint8Array): Promise<void> 
 function fullDiskError(error: unknown, path: string, neededBytes: number): UserError | undefined {
   const code = (error as NodeJS.ErrnoException | null)?.code
   if (code !== 'ENOSPC' && code !== 'EDQUOT') return undefined
+  const needed = neededBytes > 0 ? `the ${neededBytes} bytes this file needs` : 'this file'
   return new UserError(
-    `${path}: no space left for the ${neededBytes} bytes this file needs (${code}); ` +
-      `free space there or choose another directory`,
+    `${path}: no space left for ${needed} (${code}); free space there or choose another directory`,
     { cause: error },
   )
 }

@@ -86,6 +86,7 @@ export async function buildFolder(
   await checkAbsentOrEmpty(target)
   const parent = dirname(target)
   const temporary = await temporaryBeside(target)
+  let place = temporary
   try {
     await mkdir(parent, { recursive: true })
     await mkdir(temporary)
@@ -94,10 +95,17 @@ export async function buildFolder(
     // An empty folder in the way goes first: not every system renames over one.
     await rmdir(target).catch(ignoreAbsent)
     await rename(temporary, target)
+    place = target
     await syncDirectory(parent)
   } catch (error) {
-    await rm(temporary, { recursive: true, force: true })
-    throw asUserError(error, `${target}: cannot be written`)
+    await rm(place, { recursive: true, force: true })
+    const told = asUserError(error, `${target}: cannot be written`)
+    // The hidden name means nothing to its reader.
+    if (!(told instanceof UserError) || !told.message.includes(temporary)) throw told
+    throw new UserError(told.message.replaceAll(temporary, target), {
+      exitCode: told.exitCode,
+      cause: error,
+    })
   }
 }
 

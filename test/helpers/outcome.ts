@@ -18,6 +18,7 @@ export function outcome(dir: string): Outcome {
   const walk = (at: string) => {
     for (const name of readdirSync(join(dir, at)).sort()) {
       const path = at === '' ? name : `${at}/${name}`
+      if (path === 'trace.json') continue
       if (path === 'runs') found.set('runs/', scalars(dir))
       else if (statSync(join(dir, path)).isDirectory()) {
         found.set(`${path}/`, Buffer.alloc(0))
