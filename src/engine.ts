@@ -13,7 +13,7 @@ import type { Method, MethodOptions, TrainingState, Update } from './methods/met
 import { findTensors, type ModelTensors } from './tensors.ts'
 import { createVectors, type Vectors } from './vectors.ts'
 import { openFiles } from './weights/files.ts'
-import { openStore, type WeightStore } from './weights/overlay.ts'
+import { openStore, overlayBytes, type WeightStore } from './weights/overlay.ts'
 import { DTYPE_BYTES, type Checkpoint } from './weights/types.ts'
 import { allocate, fits, largest, type BatchShape, type WorkingSet } from './working-set.ts'
 
@@ -79,7 +79,8 @@ export function planFor(
     matrices: model.matrices,
     vectorElements: model.vectors.reduce((sum, v) => sum + v.size, 0),
     buffers: model.buffers,
-    elementBytes: (name) => (widened(name) ? 4 : DTYPE_BYTES[dtypes.get(name)!]),
+    elementBytes: (name) =>
+      Math.max(DTYPE_BYTES[dtypes.get(name)!], widened(name) ? overlayBytes(methodOptions) : 0),
     ...shape,
     heads: model.heads,
     headSize: model.hidden / model.heads,
@@ -114,6 +115,8 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
       entry,
       trains: methodOptions.selection.trains(matrix.name),
     })),
+    overlayDtype: methodOptions.overlayDtype,
+    seed: methodOptions.seed,
     ramBytes: options.ramBytes,
     scratchDir: options.scratchDir,
     threads: options.threads,

@@ -140,7 +140,7 @@ async function withEngineAfter<T>(
   use: (engine: Engine) => Promise<T>,
 ): Promise<T> {
   const { method } = methodOf(config, loaded.model)
-  const state = await stateAfter(dir, entries, config.weightDecay, method.structure === 'dense')
+  const state = await stateAfter(dir, entries, config, method)
   const { engine, close } = await openEngine(loaded, config, { ...state, trains: true, scratchDir: dir }) // prettier-ignore
   try {
     return await use(engine)

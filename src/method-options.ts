@@ -120,9 +120,16 @@ export const METHOD_OPTIONS = {
   replayWindow: {
     topic: 'method',
     value: 'K',
-    help: 'mezo: updates replayed from their seeds before they are folded into the overlay; changes speed, never a bit',
+    help: 'mezo: updates replayed from their seeds before they are folded into the overlay; changes speed, and bits only with a float16 overlay',
     schema: count,
     default: 2,
+  },
+  overlayDtype: {
+    topic: 'method',
+    value: 'type',
+    help: 'of folded weights: float32, or float16 rounded stochastically, which halves memory and traffic',
+    schema: z.enum(['float32', 'float16']),
+    default: 'float32',
   },
   trainOnly: {
     topic: 'method',
@@ -197,6 +204,9 @@ export function checkMethod(config: Readonly<Record<string, unknown>>): void {
   }
   if (config.loraRank !== undefined && method !== 'mezo-sgd') {
     refuse(`--lora-rank trains LoRA matrices by mezo-sgd; found --method ${method}`)
+  }
+  if (config.loraRank !== undefined && config.overlayDtype === 'float16') {
+    refuse('--overlay-dtype is of folded weights, and --lora-rank folds none: leave one out')
   }
   for (const name of ['loraAlpha', 'loraTargets'] as const) {
     const changed = JSON.stringify(config[name]) !== JSON.stringify(METHOD_OPTIONS[name].default)

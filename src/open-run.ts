@@ -15,6 +15,7 @@ import {
   settleCheckpoints,
   type RunRecord,
 } from './run-folder.ts'
+import type { Method } from './methods/method.ts'
 import type { EngineState, LoadedModel } from './setup.ts'
 import type { TrainResult } from './trainer.ts'
 import { VERSION } from './version.ts'
@@ -70,17 +71,18 @@ export const keptStep = (config: Config, { stopped, bestStep, steps }: TrainResu
 
 /**
  * The weights after `entries`, from the newest saved checkpoint that is not beyond them: only what
- * follows it is replayed. Factored methods fold at fixed steps only: they are replayed from the base,
- * which is cheap.
+ * follows it is replayed. Where what is folded together decides bits (factored methods, an overlay that
+ * rounds), all is replayed from the base.
  */
 export async function stateAfter(
   dir: string,
   entries: readonly JournalEntry[],
-  weightDecay: number,
-  dense: boolean,
+  { weightDecay, overlayDtype }: Pick<Config, 'weightDecay' | 'overlayDtype'>,
+  method: Pick<Method, 'structure'>,
 ): Promise<Pick<EngineState, 'updates' | 'folded' | 'checkpoint'>> {
   const updates = replay(entries, weightDecay)
-  const saved = dense ? await savedCheckpoints(dir) : []
+  const exact = method.structure === 'dense' && overlayDtype === 'float32'
+  const saved = exact ? await savedCheckpoints(dir) : []
   const newest = saved.find(({ step }) => step <= entries.length)
   if (!newest) return { updates, folded: 0 }
   const contained = entries.slice(0, newest.step).filter((entry) => !entry.skipped)

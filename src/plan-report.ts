@@ -20,6 +20,7 @@ import { formatBytes } from './units.ts'
 import { openCheckpoint } from './weights/checkpoint.ts'
 import { readJsonObject } from './weights/files.ts'
 import { resolveModel } from './weights/hub.ts'
+import { overlayBytes } from './weights/overlay.ts'
 import { isSynthetic, parseSynthetic } from './weights/synthetic.ts'
 import { DTYPE_BYTES, type DType } from './weights/types.ts'
 
@@ -60,12 +61,12 @@ export async function planReport(source: string, config: Config, report: Reporte
   const { plan } = planned({ probes, batch, tokens })
   const trained = tensorsOf(model).filter(({ name }) => chosen.methodOptions.selection.trains(name))
   const demand = chosen.method.demand(chosen.methodOptions, tensorsOf(model), probes)
-  const overlayBytes = folds ? 4 * elements(trained) : 0
+  const kept = folds ? overlayBytes(chosen.methodOptions) * elements(trained) : 0
   const workOf = (plan: Plan) => stepWork({ model, plan, ...chosen, probes, folds, dtype, config })
   const work = workOf(plan)
   // With nothing streamed, to say whether more memory would help.
   const ample = planned({ probes, batch, tokens }, { budgetBytes: Infinity, resident: 'all' }).plan
-  const described = describe(source, model, plan, work, config, overlayBytes, demand.hostBytes)
+  const described = describe(source, model, plan, work, config, kept, demand.hostBytes)
   const evaluated = sweepReport(planned, config)
   const json = { ...described.json, ...evaluated.json }
   const lines = [...described.lines, ...evaluated.lines]
@@ -140,12 +141,12 @@ function describe(
   plan: Plan,
   work: ReturnType<typeof stepWork>,
   config: Config,
-  overlayBytes: number,
+  kept: number,
   stateBytes: number,
 ) {
   const distinct = tensorsOf(model)
   const vectors = model.vectors.reduce((sum, v) => sum + v.size, 0)
-  const inMemory = overlayBytes <= config.ram
+  const inMemory = kept <= config.ram
   const { traffic } = work
   const json = {
     model: source,
@@ -156,11 +157,11 @@ function describe(
     resident_slabs: plan.residentSlabs,
     slots: plan.slots,
     slot_bytes: plan.slotBytes,
-    // Vectors, the method's state, and the overlay (f32, from the first fold on) unless it is a file.
-    host_bytes: 4 * vectors + stateBytes + (inMemory ? overlayBytes : 0),
-    disk_bytes: inMemory ? 0 : overlayBytes,
+    // Vectors, the method's state, and the overlay (from the first fold on) unless it is a file.
+    host_bytes: 4 * vectors + stateBytes + (inMemory ? kept : 0),
+    disk_bytes: inMemory ? 0 : kept,
     weight_bytes: work.weightBytes,
-    // Per step, the mean over the run: folded weights are read in f32.
+    // Per step, the mean over the run: folded weights are read from the overlay.
     read_bytes: traffic.readBytes,
     upload_bytes: traffic.uploadBytes,
     download_bytes: traffic.downloadBytes,

@@ -108,8 +108,7 @@ export class ZOTrainer<Item = Example> {
     return inRunFolder(dir, config, prepare, async (journal) => {
       const open = async (steps: number) => {
         const entries = journal.entries.slice(0, steps)
-        const dense = method.structure === 'dense'
-        return handle.train(config, await stateAfter(dir, entries, config.weightDecay, dense))
+        return handle.train(config, await stateAfter(dir, entries, config, method))
       }
       const engine = await open(journal.entries.length)
       const result = await train({

@@ -106,6 +106,8 @@ export interface MethodOptions {
   readonly selection: Selection
   /** K of dense methods. */
   readonly replayWindow: number
+  /** float16: folds round, so that which updates are folded together decides the weights. */
+  readonly overlayDtype: 'float32' | 'float16'
   /** Directions of a step. */
   readonly directions: number
   readonly rank: number

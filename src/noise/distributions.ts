@@ -79,3 +79,17 @@ export function probeVersion(e: Float32Array, first: number, recipe: Recipe, p: 
   if (!probe || scale === 0) return e.slice()
   return e.map((value, i) => Math.fround(value + scale * gaussianAt(probe, first + i)))
 }
+
+/** Values of `w` as f16, in f32: rounded up with the chance that 13 bits of element `first + i`'s word decide. */
+export function roundHalf(w: Float32Array, first: number, key: NoiseKey): Float32Array {
+  return w.map((value, i) => {
+    const pair = Math.floor((first + i) / 2)
+    const word = threefry2x32(key.k0, key.k1, pair >>> 0, 0)[(first + i) % 2]!
+    const magnitude = Math.abs(value)
+    // The distance of f16's neighbours: a power of two, 2^-24 at least.
+    const exponent = Math.max(-14, Math.floor(Math.log2(Math.max(magnitude, 2 ** -126))))
+    const grain = 2 ** (exponent - 10)
+    const steps = Math.floor(Math.fround(magnitude / grain + (word & 0x1fff) / 8192))
+    return Math.sign(value) * steps * grain
+  })
+}

@@ -56,7 +56,7 @@ function toNoise(words: v128): v128 {
 }
 
 /**
- * Noise for sixteen counters: n holds the first four; a, b, c are the key words k0, k1, k2 and t1..t5
+ * Noise for sixteen counters, or with `words` the words themselves: n holds the first four; a, b, c are the key words k0, k1, k2 and t1..t5
  * those that are injected with a round number. The high counter word is 0 (wasm.ts refuses tensors
  * beyond 2^33 elements). Constants come as arguments because the engine does not hoist them.
  */
@@ -64,6 +64,7 @@ function toNoise(words: v128): v128 {
 @inline
 function drawTurn(
   n: v128, a: v128, b: v128, c: v128, t1: v128, t2: v128, t3: v128, t4: v128, t5: v128,
+  words: bool = false,
 ): void {
   let x0 = add(n, a)
   let y0 = add(add(n, i32x4.splat(4)), a)
@@ -124,8 +125,10 @@ function drawTurn(
   u0 = add(u0, u1); u1 = mix(u1, 6, u0); v0 = add(v0, v1); v1 = mix(v1, 6, v0)
   x0 = add(x0, c); x1 = add(x1, t5); y0 = add(y0, c); y1 = add(y1, t5)
   u0 = add(u0, c); u1 = add(u1, t5); v0 = add(v0, c); v1 = add(v1, t5)
-  x0 = toNoise(x0); x1 = toNoise(x1); y0 = toNoise(y0); y1 = toNoise(y1)
-  u0 = toNoise(u0); u1 = toNoise(u1); v0 = toNoise(v0); v1 = toNoise(v1)
+  if (!words) {
+    x0 = toNoise(x0); x1 = toNoise(x1); y0 = toNoise(y0); y1 = toNoise(y1)
+    u0 = toNoise(u0); u1 = toNoise(u1); v0 = toNoise(v0); v1 = toNoise(v1)
+  }
   z0 = i32x4.shuffle(x0, x1, 0, 4, 1, 5)
   z1 = i32x4.shuffle(x0, x1, 2, 6, 3, 7)
   z2 = i32x4.shuffle(y0, y1, 0, 4, 1, 5)
@@ -262,4 +265,60 @@ export function axpy(e: usize, v: usize, n: i32, s: f32): void {
     store<f32>(e, load<f32>(e) + load<f32>(v) * s)
     v += 4
   }
+}
+
+/** Four f32 as f16 in the low halves of i32 lanes, rounded up with the chance that 13 bits of `word` decide. */
+// @ts-ignore: decorator
+@inline
+function roundFour(e: v128, word: v128): v128 {
+  const magnitude = v128.and(e, i32x4.splat(0x7fffffff))
+  const chance = v128.and(word, i32x4.splat(0x1fff))
+  // From 2^-14 on the 13 bits that f16 lacks are the lowest; a carry moves on into the exponent.
+  const normal = i32x4.sub(i32x4.shr_u(add(magnitude, chance), 13), i32x4.splat(0x1c000))
+  // Below, f16 counts in steps of 2^-24.
+  const steps = f32x4.mul(magnitude, f32x4.splat(16777216.0))
+  const share = f32x4.mul(f32x4.convert_i32x4_s(chance), f32x4.splat(0.0001220703125))
+  const small = i32x4.trunc_sat_f32x4_s(f32x4.add(steps, share))
+  const isSmall = i32x4.lt_s(magnitude, i32x4.splat(0x38800000))
+  const half = i32x4.min_s(v128.bitselect(small, normal, isSmall), i32x4.splat(0x7c00))
+  return v128.or(half, v128.and(i32x4.shr_u(e, 16), i32x4.splat(0x8000)))
+}
+
+// @ts-ignore: decorator
+@inline
+function roundEight(e: usize, first: v128, second: v128, out: usize): v128 {
+  const low = roundFour(v128.load(e), first)
+  const high = roundFour(v128.load(e + 16), second)
+  const halves = i16x8.narrow_i32x4_u(low, high)
+  v128.store(out, halves)
+  return i16x8.eq(v128.and(halves, i16x8.splat(0x7fff)), i16x8.splat(0x7c00))
+}
+
+/**
+ * out[i] = e[i] as f16, rounded stochastically by the words of `key`; n and pair as accumulate. Returns
+ * whether one of them is beyond f16's range.
+ */
+export function roundHalf(e: usize, n: i32, pair: i32, k0: i32, k1: i32, out: usize): bool {
+  const k2 = PARITY ^ k0 ^ k1
+  const a = i32x4.splat(k0)
+  const b = i32x4.splat(k1)
+  const c = i32x4.splat(k2)
+  const t1 = i32x4.splat(k2 + 1)
+  const t2 = i32x4.splat(k0 + 2)
+  const t3 = i32x4.splat(k1 + 3)
+  const t4 = i32x4.splat(k2 + 4)
+  const t5 = i32x4.splat(k0 + 5)
+  let counters = add(i32x4.splat(pair), i32x4(0, 1, 2, 3))
+  let beyond = i32x4.splat(0)
+  const end = e + ((<usize>n) << 2)
+  for (let p = e; p < end; p += 128) {
+    drawTurn(counters, a, b, c, t1, t2, t3, t4, t5, true)
+    counters = add(counters, i32x4.splat(16))
+    beyond = v128.or(beyond, roundEight(p, z0, z1, out))
+    beyond = v128.or(beyond, roundEight(p + 32, z2, z3, out + 16))
+    beyond = v128.or(beyond, roundEight(p + 64, z4, z5, out + 32))
+    beyond = v128.or(beyond, roundEight(p + 96, z6, z7, out + 48))
+    out += 64
+  }
+  return v128.any_true(beyond)
 }

@@ -33,6 +33,7 @@ interface Exports {
   ): void
   scale(e: number, n: number, s: number): void
   axpy(e: number, v: number, n: number, s: number): void
+  roundHalf(e: number, n: number, pair: number, k0: number, k1: number, out: number): number
 }
 
 export interface NoiseKernel {
@@ -58,6 +59,8 @@ export interface NoiseKernel {
     change: Change,
     out: Float32Array,
   ): void
+  /** Elements [first, first + values.length) of a tensor as f16, rounded stochastically by `key`. RangeError beyond f16's. */
+  roundHalf(values: Float32Array, first: number, key: NoiseKey, out: Uint16Array): void
 }
 
 const CHUNK = 16_384
@@ -185,6 +188,21 @@ export function createNoiseKernel(): NoiseKernel {
             if (p + 1 < versions.length && mirrored) take(minus, versions[++p]!)
           }
         }
+      }
+    },
+    roundHalf(values, first, key, out) {
+      for (let i = 0; i < values.length; i += CHUNK) {
+        const count = Math.min(CHUNK, values.length - i)
+        const lead = (first + i) % 2
+        const n = Math.ceil((lead + count) / 32) * 32
+        // What lies around the chunk is rounded too, and must not pass for a weight beyond range.
+        floats.fill(0, e / 4, e / 4 + n)
+        floats.set(values.subarray(i, i + count), e / 4 + lead)
+        const pair = (first + i - lead) / 2
+        if (kernel.roundHalf(e, n, pair, key.k0, key.k1, plus)) {
+          throw new RangeError('a weight is beyond the range of float16')
+        }
+        out.set(new Uint16Array(kernel.memory.buffer, plus + lead * 2, count), i)
       }
     },
   }

@@ -1,9 +1,10 @@
-// One thread that folds updates into weights: reads a run of a slab, applies the terms, writes f32
-// to the overlay. Synchronous file calls on purpose: this thread has nothing else to do.
+// One thread that folds updates into weights: reads a run of a slab, applies the terms, writes f32,
+// or f16 rounded stochastically, to the overlay. Synchronous file calls on purpose: this thread has nothing else to do.
 
 import { readSync, writeSync } from 'node:fs'
 import { parentPort } from 'node:worker_threads'
 import type { Change } from '../noise/factors.ts'
+import type { NoiseKey } from '../noise/threefry.ts'
 import { createNoiseKernel } from '../noise/wasm.ts'
 import { fillSynthetic } from './synthetic.ts'
 import { DTYPE_BYTES, type DType } from './types.ts'
@@ -14,7 +15,7 @@ export type Place =
   | { readonly memory: SharedArrayBuffer; readonly offsetBytes: number }
   | { readonly synthetic: true; readonly offsetBytes: number }
 
-/** `change` applied to `count` elements from element index `first`, from `source` to `target` (f32). */
+/** `change` applied to `count` elements from element index `first`, from `source` to `target`. */
 export interface FoldJob {
   readonly source: Place
   readonly dtype: DType
@@ -24,6 +25,8 @@ export interface FoldJob {
   readonly cols: number
   readonly change: Change
   readonly target: Place
+  /** By what the result is rounded to f16; absent: it stays f32. */
+  readonly rounding?: NoiseKey
 }
 
 /** null, or what went wrong; `code` is the system's (ENOSPC). */
@@ -33,6 +36,7 @@ const STEP_ELEMENTS = 2 ** 18
 const kernel = createNoiseKernel()
 const raw = new Uint8Array(STEP_ELEMENTS * 4)
 const folded = new Float32Array(STEP_ELEMENTS)
+const rounded = new Uint16Array(STEP_ELEMENTS)
 
 parentPort!.on('message', (job: FoldJob) => {
   let reply: FoldReply = null
@@ -53,7 +57,10 @@ function fold(job: FoldJob): void {
     transfer(job.source, i * size, bytes, 'read')
     const e = folded.subarray(0, n)
     kernel.change(bytes, job.dtype, job.first + i, job.cols, job.change, e)
-    transfer(job.target, i * 4, new Uint8Array(e.buffer, 0, n * 4), 'write')
+    const result = job.rounding ? rounded.subarray(0, n) : e
+    if (job.rounding) kernel.roundHalf(e, job.first + i, job.rounding, rounded.subarray(0, n))
+    const at = i * result.BYTES_PER_ELEMENT
+    transfer(job.target, at, new Uint8Array(result.buffer, 0, result.byteLength), 'write')
   }
 }
 

@@ -1,4 +1,4 @@
-// The weights of a run: immutable base files plus the overlay, f32 copies with updates folded in.
+// The weights of a run: immutable base files plus the overlay, copies in f32 or f16 with updates folded in.
 // The overlay is scratch: in memory while it fits --ram, else in a file without a name; it is never
 // part of a checkpoint and always rebuildable from base and journal. What the updates are is the
 // methods' business, when to fold is the step's.
@@ -7,6 +7,7 @@ import { open, rm, statfs, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Tile } from '../device/device.ts'
 import { UserError } from '../errors.ts'
+import { noiseKey } from '../noise/threefry.ts'
 import { changeOfRows, isNoChange, NO_CHANGE, type Change } from '../noise/factors.ts'
 import { formatBytes } from '../units.ts'
 import { asUserError, openFiles, readFully, type WeightFiles } from './files.ts'
@@ -46,7 +47,16 @@ export interface WeightStore {
   close(): Promise<void>
 }
 
-export interface StoreOptions {
+/** How the overlay keeps weights: f16 is rounded stochastically by noise of the run's `seed`. */
+export interface OverlayOptions {
+  readonly overlayDtype: 'float32' | 'float16'
+  readonly seed: number
+}
+
+export const overlayBytes = ({ overlayDtype }: Pick<OverlayOptions, 'overlayDtype'>) =>
+  overlayDtype === 'float16' ? 2 : 4
+
+export interface StoreOptions extends OverlayOptions {
   /** In the order of their use. */
   readonly matrices: readonly StoredMatrix[]
   /** The overlay stays in memory up to this many bytes. */
@@ -72,7 +82,7 @@ export async function openStore(options: StoreOptions): Promise<WeightStore> {
   let totalBytes = 0
   for (const m of options.matrices) {
     stored.set(m.name, { ...m, overlayBytes: totalBytes, memory: null, version: 0, ready: [] })
-    if (m.trains) totalBytes += elementsOf(m) * 4
+    if (m.trains) totalBytes += elementsOf(m) * overlayBytes(options)
   }
   const base = new Map<string, FileHandle>()
   try {
@@ -100,6 +110,7 @@ function createStore(
   let pool: FoldPool | null = null
   let scratch: FileHandle | null = null
   const inMemory = totalBytes <= options.ramBytes
+  const size = overlayBytes(options)
 
   const get = (name: string): Stored => {
     const m = stored.get(name)
@@ -108,8 +119,8 @@ function createStore(
   }
   const overlayPlace = (m: Stored, first: number): Place =>
     m.memory
-      ? { memory: m.memory, offsetBytes: first * 4 }
-      : { fd: scratch!.fd, path: 'the scratch file', offsetBytes: m.overlayBytes + first * 4 }
+      ? { memory: m.memory, offsetBytes: first * size }
+      : { fd: scratch!.fd, path: 'the scratch file', offsetBytes: m.overlayBytes + first * size }
 
   /** Where the tensor's current bytes are, from element `first` on. */
   const currentPlace = (m: Stored, first: number): Place => {
@@ -121,7 +132,8 @@ function createStore(
     const { fd } = base.get(file)!
     return { fd, path: file, offsetBytes: offsetBytes + first * DTYPE_BYTES[dtype] }
   }
-  const dtypeOf = (m: Stored): DType => (m.version > 0 ? 'F32' : m.entry.dtype)
+  const dtypeOf = (m: Stored): DType =>
+    m.version === 0 ? m.entry.dtype : size === 2 ? 'F16' : 'F32'
 
   /** Queues one tile: source -> change -> target, after whatever the tile waits for already. */
   const foldTile = async (m: Stored, i: number, change: Change, target: Place | null) => {
@@ -130,11 +142,22 @@ function createStore(
     // Decided now, not when the tile's turn comes: `version` moves on as soon as all are queued.
     const [source, dtype] = [currentPlace(m, first), dtypeOf(m)]
     const to = target ?? overlayPlace(m, first)
+    // Folds of a tensor are counted: the same ones come at the same updates in every replay.
+    const rounding = !target && size === 2 && noiseKey(options.seed, m.version, m.name, 'round')
     pool ??= createFoldPool(options.threads)
     await m.ready[i]
     const own = changeOfRows(change, row0, rows)
     const count = rows * m.cols
-    await pool.fold({ source, dtype, first, count, cols: m.cols, change: own, target: to })
+    await pool.fold({
+      source,
+      dtype,
+      first,
+      count,
+      cols: m.cols,
+      change: own,
+      target: to,
+      ...(rounding && { rounding }),
+    })
   }
 
   return {
@@ -145,13 +168,13 @@ function createStore(
       const m = get(name)
       if (m.version === 0)
         return files.read(m.entry, row0 * m.cols * DTYPE_BYTES[m.entry.dtype], into)
-      const rows = into.byteLength / (4 * m.cols)
+      const rows = into.byteLength / (size * m.cols)
       await Promise.all(
         m.tiles.flatMap((t, i) =>
           t.row0 < row0 + rows && t.row0 + t.rows > row0 ? [m.ready[i]] : [],
         ),
       )
-      const at = row0 * m.cols * 4
+      const at = row0 * m.cols * size
       if (m.memory) into.set(new Uint8Array(m.memory, at, into.byteLength))
       else await readFully(scratch!, 'the scratch file', m.overlayBytes + at, into)
     },
@@ -161,7 +184,7 @@ function createStore(
       for (const m of stored.values()) {
         const change = m.trains ? changeOf(m.name) : NO_CHANGE
         if (isNoChange(change)) continue
-        if (inMemory) m.memory ??= new SharedArrayBuffer(elementsOf(m) * 4)
+        if (inMemory) m.memory ??= new SharedArrayBuffer(elementsOf(m) * size)
         const jobs = m.tiles.map((_, i) => foldTile(m, i, change, null))
         jobs.forEach((job, i) => {
           job.catch(() => {}) // surfaces at the tile's next read

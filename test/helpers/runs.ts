@@ -45,6 +45,7 @@ export type RunOptions = Partial<Omit<EngineOptions, 'method' | 'methodOptions' 
 
 export const METHOD_DEFAULTS: MethodOptions = {
   ...{ seed: 5, selection: EVERYTHING, replayWindow: 4, directions: 1, rank: 2, window: 3 },
+  overlayDtype: 'float32',
   ...{ rankScaling: 'paper', kronStrategy: 'approx_square', kronMaxFactor: 32, momentum: 0.9 },
 }
 
@@ -81,15 +82,17 @@ export interface Training {
   readonly lr: number
   readonly eps: number
   readonly weightDecay: number
+  /** Number of the first step; 0 if left out. */
+  readonly first?: number
 }
 
 /** One step for each entry of `batches`; the journal of these steps. */
 export async function trainSteps(engine: Engine, training: Training): Promise<JournalEntry[]> {
-  const { batches, lr, eps, weightDecay } = training
+  const { batches, lr, eps, weightDecay, first = 0 } = training
   const journal: JournalEntry[] = []
-  for (const [step, micro] of batches.entries()) {
+  for (const [i, micro] of batches.entries()) {
     const append = async (entry: JournalEntry) => void journal.push(entry)
-    await zoStep(engine, { batches: micro, step, lr, eps, weightDecay, append })
+    await zoStep(engine, { batches: micro, step: first + i, lr, eps, weightDecay, append })
   }
   return journal
 }
