@@ -118,7 +118,8 @@ function allocateLane(device: Device, model: Model, shape: BatchShape, rows: num
     },
     free() {
       const cached = cache ? [...cache.keys, ...cache.values, cache.mask] : []
-      for (const tensor of [...buffers.values(), ...owners, mask, lossState, ...cached]) device.free(tensor)
+      for (const tensor of [...buffers.values(), ...owners, mask, lossState, ...cached])
+        device.free(tensor)
     },
   }
 }

@@ -33,7 +33,16 @@ export function threefry2x32(k0: number, k1: number, c0: number, c1: number): [n
 }
 
 /** What a stream of noise is for; the number is part of the key and never changes meaning. */
-export const ROLE = { z: 0, order: 1, sample: 2, left: 3, right: 4, layers: 5, init: 6, round: 7 } as const
+export const ROLE = {
+  z: 0,
+  order: 1,
+  sample: 2,
+  left: 3,
+  right: 4,
+  layers: 5,
+  init: 6,
+  round: 7,
+} as const
 /** Directions of one step are told apart in the bits above the role. */
 const ROLES = 256
 export type Role = keyof typeof ROLE
