@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { UserError } from './errors.ts'
 import { asUserError } from './weights/files.ts'
+import { isRunning, startOf } from './weights/processes.ts'
 
 interface Owner {
   readonly pid: number
@@ -22,7 +23,7 @@ export async function lockRun(dir: string): Promise<() => Promise<void>> {
   const mine = JSON.stringify({
     pid: process.pid,
     host: hostname(),
-    started: (await statusOf(process.pid)).started,
+    started: await startOf(process.pid),
   } satisfies Owner)
   try {
     await take(dir, path, mine)
@@ -107,22 +108,7 @@ async function readOwner(path: string): Promise<Owner | null> {
   }
 }
 
-async function alive(owner: Owner): Promise<boolean> {
-  if (owner.host !== hostname()) return true // cannot be known from here
-  try {
-    process.kill(owner.pid, 0)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false
-  }
-  const { state, started } = await statusOf(owner.pid)
-  // A killed process whose parent has not asked for it yet still has its number.
-  return started === owner.started && state !== 'Z' && state !== 'X'
-}
-
-/** Fields 3 and 22 of /proc/PID/stat; empty where there is no such file. */
-async function statusOf(pid: number): Promise<{ state: string; started: string }> {
-  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')
-  // The command name, in parentheses, may hold spaces: count fields after it.
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
-  return { state: fields[0] ?? '', started: fields[19] ?? '' }
+async function alive({ pid, host, started }: Owner): Promise<boolean> {
+  if (host !== hostname()) return true // cannot be known from here
+  return isRunning(pid, (found) => found === started)
 }

@@ -7,6 +7,7 @@ import { hostname } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { UserError } from '../errors.ts'
 import { asUserError } from './files.ts'
+import { isRunning, startOf } from './processes.ts'
 
 /** Appends bytes to the file being written; `chunk` may be reused once the promise resolves. */
 export type Append = (chunk: Uint8Array) => Promise<void>
@@ -43,8 +44,14 @@ export async function writeAtomically(
   await syncDirectory(directory).catch(own)
 }
 
+const digits = (text: string, count: number) =>
+  createHash('sha256').update(text).digest('hex').slice(0, count)
+
 /** Four digits for this machine: process numbers of others say nothing here. */
-const HOST = createHash('sha256').update(hostname()).digest('hex').slice(0, 4)
+const HOST = digits(hostname(), 4)
+
+/** Four digits for the start of a process: its number may have had another owner before. */
+const startDigits = (started: string) => digits(started, 4)
 
 /**
  * A hidden name beside `path` for what will be renamed to it. Removes what a killed process has left
@@ -54,21 +61,14 @@ export async function temporaryBeside(path: string): Promise<string> {
   const [directory, prefix] = [dirname(path), `.${basename(path)}.${HOST}`]
   for (const name of await readdir(directory).catch(() => [])) {
     const rest = name.startsWith(prefix) ? name.slice(prefix.length) : ''
-    const pid = /^([0-9a-f]{8})[0-9a-f]{4}\.tmp$/.exec(rest)?.[1]
-    if (pid === undefined || isAlive(parseInt(pid, 16))) continue
+    const [, pid, start] = /^([0-9a-f]{8})([0-9a-f]{4})[0-9a-f]{4}\.tmp$/.exec(rest) ?? []
+    if (pid === undefined) continue
+    if (await isRunning(parseInt(pid, 16), (started) => startDigits(started) === start)) continue
     await rm(join(directory, name), { recursive: true, force: true }).catch(() => {})
   }
   const pid = process.pid.toString(16).padStart(8, '0')
-  return join(directory, `${prefix}${pid}${randomBytes(2).toString('hex')}.tmp`)
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ESRCH'
-  }
+  const start = startDigits(await startOf(process.pid))
+  return join(directory, `${prefix}${pid}${start}${randomBytes(2).toString('hex')}.tmp`)
 }
 
 /**
