@@ -187,7 +187,7 @@ describe('the other commands', () => {
   it('export makes the bits of model/, and the model of a run that was stopped', async () => {
     const weights = (dir: string) => readFileSync(join(dir, 'model.safetensors'))
     const made = await cliJson(['export', at('run'), at('exported')])
-    expect(made).toEqual({ model_dir: at('exported'), updates: 5 })
+    expect(made).toEqual({ model_dir: at('exported'), step: 5, updates: 5 })
     expect(weights(at('exported')).equals(weights(join(at('run'), 'model')))).toBe(true)
     // What a run of five steps leaves when it is stopped after three.
     cpSync(at('run'), at('stopped'), { recursive: true })
