@@ -42,6 +42,8 @@ export interface Model {
   readonly vocabSize: number
   /** Longest sequence of tokens. */
   readonly maxPositions: number
+  /** n of prefix tuning: keys and values that each layer has before those of the sequence. */
+  readonly prefixTokens?: number
   /** Matrices streamed by one forward pass, in the order of their use. */
   readonly matrices: readonly Matrix[]
   /** Tables whose rows are gathered on the host; a tied head is in `matrices` too. */
@@ -59,7 +61,7 @@ export interface Model {
 export interface ModelInput {
   readonly inputIds: readonly (readonly number[])[]
   readonly attentionMask: readonly (readonly number[])[]
-  /** Real tokens of each sequence before these, whose keys and values are cached. */
+  /** Positions of each sequence before these: tokens whose keys and values are cached, and a prefix. */
   readonly seen?: readonly number[]
 }
 
@@ -68,11 +70,8 @@ export interface Run {
   readonly device: Device
   /** P probes of B*T rows; P is 1 until the first perturbed tensor, so read it when it is needed. */
   readonly at: Rows
-  readonly shape: { probes: number; batch: number; tokens: number; heads: number }
-  /** [B, T]: 1 token, 0 padding. */
-  readonly keyMask: Tensor
   buffer(label: string): Tensor
-  /** Attention of layer `layer` over q, k, v [R, C], and over cached keys if there is a cache. */
+  /** Attention of layer `layer` over q, k, v [R, C], after a prefix and cached keys if there are any. */
   attend(layer: number, q: Tensor, k: Tensor, v: Tensor, y: Tensor): Promise<void>
   /**
    * To be called before each block and, with block = layers, after the last: h [R, C] is all that

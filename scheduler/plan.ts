@@ -53,8 +53,8 @@ export interface PlanInput {
   readonly keys: number
   readonly projectionCols: number
   readonly addendElements: number
-  /** Of a key-value cache with its mask, f32; 0 without one. */
-  readonly cacheElements: number
+  /** Of a cache of keys and values and of those behind a prefix, with their masks, f32; 0 without. */
+  readonly keyValueElements: number
   readonly memory: MemoryModel
   readonly maxSlabBytes: number
   readonly budgetBytes: number
@@ -186,8 +186,8 @@ function bytesOf(input: PlanInput, workload: Workload, slots: number, residentSl
   return {
     slots,
     staging: input.memory.stagingBytes(workload),
-    // Buffers, the key mask [B, T], the loss state [R, 3] and the cache.
-    activations: 4 * sweep * (buffers + 3 * probes * rows + rows + input.cacheElements),
+    // Buffers, the key mask [B, T], the loss state [R, 3], cached keys and values.
+    activations: 4 * sweep * (buffers + 3 * probes * rows + rows + input.keyValueElements),
     scratch: input.memory.scratchBytes(workload),
     resident: 4 * probes * input.vectorElements + residentSlabs,
     method: 0,

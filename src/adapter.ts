@@ -1,10 +1,11 @@
-// A run's change of the weights as a LoRA adapter in PEFT's format (adapter_config.json and
-// adapter_model.safetensors): of a LoRA run its matrices, of a LOZO run whose change is still in
-// factors S and V. Full models are export.ts's business.
+// What a run trained as an adapter in PEFT's format (adapter_config.json and adapter_model.safetensors):
+// a prefix; LoRA's matrices; of a LOZO run whose change is still in factors these, as LoRA. Full models
+// are export.ts's business.
 
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Matrix } from '../models/model.ts'
+import { prefixName } from '../models/prefix.ts'
 import type { Engine } from './engine.ts'
 import { UserError } from './errors.ts'
 import { loraName } from './methods/lora.ts'
@@ -25,23 +26,83 @@ interface Adapter {
   readonly targets: readonly Target[]
 }
 
+type Extra = (folder: string) => Promise<void>
+
 /**
- * Writes `outDir` (absent or empty). `base` is what adapter_config.json names as the base model;
- * `extra` writes further small files.
+ * Writes LoRA's matrices, or LOZO's factors as such, to `outDir` (absent or empty). `base` is what
+ * adapter_config.json names as the base model; `extra` writes further small files.
  * @throws UserError if the run changed more than linear layers, or its change is no longer factored
  */
-export async function exportAdapter(
-  engine: Engine,
-  outDir: string,
-  base: string,
-  extra?: (folder: string) => Promise<void>,
-): Promise<void> {
+export async function exportLora(engine: Engine, outDir: string, base: string, extra?: Extra) {
+  await write(loraOf(engine), outDir, base, extra)
+}
+
+/** Writes the prefix of a run that trains one. */
+export async function exportPrefix(engine: Engine, outDir: string, base: string, extra?: Extra) {
+  await write(prefixOf(engine), outDir, base, extra)
+}
+
+async function write({ config, tensors }: Written, outDir: string, base: string, extra?: Extra) {
+  const named = { base_model_name_or_path: base, inference_mode: true, task_type: 'CAUSAL_LM' }
+  await buildFolder(outDir, async (folder) => {
+    await extra?.(folder)
+    const text = JSON.stringify({ ...named, ...config }, null, 2) + '\n'
+    await writeFile(join(folder, 'adapter_config.json'), text)
+    await writeSafetensors(
+      join(folder, 'adapter_model.safetensors'),
+      { tensors: tensors.map(({ name, shape }) => ({ name, shape, dtype: 'F32' })) },
+      async (index, sink) => {
+        const { buffer, byteOffset, byteLength } = tensors[index]!.values
+        await sink.write(new Uint8Array(buffer, byteOffset, byteLength))
+      },
+    )
+  })
+}
+
+/** What an adapter is written from: PEFT's configuration and its tensors. */
+interface Written {
+  readonly config: Readonly<Record<string, unknown>>
+  readonly tensors: readonly {
+    readonly name: string
+    readonly shape: readonly number[]
+    readonly values: Float32Array
+  }[]
+}
+
+/** PEFT's PrefixEncoder without projection: prompt_embeddings [n, layers * 2 * C], keys before values. */
+function prefixOf({ model, vectors }: Engine): Written {
+  const { layers, hidden, heads, prefixTokens: n = 0 } = model
+  const width = layers * 2 * hidden
+  const values = new Float32Array(n * width)
+  for (let layer = 0; layer < layers; layer++) {
+    for (const [i, part] of (['keys', 'values'] as const).entries()) {
+      const rows = vectors.values.get(prefixName(layer, part))!
+      for (let t = 0; t < n; t++) {
+        const row = rows.subarray(t * hidden, (t + 1) * hidden)
+        values.set(row, t * width + (2 * layer + i) * hidden)
+      }
+    }
+  }
+  return {
+    config: {
+      encoder_hidden_size: hidden,
+      num_attention_heads: heads,
+      num_layers: layers,
+      num_transformer_submodules: 1,
+      num_virtual_tokens: n,
+      peft_type: 'PREFIX_TUNING',
+      prefix_projection: false,
+      token_dim: hidden,
+    },
+    tensors: [{ name: 'prompt_embeddings', shape: [n, width], values }],
+  }
+}
+
+function loraOf(engine: Engine): Written {
   const { rank, alpha, targets } = adapterOf(engine)
   const config = {
-    base_model_name_or_path: base,
     bias: 'none',
     fan_in_fan_out: engine.model.matrices.some((m) => m.transposed),
-    inference_mode: true,
     init_lora_weights: true,
     lora_alpha: alpha,
     lora_dropout: 0,
@@ -49,28 +110,14 @@ export async function exportAdapter(
     peft_type: 'LORA',
     r: rank,
     target_modules: targets.map(({ name }) => name.replace(/\.weight$/, '')),
-    task_type: 'CAUSAL_LM',
   }
+  const named = (name: string, part: 'lora_A' | 'lora_B') =>
+    `base_model.model.${loraName(name, part)}`
   const tensors = targets.flatMap(({ name, a, b }) => [
-    { part: 'lora_A' as const, name, shape: [rank, a.length / rank], values: a },
-    { part: 'lora_B' as const, name, shape: [b.length / rank, rank], values: b },
+    { name: named(name, 'lora_A'), shape: [rank, a.length / rank], values: a },
+    { name: named(name, 'lora_B'), shape: [b.length / rank, rank], values: b },
   ])
-  await buildFolder(outDir, async (folder) => {
-    await extra?.(folder)
-    await writeFile(join(folder, 'adapter_config.json'), JSON.stringify(config, null, 2) + '\n')
-    await writeSafetensors(
-      join(folder, 'adapter_model.safetensors'),
-      {
-        tensors: tensors.map(({ name, part, shape }) => ({
-          ...{ name: `base_model.model.${loraName(name, part)}`, shape, dtype: 'F32' },
-        })),
-      },
-      async (index, sink) => {
-        const { buffer, byteOffset, byteLength } = tensors[index]!.values
-        await sink.write(new Uint8Array(buffer, byteOffset, byteLength))
-      },
-    )
-  })
+  return { config, tensors }
 }
 
 function adapterOf({ model, state, store, options }: Engine): Adapter {
@@ -81,6 +128,9 @@ function adapterOf({ model, state, store, options }: Engine): Adapter {
   const { selection } = options.methodOptions
   const tables = new Set(model.tables.map(({ name }) => name))
   const others = [...model.tables, ...model.vectors].find(({ name }) => selection.trains(name))
+  if (model.prefixTokens !== undefined) {
+    throw new UserError('a run with --prefix-tokens is written as its prefix: leave out --as-lora')
+  }
   if (options.method.structure !== 'low-rank') {
     throw new UserError(
       `a run of ${options.method.name} does not change weights by low-rank matrices; only LOZO and LoRA runs can be exported as an adapter: leave out --as-lora`,

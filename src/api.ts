@@ -12,7 +12,6 @@ import type { Device } from './device/device.ts'
 import { createEngine, type Engine } from './engine.ts'
 import { UserError } from './errors.ts'
 import { evaluateBatches, type Evaluation } from './evaluate.ts'
-import { exportModel } from './export.ts'
 import { goalOf, type Goal } from './goal.ts'
 import { meanLoss, type JournalEntry } from './journal.ts'
 import type { METHOD_OPTIONS } from './method-options.ts'
@@ -21,14 +20,15 @@ import { silent } from './report.ts'
 import { forward } from './run.ts'
 import {
   DTYPES,
-  engineOptions,
   loadModel,
-  memoryModel,
   openDevice,
+  prefixed,
+  readyOptions,
   type EngineState,
   type LoadedModel,
 } from './setup.ts'
 import { zoStep } from './step.ts'
+import { writeTrained } from './trained.ts'
 
 type Subset<K extends keyof Config> = { readonly [P in K]?: Config[P] | undefined }
 /** Byte sizes may be written as text. */
@@ -110,7 +110,7 @@ export interface Handle extends ZoModel {
   check(batch: ForwardInput, needsLabels?: boolean): Batch
 }
 
-type Updates = Pick<EngineState, 'updates' | 'folded' | 'checkpoint'>
+type Updates = Pick<EngineState, 'updates' | 'folded' | 'checkpoint' | 'prefixDir'>
 const NO_UPDATES: Updates = { updates: [], folded: 0 }
 
 const handles = new WeakMap<ZoModel, Handle>()
@@ -131,8 +131,8 @@ export async function fromPretrained(model: string, options: ModelOptions = {}):
   const loaded = await loadModel(model, config, silent)
   const device = await openDevice(config)
   const scratchDir = await mkdtemp(join(tmpdir(), 'zo2-'))
-  const optionsFor = async (merged: Config, updates: Updates, trains: boolean) =>
-    engineOptions(loaded, merged, await memoryModel(merged), { ...updates, trains, scratchDir })
+  const optionsFor = (merged: Config, updates: Updates, trains: boolean) =>
+    readyOptions(device, prefixed(loaded, merged), merged, { ...updates, trains, scratchDir })
   let engine: Engine
   try {
     engine = await createEngine(device, await optionsFor(config, NO_UPDATES, false))
@@ -142,10 +142,10 @@ export async function fromPretrained(model: string, options: ModelOptions = {}):
     throw error
   }
   let closed = false
-  const { vocabSize, maxPositions } = loaded.model
   const check = (batch: ForwardInput, needsLabels = true) => {
     if (closed) throw new UserError('the model is closed')
     const labels = batch.labels ?? batch.inputIds.map((row) => row.map(() => IGNORED))
+    const { vocabSize, maxPositions } = engine.model
     return checkBatch({ ...batch, labels }, { vocabSize, maxPositions, needsLabels })
   }
   const handle: Handle = {
@@ -225,7 +225,7 @@ export async function zoInit(model: ZoModel, options: ZoOptions = {}): Promise<Z
     },
     async save(dir, { dtype = 'float32' } = {}) {
       live()
-      await exportModel(engine, dir, { dtype: DTYPES[dtype] })
+      await writeTrained(engine, dir, handle.loaded, { dtype: DTYPES[dtype] })
     },
   }
   return zo

@@ -4,7 +4,7 @@ import { METHOD_KEYS } from './method-options.ts'
 import { arch, cpus, release, totalmem } from 'node:os'
 import { resolve } from 'node:path'
 import { Command } from 'commander'
-import { exportAdapter } from './adapter.ts'
+import { exportLora } from './adapter.ts'
 import { bestOf, criterionOf, type Scored } from './best.ts'
 import { addOptions, configOf, type ContextOf, type Flags } from './cli-options.ts'
 import { addSynthetic, sourceOf, SYNTHETIC } from './cli-synthetic.ts'
@@ -13,14 +13,14 @@ import { openCpu } from './device/cpu/device.ts'
 import { listAdapters } from './device/webgpu/device.ts'
 import { createEngine } from './engine.ts'
 import { UserError } from './errors.ts'
-import { exportModel } from './export.ts'
 import { fingerprint } from './fingerprint.ts'
 import { readJournal, replay } from './journal.ts'
 import { table } from './report.ts'
 import { convertNanogpt } from './nanogpt-files.ts'
 import { modelCard } from './model-card.ts'
 import { readRunRecord, readSteps } from './run-folder.ts'
-import { DTYPES, engineOptions, loadModel, memoryModel, openDevice } from './setup.ts'
+import { DTYPES, loadModel, openDevice, readyOptions } from './setup.ts'
+import { writeTrained } from './trained.ts'
 import { formatBytes } from './units.ts'
 import { VERSION } from './version.ts'
 import { writeTextAtomically } from './weights/atomic.ts'
@@ -111,15 +111,17 @@ function exportCommand(contextOf: ContextOf): Command {
     // Weights are made by the fold threads on the host; the device only completes the engine.
     const device = await openDevice(base)
     try {
-      const options = engineOptions(loaded, base, await memoryModel(base), { updates, folded: 0, trains: false, scratchDir: run }) // prettier-ignore
+      const options = await readyOptions(device, loaded, base, { updates, folded: 0, trains: false, scratchDir: run }) // prettier-ignore
       const engine = await createEngine(device, options)
       try {
-        const adapter = flags['asLora'] === true
+        const asLora = flags['asLora'] === true
+        const adapter = asLora || base.prefixTokens !== undefined
         const card = await modelCard(run, { updates: updates.length, adapter })
         const extra = (folder: string) => writeTextAtomically(join(folder, 'README.md'), card)
-        if (adapter) await exportAdapter(engine, out, moved ?? record.model, extra)
+        const origin = { ...loaded, source: moved ?? record.model }
+        if (asLora) await exportLora(engine, out, origin.source, extra)
         else {
-          await exportModel(engine, out, {
+          await writeTrained(engine, out, origin, {
             dtype: DTYPES[given.dtype],
             extra,
             onProgress: (done, total) => {

@@ -15,7 +15,14 @@ import { createVectors, type Vectors } from './vectors.ts'
 import { openFiles } from './weights/files.ts'
 import { openStore, overlayBytes, type WeightStore } from './weights/overlay.ts'
 import { DTYPE_BYTES, type Checkpoint } from './weights/types.ts'
-import { allocate, fits, largest, type BatchShape, type WorkingSet } from './working-set.ts'
+import {
+  allocate,
+  fits,
+  keyValueElements,
+  largest,
+  type BatchShape,
+  type WorkingSet,
+} from './working-set.ts'
 
 export interface EngineOptions {
   readonly checkpoint: Checkpoint
@@ -86,8 +93,8 @@ export function planFor(
     headSize: model.hidden / model.heads,
     terms: demand.terms,
     versions: demand.versions(shape.probes),
-    keys: Math.max(shape.tokens, shape.keys ?? 0),
-    cacheElements: shape.batch * (shape.keys ?? 0) * (2 * model.layers * model.hidden + 1),
+    keys: (model.prefixTokens ?? 0) + Math.max(shape.tokens, shape.keys ?? 0),
+    keyValueElements: keyValueElements(model, shape),
     projectionCols: demand.projectionCols,
     addendElements: demand.addendElements,
     memory: options.memory,

@@ -2,8 +2,8 @@
 // and engine, trains, writes model/. Each thing opened is closed, also on an error. `zo2 finetune` is
 // a run on examples (finetune-data.ts), `zo2 pretrain` one on a prepared text (pretrain.ts).
 
-import { dirname, join, resolve } from 'node:path'
-import { exportAdapter } from './adapter.ts'
+import { join, resolve } from 'node:path'
+import { exportLora } from './adapter.ts'
 import type { Config } from './config.ts'
 import type { Example } from './data/types.ts'
 import type { Engine } from './engine.ts'
@@ -12,22 +12,21 @@ import type { Evaluation } from './evaluate.ts'
 import { checkData, loadData, required, type RunData } from './finetune-data.ts'
 import { checkEvaluation } from './evaluation-options.ts'
 import { examplesFeed } from './feed.ts'
-import { exportModel } from './export.ts'
 import type { Journal, JournalEntry } from './journal.ts'
 import { inRunFolder, keptStep, recordOf, stateAfter } from './open-run.ts'
 import { memoryTable, type Reporter } from './report.ts'
 import { appendLine, discard, type RunRecord } from './run-folder.ts'
 import { DTYPES, loadModel, methodOf, openEngine, type LoadedModel } from './setup.ts'
+import { writeTrained } from './trained.ts'
 import { evaluationLine, train, untilStopped, type TrainResult } from './trainer.ts'
 import { formatBytes } from './units.ts'
 import { VERSION } from './version.ts'
-import type { Checkpoint } from './weights/types.ts'
 
 export interface FinetuneSummary extends TrainResult {
   readonly outputDir: string
   /** Of a task's evaluation examples after training; null if there are none or the run was stopped. */
   readonly evaluation: Evaluation | null
-  /** The exported model, or null if it was not asked for or the run was stopped. */
+  /** The exported model (of prefix tuning the adapter), or null if it was not asked for or the run was stopped. */
   readonly modelDir: string | null
   /** Steps that its weights have seen: all, or those before the best evaluation. */
   readonly modelStep: number | null
@@ -99,8 +98,8 @@ async function runIn(
     const { aim, notify } = data
     const feed = data.feed?.(engine) ?? examplesFeed({ engine, config, ...data, ...aim })
     const watch = notify ? { notify: notify(engine) } : {}
-    const layout = loaded.checkpoint
-    const result = await train({ engine, config, journal, feed, ...aim, ...watch, layout, dir, report, stop }) // prettier-ignore
+    const base = loaded
+    const result = await train({ engine, config, journal, feed, ...aim, ...watch, base, dir, report, stop }) // prettier-ignore
     const step = keptStep(config, result)
     const last = step === result.steps ? await finish(engine, step) : null
     const peaks = { device: ledger.peak().totalBytes, planned: engine.plannedPeakBytes }
@@ -123,11 +122,9 @@ async function runIn(
   async function finish(engine: Engine, step: number) {
     if (stop.aborted) return { evaluation: null, modelDir: null }
     const evaluation = await scoreTest(engine, config, data, step, dir, report, stop)
-    const modelDir = join(dir, 'model')
-    const write = () =>
-      writeModel(engine, loaded.source, loaded.checkpoint, modelDir, config, report, stop)
+    const write = () => writeResult(engine, loaded, dir, config, report, stop)
     const written = config.saveModel && (await untilStopped(stop, write))
-    return { evaluation, modelDir: written ? modelDir : null }
+    return { evaluation, modelDir: written ? join(dir, resultOf(config)) : null }
   }
 }
 
@@ -201,28 +198,31 @@ function describePlan(engine: Engine): string {
   return `plan: ${plan.slabs.length} slabs, ${plan.residentSlabs} resident, ${streamed} streamed${ring}`
 }
 
-async function writeModel(
+/** Folder of what a run writes at its end: a prefix has no place in a model folder. */
+const resultOf = ({ prefixTokens }: Config) => (prefixTokens === undefined ? 'model' : 'adapter')
+
+/** Writes model/, adapter/, or of LoRA both. */
+async function writeResult(
   engine: Engine,
-  source: string,
-  layout: Checkpoint,
-  modelDir: string,
+  loaded: LoadedModel,
+  dir: string,
   config: Config,
   report: Reporter,
   stop: AbortSignal,
 ) {
-  await discard(modelDir) // of an earlier, shorter run in this folder
-  await exportModel(engine, modelDir, {
+  const resultDir = join(dir, resultOf(config))
+  await discard(resultDir) // of an earlier, shorter run in this folder
+  await writeTrained(engine, resultDir, loaded, {
     dtype: DTYPES[config.dtype],
-    layout,
     onProgress: (done, total) => {
       stop.throwIfAborted()
       report.live(`writing model/ ${((100 * done) / total).toFixed(0)} %`)
     },
   })
-  report.line(`wrote ${modelDir}`)
+  report.line(`wrote ${resultDir}${config.prefixTokens === undefined ? '' : ' (prefix, for peft)'}`)
   if (!engine.state.lora) return
-  const adapterDir = join(dirname(modelDir), 'adapter')
+  const adapterDir = join(dir, 'adapter')
   await discard(adapterDir)
-  await exportAdapter(engine, adapterDir, source)
+  await exportLora(engine, adapterDir, loaded.source)
   report.line(`wrote ${adapterDir} (LoRA, for peft)`)
 }

@@ -169,6 +169,13 @@ export const METHOD_OPTIONS = {
     schema: list,
     default: ['q_proj', 'v_proj'],
   },
+  prefixTokens: {
+    topic: 'method',
+    value: 'n',
+    help: 'train n key-value pairs in front of every sequence, in each layer, instead of the weights (mezo-sgd)',
+    schema: count,
+    aliases: ['num-prefix'],
+  },
 } as const satisfies Record<string, OptionSpec>
 
 /** A resumed or exported run must have the same of all of these. */
@@ -208,6 +215,7 @@ export function checkMethod(config: Readonly<Record<string, unknown>>): void {
   if (config.loraRank !== undefined && config.overlayDtype === 'float16') {
     refuse('--overlay-dtype is of folded weights, and --lora-rank folds none: leave one out')
   }
+  if (config.prefixTokens !== undefined) checkPrefix(config, refuse)
   for (const name of ['loraAlpha', 'loraTargets'] as const) {
     const changed = JSON.stringify(config[name]) !== JSON.stringify(METHOD_OPTIONS[name].default)
     if (changed && config.loraRank === undefined) {
@@ -218,5 +226,19 @@ export function checkMethod(config: Readonly<Record<string, unknown>>): void {
     if (config.kronStrategy !== 'fixed_factor') {
       refuse('--kron-max-factor is for --kron-strategy fixed_factor: leave it out')
     }
+  }
+}
+
+/** Only the prefix trains: dense, never folded, without decay. */
+function checkPrefix(config: Readonly<Record<string, unknown>>, refuse: (text: string) => void) {
+  if (config.method !== 'mezo-sgd') {
+    refuse(`--prefix-tokens trains a prefix by mezo-sgd; found --method ${String(config.method)}`)
+  }
+  if (config.loraRank !== undefined) refuse('give either --prefix-tokens or --lora-rank')
+  for (const name of ['trainOnly', 'freeze', 'weightDecay', 'replayWindow', 'overlayDtype']) {
+    const spec: OptionSpec | undefined = METHOD_OPTIONS[name as keyof typeof METHOD_OPTIONS]
+    if (config[name] === spec.default) continue
+    const flag = name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)
+    refuse(`--${flag} is of weights, and --prefix-tokens trains none: leave one out`)
   }
 }

@@ -77,11 +77,12 @@ export const keptStep = (config: Config, { stopped, bestStep, steps }: TrainResu
 export async function stateAfter(
   dir: string,
   entries: readonly JournalEntry[],
-  { weightDecay, overlayDtype }: Pick<Config, 'weightDecay' | 'overlayDtype'>,
+  { weightDecay, overlayDtype, prefixTokens }: Pick<Config, 'weightDecay' | 'overlayDtype' | 'prefixTokens'>, // prettier-ignore
   method: Pick<Method, 'structure'>,
 ): Promise<Pick<EngineState, 'updates' | 'folded' | 'checkpoint'>> {
   const updates = replay(entries, weightDecay)
-  const exact = method.structure === 'dense' && overlayDtype === 'float32'
+  const whole = prefixTokens === undefined // saved checkpoints of a prefix hold no weights
+  const exact = whole && method.structure === 'dense' && overlayDtype === 'float32'
   const saved = exact ? await savedCheckpoints(dir) : []
   const newest = saved.find(({ step }) => step <= entries.length)
   if (!newest) return { updates, folded: 0 }

@@ -4,18 +4,22 @@
 import type { Run } from '../models/model.ts'
 import type { StreamedSlab } from '../scheduler/stream.ts'
 import type { NextSlab } from '../scheduler/turns.ts'
+import { createAttend } from './attend.ts'
 import type { Addend, Rows, Tensor } from './device/device.ts'
 import type { Engine } from './engine.ts'
 import { gather } from './gather.ts'
 import type { Probe } from './methods/method.ts'
 import { blockOf } from './methods/selection.ts'
-import type { Cached, PassInput } from './run.ts'
+import type { PassInput } from './run.ts'
 import type { Lane } from './working-set.ts'
 
-/** The mask over a whole cache: what lies beyond this pass's token is not there yet. */
-function cacheMask({ mask }: Cached, capacity: number): Float32Array {
-  const all = new Float32Array(mask.length * capacity)
-  mask.forEach((row, b) => all.set(row, b * capacity))
+/** Masks of sequences behind a prefix of n, each in a row of `width`; what is not there yet is 0. */
+function behindPrefix(mask: readonly (readonly number[])[], n: number, width: number) {
+  const all = new Float32Array(mask.length * width)
+  mask.forEach((row, b) => {
+    all.fill(1, b * width, b * width + n)
+    all.set(row, b * width + n)
+  })
   return all
 }
 
@@ -33,13 +37,16 @@ export async function onePass(engine: Engine, lane: Lane, pass: OnePass): Promis
   const { input, cached, wanted, probe } = pass
   const probes = probe?.probes.length ?? 1
   const [batch, tokens] = [input.inputIds.length, input.inputIds[0]!.length]
-  const keyMask = lane.keyMask(batch, tokens)
-  device.write(keyMask, Float32Array.from(input.attentionMask.flat()))
+  const { prefixTokens: n = 0 } = model
+  const keyMask = lane.keyMask(batch, n + tokens)
+  device.write(keyMask, behindPrefix(input.attentionMask, n, n + tokens))
   if (cached && cached.past > 0) {
-    device.write(lane.cache!.mask, cacheMask(cached, lane.cache!.capacity))
+    device.write(lane.cache!.mask, behindPrefix(cached.mask, n, lane.cache!.capacity))
   }
   const at = { probes, rows: batch * tokens }
-  await model.forward(createRun(engine, lane, { ...pass, at, batch, tokens, keyMask }), input)
+  const seen = input.inputIds.map((_, b) => n + (input.seen?.[b] ?? 0))
+  const run = createRun(engine, lane, { ...pass, at, batch, tokens, keyMask })
+  await model.forward(run, { ...input, seen })
   return wanted.kind === 'loss' ? await readLosses(lane, device, probes, wanted.rows.length) : []
 }
 
@@ -53,6 +60,7 @@ interface Pass extends OnePass {
 function createRun(engine: Engine, lane: Lane, pass: Pass): Run {
   const { device, model, vectors, state } = engine
   const { batch, tokens, probe, wanted } = pass
+  const shape = () => ({ probes: at.probes, batch, tokens, heads: model.heads })
   /** Probes told apart so far: one until the first perturbed tensor. */
   let at: Rows = perturbedBefore(engine, probe) ? pass.at : { ...pass.at, probes: 1 }
   /** Rows that linear works on: all of them until selectRows. */
@@ -86,27 +94,8 @@ function createRun(engine: Engine, lane: Lane, pass: Pass): Run {
     get at() {
       return at
     },
-    get shape() {
-      return { probes: at.probes, batch, tokens, heads: model.heads }
-    },
-    keyMask: pass.keyMask,
     vector: (name) => vectors.tensor(name),
-    async attend(layer, q, k, v, y) {
-      const shape = { probes: at.probes, batch, tokens, heads: model.heads }
-      const { cached } = pass
-      const cache = cached && lane.cache
-      if (!cached || !cache) return device.attention(q, k, v, pass.keyMask, y, shape)
-      const { capacity } = cache
-      const places = Uint32Array.from({ length: batch * tokens }, (_, i) => {
-        return Math.floor(i / tokens) * capacity + cached.past + (i % tokens)
-      })
-      const [keys, values] = [cache.keys[layer]!, cache.values[layer]!]
-      await device.scatterRows(k, places, keys)
-      await device.scatterRows(v, places, values)
-      // The first tokens see each other only; a later one sees all that the cache's mask shows.
-      if (cached.past === 0) return device.attention(q, k, v, pass.keyMask, y, shape)
-      await device.attention(q, keys, values, cache.mask, y, { ...shape, keys: capacity })
-    },
+    attend: createAttend(device, lane, pass, shape),
     buffer(label) {
       const buffer = lane.buffers.get(label)
       if (!buffer) throw new Error(`the model names no activation buffer "${label}"`)

@@ -12,7 +12,7 @@ import { planFor, type Engine } from './engine.ts'
 import { UserError } from './errors.ts'
 import { predictStep, type Rates, type Tier } from './predict.ts'
 import { formatSeconds, memoryTable, table, type Reporter } from './report.ts'
-import { DTYPES, mayFold, memoryModel, methodOf, syntheticModel } from './setup.ts'
+import { DTYPES, mayFold, memoryModel, methodOf, prefixed, syntheticModel } from './setup.ts'
 import { stepWork } from './step-work.ts'
 import { batchesPerSweep } from './sweep.ts'
 import { findTensors, type ModelTensors } from './tensors.ts'
@@ -32,7 +32,7 @@ const MANY_BATCHES = 1000
 
 /** Plans one training step with batches of batchSize x maxLength. */
 export async function planReport(source: string, config: Config, report: Reporter) {
-  const { model, tensors, dtype, files } = await shapes(source, config, report)
+  const { model, tensors, dtype, files } = prefixed(await shapes(source, config, report), config)
   const { batchSize: batch, maxLength: tokens } = config
   if (tokens > model.maxPositions) {
     throw new UserError(

@@ -113,7 +113,7 @@ export async function recordRun(
 /** Removes what a killed run left half-written; nothing finished has such a name. */
 async function removeLeftovers(dir: string): Promise<void> {
   const leftover =
-    /^(\.((config|device)\.json|metrics\.jsonl|evals\.jsonl|model|adapter|init|(checkpoint|ckpt)-\d+)\.[0-9a-f]{12,20}\.tmp|\.zo2-overlay-\d+-\d+|run\.lock\..+)$/
+    /^(\.((config|device)\.json|metrics\.jsonl|evals\.jsonl|prefix\.safetensors|model|adapter|init|(checkpoint|ckpt)-\d+)\.[0-9a-f]{12,20}\.tmp|\.zo2-overlay-\d+-\d+|run\.lock\..+)$/
   for (const name of await readdir(dir)) {
     if (leftover.test(name)) await rm(join(dir, name), { recursive: true, force: true })
   }

@@ -17,9 +17,9 @@ import type { BatchShape } from './working-set.ts'
  * prompts at once (past 0), then one token of each sequence at a time. No probes.
  */
 export interface Cached {
-  /** Positions to make room for, in all. */
+  /** Positions to make room for, in all, besides a prefix. */
   readonly capacity: number
-  /** Positions before the tokens of this pass. */
+  /** Positions before the tokens of this pass, besides a prefix. */
   readonly past: number
   /** 1 token, 0 padding, by sequence, for all positions so far. */
   readonly mask: readonly (readonly number[])[]

@@ -1,8 +1,10 @@
 // The composition root: from a configuration to an open device, a checkpoint and an engine. The
 // only place where parts are joined; nobody below imports it.
 
+import { join } from 'node:path'
 import { createModel } from '../models/index.ts'
 import type { Model } from '../models/model.ts'
+import { withPrefix } from '../models/prefix.ts'
 import type { Config } from './config.ts'
 import { cpuMemory } from './device/cpu/memory.ts'
 import type { Device, MemoryModel } from './device/device.ts'
@@ -17,6 +19,7 @@ import type { Method, MethodOptions, Update } from './methods/method.ts'
 import { createSelection } from './methods/selection.ts'
 import { createTracedEngine } from './records/trace-engine.ts'
 import { openTrace } from './records/trace.ts'
+import { PREFIX_FILE, prefixSelection, withPrefixFile, writePrefix } from './prefix.ts'
 import type { Reporter } from './report.ts'
 import { formatBytes } from './units.ts'
 import { openCheckpoint } from './weights/checkpoint.ts'
@@ -46,8 +49,22 @@ export interface LoadedModel {
   readonly model: Model
 }
 
-/** Finds a model (folder or hub id), downloading what is missing. */
+/** Finds a model (folder or hub id), downloading what is missing; with the prefix that is asked for. */
 export async function loadModel(
+  source: string,
+  config: Pick<Config, 'revision' | 'cacheDir' | 'prefixTokens'>,
+  report: Reporter,
+): Promise<LoadedModel> {
+  return prefixed(await findModel(source, config, report), config)
+}
+
+/** The model with the prefix of --prefix-tokens, if there is to be one. */
+export const prefixed = <T extends { readonly model: Model }>(
+  loaded: T,
+  { prefixTokens: n }: Pick<Config, 'prefixTokens'>,
+): T => (n === undefined ? loaded : { ...loaded, model: withPrefix(loaded.model, n) })
+
+async function findModel(
   source: string,
   config: Pick<Config, 'revision' | 'cacheDir'>,
   report: Reporter,
@@ -128,6 +145,8 @@ export interface EngineState {
   /** Source of the weights if not the model's own folder (a saved checkpoint). */
   readonly checkpoint?: Checkpoint
   readonly scratchDir: string
+  /** Folder of a prefix's initial values; scratchDir if left out. */
+  readonly prefixDir?: string
 }
 
 /** Method, estimator and selection of a configuration. */
@@ -135,7 +154,7 @@ export function methodOf(config: Config, model: Model) {
   const { seed, trainOnly, freeze, layersPerStep } = config
   const all = createSelection({ seed, layers: model.layers, trainOnly, freeze, layersPerStep })
   const lora = loraOf(config, model)
-  const selection = lora ? loraSelection(all) : all
+  const selection = lora ? loraSelection(all) : model.prefixTokens ? prefixSelection(all) : all
   const names = [...model.tables, ...model.matrices, ...model.vectors].map(({ name }) => name)
   const trained = lora ? names.filter((name) => isTarget(name, lora.targets)) : names
   if (!trained.some((name) => all.trains(name))) {
@@ -198,6 +217,33 @@ export function engineOptions(
   }
 }
 
+/**
+ * engineOptions for an open device, with the initial values of a prefix if there is one: made anew for a
+ * run that begins, else from its folder.
+ */
+export async function readyOptions(
+  device: Device,
+  loaded: LoadedModel,
+  config: Config,
+  state: EngineState,
+): Promise<EngineOptions> {
+  const memory = device.info.kind === 'cpu' ? cpuMemory : webgpuMemory
+  const options = engineOptions(loaded, config, memory, state)
+  const { prefixTokens: n, seed } = config
+  if (n === undefined) return options
+  const dir = state.prefixDir ?? state.scratchDir
+  if (state.trains && state.updates.length === 0) {
+    const model = createModel(loaded.checkpoint.config)
+    const engine = await createEngine(device, { ...options, model })
+    try {
+      await writePrefix(engine, n, seed, join(dir, PREFIX_FILE))
+    } finally {
+      await engine.close()
+    }
+  }
+  return { ...options, checkpoint: await withPrefixFile(loaded.checkpoint, dir) }
+}
+
 /** Opens device and engine together; `close` closes both, in order, also after a failure. */
 export async function openEngine(
   loaded: LoadedModel,
@@ -207,8 +253,7 @@ export async function openEngine(
   const device = await openDevice(config)
   try {
     const trace = config.trace === undefined ? null : await openTrace(config.trace)
-    const memory = device.info.kind === 'cpu' ? cpuMemory : webgpuMemory
-    const options = engineOptions(loaded, config, memory, state)
+    const options = await readyOptions(device, loaded, config, state)
     const engine = await (trace
       ? createTracedEngine(device, options, trace)
       : createEngine(device, options))

@@ -44,7 +44,7 @@ export function createTexts(
   lane = 0,
 ): Texts {
   const { tokens: longest, keys: capacity } = textSize(prompts, maxNewTokens)
-  const { maxPositions, vocabSize, hidden } = engine.model
+  const { maxPositions, vocabSize, hidden, prefixTokens = 0 } = engine.model
   if (capacity > maxPositions) {
     throw new UserError(
       `a prompt of ${longest} tokens and ${maxNewTokens} new ones exceed the model's ${maxPositions} positions; lower --max-new-tokens or shorten the prompt`,
@@ -95,7 +95,8 @@ export function createTexts(
         const count = Math.min(step, past - first)
         const places = (row: (changed: number) => number) =>
           Uint32Array.from({ length: changed.length * count }, (_, i) => {
-            return row(changed[Math.floor(i / count)]!) * cache!.capacity + first + (i % count)
+            const position = prefixTokens + first + (i % count)
+            return row(changed[Math.floor(i / count)]!) * cache!.capacity + position
           })
         const [from, to] = [places((row) => parents[row]!), places((row) => row)]
         for (const kept of [...cache!.keys, ...cache!.values]) {

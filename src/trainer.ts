@@ -10,7 +10,6 @@ import type { Config } from './config.ts'
 import type { Engine } from './engine.ts'
 import { UserError } from './errors.ts'
 import type { Evaluation } from './evaluate.ts'
-import { exportModel } from './export.ts'
 import type { Feed } from './feed.ts'
 import { meanLoss, type Journal, type JournalEntry } from './journal.ts'
 import type { Objective } from './objective.ts'
@@ -20,7 +19,8 @@ import type { Reporter } from './report.ts'
 import { pruneCheckpoints, readSteps, savedCheckpoints } from './run-folder.ts'
 import { createEpsRule, lrAt } from './schedule.ts'
 import { zoStep } from './step.ts'
-import type { Checkpoint } from './weights/types.ts'
+import type { LoadedModel } from './setup.ts'
+import { writeTrained } from './trained.ts'
 
 export interface TrainInput {
   readonly engine: Engine
@@ -29,8 +29,8 @@ export interface TrainInput {
   readonly feed: Feed
   /** What a step makes smaller. */
   readonly objective: Objective
-  /** The base model's, which saved checkpoints are laid out as. */
-  readonly layout: Checkpoint
+  /** The base model, whose layout saved checkpoints have. */
+  readonly base: LoadedModel
   readonly dir: string
   readonly report: Reporter
   /** Aborted by a signal: the step under way is finished, then the run ends. */
@@ -233,11 +233,10 @@ export function evaluationLine(label: string, e: Evaluation): string {
 
 /** A folder that transformers loads, and from which a resume need not replay the steps before. */
 async function saveCheckpoint(input: TrainInput, step: number): Promise<string> {
-  const { engine, config, layout, dir, report, stop } = input
+  const { engine, config, base, dir, report, stop } = input
   const path = join(dir, `checkpoint-${step}`)
-  await exportModel(engine, path, {
+  await writeTrained(engine, path, base, {
     dtype: 'F32',
-    layout,
     onProgress: () => stop.throwIfAborted(), // the journal is enough to resume
     extra: (folder) =>
       writeFile(join(folder, 'zo2.json'), JSON.stringify({ step, updates: engine.updateCount })),

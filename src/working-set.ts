@@ -2,6 +2,7 @@
 // is under way at once. What is held when, and how large it may be, is engine.ts.
 
 import type { Model } from '../models/model.ts'
+import { prefixName, type PrefixPart } from '../models/prefix.ts'
 import type { Plan } from '../scheduler/plan.ts'
 import { arenas } from '../scheduler/arena.ts'
 import { createSlots, type Slots } from '../scheduler/slots.ts'
@@ -13,7 +14,7 @@ export interface BatchShape {
   readonly probes: number
   readonly batch: number
   readonly tokens: number
-  /** Positions that a key-value cache holds for each sequence (one probe); absent: no cache. */
+  /** Positions that a key-value cache holds for each sequence (one probe), besides a prefix; absent: no cache. */
   readonly keys?: number
   /** Batches of this shape that share each slab of a pass over the weights; absent: one. */
   readonly sweep?: number
@@ -28,14 +29,27 @@ export interface KeyValueCache {
   readonly mask: Tensor
 }
 
+/** Keys and values of a batch behind the model's prefix, for one layer after another. */
+export interface Prefixed {
+  /** n. */
+  readonly tokens: number
+  /** [P*B*(n+T), C]. */
+  readonly keys: Tensor
+  readonly values: Tensor
+  /** The prefix itself, by layer: [P*n, C], parts of the vectors. */
+  readonly prefixKeys: readonly Tensor[]
+  readonly prefixValues: readonly Tensor[]
+}
+
 /** The activations of one batch. */
 export interface Lane {
   readonly buffers: ReadonlyMap<string, Tensor>
-  /** The mask of a batch [B, T] of at most the set's shape; valid until the next call. */
-  keyMask(batch: number, tokens: number): Tensor
+  /** The mask of a batch [B, n+T] of at most the set's shape; valid until the next call. */
+  keyMask(batch: number, keys: number): Tensor
   /** [R, 3] of crossEntropy. */
   readonly lossState: Tensor
   readonly cache: KeyValueCache | null
+  readonly prefixed: Prefixed | null
 }
 
 /** The device memory of one batch shape. */
@@ -77,7 +91,7 @@ export function allocate(
   vectors.allocate(device, shape.probes)
   const slots = createSlots(next, device)
   const lanes = Array.from({ length: shape.sweep ?? 1 }, () =>
-    allocateLane(device, model, shape, rows),
+    allocateLane(device, model, vectors, shape, rows),
   )
   return {
     shape,
@@ -92,10 +106,20 @@ export function allocate(
   }
 }
 
-function allocateLane(device: Device, model: Model, shape: BatchShape, rows: number) {
-  let mask = device.tensor('activations', 'key mask', shape.batch, shape.tokens)
+function allocateLane(
+  device: Device,
+  model: Model,
+  vectors: Vectors,
+  shape: BatchShape,
+  rows: number,
+): Lane & { free(): void } {
+  const { prefixTokens = 0 } = model
+  let mask = device.tensor('activations', 'key mask', shape.batch, prefixTokens + shape.tokens)
   const cache =
-    shape.keys === undefined ? null : allocateCache(device, model, shape.batch, shape.keys)
+    shape.keys === undefined
+      ? null
+      : allocateCache(device, model, shape.batch, prefixTokens + shape.keys)
+  const prefixed = prefixTokens === 0 ? null : allocatePrefixed(device, model, vectors, shape)
   const buffers = new Map<string, Tensor>()
   const owners = arenas(model.buffers, rows).map(({ elements, places }) => {
     const owner = device.tensor('activations', places[0]!.label, elements, 1)
@@ -109,16 +133,28 @@ function allocateLane(device: Device, model: Model, shape: BatchShape, rows: num
     buffers,
     lossState,
     cache,
-    keyMask(batch: number, tokens: number) {
-      if (mask.rows !== batch || mask.cols !== tokens) {
+    prefixed,
+    keyMask(batch: number, keys: number) {
+      if (mask.rows !== batch || mask.cols !== keys) {
         device.free(mask)
-        mask = device.tensor('activations', 'key mask', batch, tokens)
+        mask = device.tensor('activations', 'key mask', batch, keys)
       }
       return mask
     },
     free() {
       const cached = cache ? [...cache.keys, ...cache.values, cache.mask] : []
-      for (const tensor of [...buffers.values(), ...owners, mask, lossState, ...cached])
+      const views = prefixed ? [...prefixed.prefixKeys, ...prefixed.prefixValues] : []
+      const both = prefixed ? [prefixed.keys, prefixed.values] : []
+      for (const tensor of [
+        ...views,
+        ...both,
+        ...buffers.values(),
+        ...owners,
+        mask,
+        lossState,
+        ...cached,
+      ])
+        // prettier-ignore
         device.free(tensor)
     },
   }
@@ -135,4 +171,34 @@ function allocateCache(device: Device, model: Model, batch: number, capacity: nu
     values: perLayer('values'),
     mask: device.tensor('activations', 'cache mask', batch, capacity),
   }
+}
+
+function allocatePrefixed(
+  device: Device,
+  model: Model,
+  vectors: Vectors,
+  { probes, batch, tokens }: BatchShape,
+): Prefixed {
+  const { hidden, layers, prefixTokens: n = 0 } = model
+  const rows = probes * batch * (n + tokens)
+  const part = (what: PrefixPart) =>
+    Array.from({ length: layers }, (_, layer) => {
+      const name = prefixName(layer, what)
+      return device.view(vectors.tensor(name)!, `rows of ${name}`, 0, probes * n, hidden)
+    })
+  return {
+    tokens: n,
+    keys: device.tensor('activations', 'keys behind a prefix', rows, hidden),
+    values: device.tensor('activations', 'values behind a prefix', rows, hidden),
+    prefixKeys: part('keys'),
+    prefixValues: part('values'),
+  }
+}
+
+/** f32 elements of keys and values that a batch of the shape holds beside the activation buffers, and of their masks. */
+export function keyValueElements(model: Model, shape: BatchShape): number {
+  const { hidden, layers, prefixTokens: n = 0 } = model
+  const { probes, batch, tokens, keys } = shape
+  const cache = keys === undefined ? 0 : batch * (n + keys) * (2 * layers * hidden + 1)
+  return cache + (n === 0 ? 0 : 2 * probes * batch * (n + tokens) * hidden + batch * n)
 }

@@ -10,7 +10,7 @@ import { dataLoader, type DataCollator } from './data-loader.ts'
 import type { BatchInput, Example, Tokenizer } from './data/types.ts'
 import { createDatasets, type ComputeMetrics, type Datasets, type EvalPrediction, type PreprocessLogits } from './datasets.ts' // prettier-ignore
 import { UserError } from './errors.ts'
-import { exportModel } from './export.ts'
+import { writeTrained } from './trained.ts'
 import { goalOf, type Goal, type ResolvedGoal } from './goal.ts'
 import { meanLoss } from './journal.ts'
 import { inRunFolder, keptStep, recordOf, stateAfter } from './open-run.ts'
@@ -99,7 +99,7 @@ export class ZOTrainer<Item = Example> {
     const goal = await this.goal()
     const datasets = this.datasets(config, goal)
     const { handle } = this
-    const layout = handle.loaded.checkpoint
+    const base = handle.loaded
     const report = this.args.disableTqdm ? silent : createReporter(process.stderr)
     const { method } = methodOf(config, handle.loaded.model)
     const prepare = async () => ({
@@ -108,11 +108,12 @@ export class ZOTrainer<Item = Example> {
     return inRunFolder(dir, config, prepare, async (journal) => {
       const open = async (steps: number) => {
         const entries = journal.entries.slice(0, steps)
-        return handle.train(config, await stateAfter(dir, entries, config, method))
+        const state = await stateAfter(dir, entries, config, method)
+        return handle.train(config, { ...state, prefixDir: dir })
       }
       const engine = await open(journal.entries.length)
       const result = await train({
-        ...{ engine, config, journal, objective: goal.objective, layout, dir, report, stop },
+        ...{ engine, config, journal, objective: goal.objective, base, dir, report, stop },
         feed: datasets.feed(engine, dataset, held),
         notify: this.notify(),
       })
@@ -142,12 +143,12 @@ export class ZOTrainer<Item = Example> {
     return this.datasets(this.config(), await this.goal()).predict(this.handle.engine, items)
   }
 
-  /** Writes a Hugging Face folder, by default model/ in outputDir, with the weights as they are. */
+  /** Writes a Hugging Face folder, by default model/ in outputDir, with the weights as they are (or a prefix). */
   async saveModel(dir?: string, { dtype = 'float32' }: { dtype?: Config['dtype'] } = {}) {
     const { engine, loaded } = this.handle
     const path = dir ?? join(this.args.outputDir, 'model')
     if (dir === undefined) await discard(path)
-    await exportModel(engine, path, { dtype: DTYPES[dtype], layout: loaded.checkpoint })
+    await writeTrained(engine, path, loaded, { dtype: DTYPES[dtype] })
   }
 
   /** The batches of a run in their order, without end; each step has as many as it accumulates. */

@@ -7,7 +7,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { exportAdapter } from '../src/adapter.ts'
+import { exportLora } from '../src/adapter.ts'
 import type { Engine } from '../src/engine.ts'
 import { isTarget, loraMethod, loraName, loraSelection } from '../src/methods/lora.ts'
 import { createSelection, EVERYTHING } from '../src/methods/selection.ts'
@@ -137,14 +137,14 @@ describe.each(openDevices())('LoRA on $name', (test) => {
       [{ method: 'lozo' }, 'was trained too'],
     ] as const) {
       const engine = await openRun(on, LAYOUT, options)
-      await expect(exportAdapter(engine, join(folder, 'no'), 'base')).rejects.toThrow(message)
+      await expect(exportLora(engine, join(folder, 'no'), 'base')).rejects.toThrow(message)
       await engine.close()
     }
   })
 })
 
 async function expectAdapter(engine: Engine, dir: string, scaling: number) {
-  await exportAdapter(engine, dir, 'facebook/opt-test')
+  await exportLora(engine, dir, 'facebook/opt-test')
   const config = JSON.parse(readFileSync(join(dir, 'adapter_config.json'), 'utf8')) as {
     r: number
     lora_alpha: number

@@ -46,7 +46,7 @@ function randomInput(random: Random): PlanInput {
     keys: 64,
     projectionCols: random.pick([0, 32]),
     addendElements: random.pick([0, 1000]),
-    cacheElements: random.pick([0, 5000]),
+    keyValueElements: random.pick([0, 5000]),
     memory: random.pick([cpuMemory, webgpuMemory]),
     maxSlabBytes: 128 * MiB,
     budgetBytes: 2 ** 40,

@@ -30,15 +30,22 @@ export async function readParameters(checkpoint: Checkpoint): Promise<Parameters
   }
 }
 
-/** Mean of -log p(label) over the labelled tokens of the batch. */
+/** Keys and values [n][C] of one layer's prefix. */
+export interface LayerPrefix {
+  readonly keys: readonly Float64Array[]
+  readonly values: readonly Float64Array[]
+}
+
+/** Mean of -log p(label) over the labelled tokens of the batch; every sequence is behind the prefix. */
 export function meanLoss(
   theta: Parameters,
   config: Readonly<Record<string, unknown>>,
   batch: Batch,
+  prefix: readonly LayerPrefix[] = [],
 ): number {
   let [sum, count] = [0, 0]
   batch.inputIds.forEach((ids, b) => {
-    const hidden = decode(theta, config, ids, batch.attentionMask[b]!)
+    const { hidden } = decode(theta, config, ids, batch.attentionMask[b]!, prefix)
     for (let t = 1; t < ids.length; t++) {
       const label = batch.labels[b]![t]!
       if (label === -100) continue
@@ -53,13 +60,16 @@ export function meanLoss(
   return sum / count
 }
 
-/** The final hidden state [T][C] of one sequence. */
-function decode(
+/** The final hidden state [T][C] of one sequence, and keys and values [T][C] of every layer. */
+export function decode(
   theta: Parameters,
   config: Readonly<Record<string, unknown>>,
   ids: readonly number[],
   mask: readonly number[],
-): Float64Array[] {
+  prefix: readonly LayerPrefix[] = [],
+): { hidden: Float64Array[]; layers: LayerPrefix[] } {
+  const layers: LayerPrefix[] = []
+  const before = (prefix[0]?.keys ?? []).map(() => 1)
   const C = Number(config['hidden_size'])
   const heads = Number(config['num_attention_heads'])
   const at = (name: string) => theta.get(`model.decoder.${name}`)!
@@ -67,7 +77,7 @@ function decode(
     times(x, at(`${name}.weight`), at(`${name}.bias`))
   const norm = (x: Float64Array, name: string) =>
     layerNorm(x, at(`${name}.weight`), at(`${name}.bias`))
-  let seen = 0
+  let seen = before.length
   let h = ids.map((id, t) => {
     seen += mask[t]!
     const position = seen * mask[t]! - 1 + 2
@@ -81,7 +91,9 @@ function decode(
     const [q, k, v] = ['q', 'k', 'v'].map((p) =>
       a.map((x) => linear(x, `${layer}.self_attn.${p}_proj`)),
     ) as [Float64Array[], Float64Array[], Float64Array[]]
-    const mixed = attend(q, k, v, mask, heads)
+    layers.push({ keys: k, values: v })
+    const { keys, values } = prefix[i] ?? { keys: [], values: [] }
+    const mixed = attend(q, [...keys, ...k], [...values, ...v], [...before, ...mask], heads)
     h = h.map((x, t) => plus(x, linear(mixed[t]!, `${layer}.self_attn.out_proj`)))
     h = h.map((x) => {
       const f = linear(norm(x, `${layer}.final_layer_norm`), `${layer}.fc1`)
@@ -89,7 +101,7 @@ function decode(
       return plus(x, linear(relu, `${layer}.fc2`))
     })
   }
-  return h.map((x) => norm(x, 'final_layer_norm'))
+  return { hidden: h.map((x) => norm(x, 'final_layer_norm')), layers }
 }
 
 const plus = (x: Float64Array, y: Float64Array) => x.map((v, i) => v + y[i]!)
@@ -109,7 +121,7 @@ function layerNorm(x: Float64Array, scale: Float64Array, bias: Float64Array): Fl
   return x.map((v, i) => ((v - mean) / Math.sqrt(variance + 1e-5)) * scale[i]! + bias[i]!)
 }
 
-/** Causal attention over [T][C]; padded keys get no weight, and a row that sees no key gives 0. */
+/** Causal attention of the last [T][C] of [S][C]; padded keys get no weight, a row that sees none gives 0. */
 function attend(
   q: Float64Array[],
   k: Float64Array[],
@@ -127,7 +139,7 @@ function attend(
         for (let d = head * D; d < (head + 1) * D; d++) dot += query[d]! * k[j]![d]!
         return Math.exp(dot / Math.sqrt(D))
       }
-      const keys = [...Array(t + 1).keys()].filter((j) => mask[j] === 1)
+      const keys = [...Array(k.length - q.length + t + 1).keys()].filter((j) => mask[j] === 1)
       const weights = keys.map(score)
       const sum = weights.reduce((s, w) => s + w, 0)
       for (let d = head * D; d < (head + 1) * D; d++) {

@@ -1,0 +1,35 @@
+// Prefix tuning (Li & Liang, arXiv 2101.00190, without reparametrisation, as MeZO trains it): n key-value
+// pairs of each layer that every sequence sees before its own. To model code they are further vectors and
+// positions that are taken; that attention sees them is src/pass.ts's matter.
+
+import { UserError } from '../src/errors.ts'
+import type { Model } from './model.ts'
+
+export type PrefixPart = 'keys' | 'values'
+
+/** Keys or values of a layer's prefix, [n, C] as one row. */
+export const prefixName = (layer: number, part: PrefixPart) => `prefix.layers.${layer}.${part}`
+
+/** @throws UserError if the model has no position left for a token */
+export function withPrefix(model: Model, prefixTokens: number): Model {
+  if (prefixTokens >= model.maxPositions) {
+    throw new UserError(
+      `--prefix-tokens ${prefixTokens}: this model has ${model.maxPositions} positions, and text needs some of them`,
+      { exitCode: 2 },
+    )
+  }
+  const size = prefixTokens * model.hidden
+  const layers = Array.from({ length: model.layers }, (_, layer) => layer)
+  return {
+    ...model,
+    prefixTokens,
+    maxPositions: model.maxPositions - prefixTokens,
+    vectors: [
+      ...model.vectors,
+      ...layers.flatMap((layer) => [
+        { name: prefixName(layer, 'keys'), size },
+        { name: prefixName(layer, 'values'), size },
+      ]),
+    ],
+  }
+}
