@@ -78,7 +78,7 @@ function finetuneCommand(contextOf: ContextOf): Command {
         `  device peak ${formatBytes(summary.devicePeakBytes)} (planned ${formatBytes(summary.plannedPeakBytes)})` +
         `  process peak ${formatBytes(summary.rssPeakBytes)}`,
       summary.modelDir
-        ? `model: ${summary.modelDir}${summary.modelStep === summary.steps ? '' : ` (weights of step ${summary.modelStep}, the best)`}`
+        ? `${config.prefixTokens === undefined ? 'model' : 'adapter'}: ${summary.modelDir}${summary.modelStep === summary.steps ? '' : ` (weights of step ${summary.modelStep}, the best)`}`
         : `${summary.stopped ? 'continue with --resume; ' : ''}write the model with: zo2 export ${summary.outputDir} OUT`,
     ])
   })
