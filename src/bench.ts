@@ -92,7 +92,7 @@ export async function bench(
         rss_peak_bytes: process.resourceUsage().maxRSS * 1024,
         read_bytes: Math.round((counters.readBytes - before.readBytes) / steps),
         upload_bytes: Math.round((counters.uploadBytes - before.uploadBytes) / steps),
-        download_bytes: 0,
+        download_bytes: Math.round((counters.downloadBytes - before.downloadBytes) / steps),
         wait_ms: Math.round((counters.waitMs - before.waitMs) / steps),
         loss,
       }

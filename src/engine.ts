@@ -61,7 +61,10 @@ export interface Engine {
   readonly updateCount: number
   /** Takes a step's update into matrices and vectors; `begin` of its step comes before. */
   push(update: Update): void
-  readonly counters: StreamCounters
+  readonly counters: StreamCounters & {
+    /** Logits read back. The losses' own few numbers (12 bytes for each label) do not count. */
+    downloadBytes: number
+  }
   /** The working set for a shape, grown if needed; one for a sweep is of its shape alone. */
   workingSet(shape: BatchShape): WorkingSet
   /** Largest predicted peak of the working sets so far. */
@@ -165,7 +168,7 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
       return updateCount
     },
     push,
-    counters: { readBytes: 0, uploadBytes: 0, waitMs: 0 },
+    counters: { readBytes: 0, uploadBytes: 0, downloadBytes: 0, waitMs: 0 },
     get plannedPeakBytes() {
       return plannedPeakBytes
     },

@@ -50,7 +50,7 @@ export function createPace(
         step_ms: round(stepMs, 2),
         read_bytes: counters.readBytes - before.readBytes,
         upload_bytes: counters.uploadBytes - before.uploadBytes,
-        download_bytes: 0,
+        download_bytes: counters.downloadBytes - before.downloadBytes,
         wait_ms: round(counters.waitMs - before.waitMs, 2),
         device_peak_bytes: device.ledger.peak().totalBytes,
         rss_bytes: process.memoryUsage.rss(),

@@ -128,7 +128,10 @@ function createRun(engine: Engine, lane: Lane, pass: Pass): Run {
     async head(x, name) {
       const rows = chosen ?? at
       if (wanted.kind === 'logits') {
-        const { sink } = wanted
+        const sink: typeof wanted.sink = (tile, data) => {
+          engine.counters.downloadBytes += data.byteLength
+          wanted.sink(tile, data)
+        }
         await slabsOf(name, x, (slot, addend) => device.logits(x, slot, rows, sink, addend))
         return
       }

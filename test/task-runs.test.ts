@@ -123,7 +123,13 @@ describe('objectives', () => {
     const expected = answers.reduce((sum, answer, i) => sum + f1Error(answer, golds[i]!), 0)
     const probe = { step: 0, probes: engine.options.estimator.probes(0) }
     const objective = ofAnswers(f1Error, tokenizer, 4)
+    const before = engine.counters.downloadBytes
     const totals = await objective(engine, collateExamples(asked, padding), probe)
+    // Logits of three texts and two probes for each of up to four new tokens.
+    const rows = (engine.counters.downloadBytes - before) / (4 * engine.model.vocabSize)
+    expect(rows % 3).toBe(0)
+    expect(rows).toBeGreaterThan(0)
+    expect(rows).toBeLessThanOrEqual(4 * 2 * 3)
     expect(totals).toEqual([0, 1].map(() => ({ sum: expected, count: 3 })))
     const scores = await scoreExamples(engine, asked, {
       ...{ batchSize: 2, tokenizer, maxNewTokens: 4, ...padding },
