@@ -2,7 +2,6 @@
 // only; of a hub model the weights are not downloaded. What the time of a step is made of is in
 // predict.ts; the machine's rates are the caller's.
 
-import { freemem } from 'node:os'
 import { join } from 'node:path'
 import { createModel } from '../models/index.ts'
 import type { Model } from '../models/model.ts'
@@ -21,6 +20,7 @@ import { openCheckpoint } from './weights/checkpoint.ts'
 import { readJsonObject } from './weights/files.ts'
 import { resolveModel } from './weights/hub.ts'
 import { overlayBytes } from './weights/overlay.ts'
+import { fitsPageCache } from './weights/page-cache.ts'
 import { isSynthetic, parseSynthetic } from './weights/synthetic.ts'
 import { DTYPE_BYTES, type DType } from './weights/types.ts'
 
@@ -78,7 +78,7 @@ export type Planned = Awaited<ReturnType<typeof planReport>>
 /** Where the weights of the plan come from: they stay in the page cache if there is room for them. */
 export function tierOf({ json, files }: Pick<Planned, 'json' | 'files'>): Tier {
   if (files.some(isSynthetic) && json.disk_bytes === 0) return 'synthetic'
-  return json.weight_bytes + json.disk_bytes > freemem() ? 'disk' : 'memory'
+  return fitsPageCache(json.weight_bytes + json.disk_bytes) ? 'memory' : 'disk'
 }
 
 /** A gain below this is not worth a word: predictions are rougher. */

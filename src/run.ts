@@ -100,7 +100,8 @@ export async function forwardAll(
         },
       }
     },
-    read: (slab: Slab, into: Uint8Array) => engine.store.read(slab.name, slab.row0, into),
+    read: (slab: Slab, into: Uint8Array) =>
+      engine.store.read(slab.name, slab.row0, into, slab.resident),
   }
   const slabs = stream(set.plan, set.slots, device, source, engine.counters, passes.length)
   const total = set.plan.slabs.length * passes.length

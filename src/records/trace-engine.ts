@@ -131,10 +131,10 @@ function traceWaits({ counters }: Engine, trace: Trace): void {
 
 function tracedRead(store: Engine['store'], trace: Trace): Engine['store']['read'] {
   const gathered = new Map<string, { startMs: number; rows: number; open: number }>()
-  return async (name, row0, into) => {
+  return async (name, row0, into, once) => {
     const startMs = performance.now()
     if (into.byteLength >= LEAST_SLAB_BYTES) {
-      await store.read(name, row0, into)
+      await store.read(name, row0, into, once)
       trace.span('reads', name, startMs, { row: row0, bytes: into.byteLength })
       return
     }
@@ -143,7 +143,7 @@ function tracedRead(store: Engine['store'], trace: Trace): Engine['store']['read
     burst.rows++
     burst.open++
     try {
-      await store.read(name, row0, into)
+      await store.read(name, row0, into, once)
     } finally {
       if (--burst.open === 0) {
         gathered.delete(name)

@@ -1,10 +1,12 @@
 // Positional reads of files that came from outside: open, check, read exactly, close. Also the two
 // helpers that keep error sentences about such files short and printable.
 // Leaves formats to safetensors.ts and torch-bin.ts, and writing to atomic.ts. Nothing here keeps a
-// copy of what it reads: the operating system's page cache is the memory tier for weights.
+// copy of what it reads: the operating system's page cache is the memory tier for weights, and what
+// it cannot hold is read past it (direct.ts) where the caller says so.
 import { open, stat, type FileHandle } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { UserError } from '../errors.ts'
+import { openDirect, type Lanes } from './direct.ts'
 import { fillSynthetic, isSynthetic } from './synthetic.ts'
 import type { TensorEntry } from './types.ts'
 
@@ -18,25 +20,47 @@ export interface WeightFiles {
   /**
    * Fills `into` with the tensor's bytes from `offsetBytes` (relative to the tensor) on. `into` may
    * view any memory: a mapped GPU buffer, a SharedArrayBuffer, a slice of a larger array.
+   * `direct`: past the page cache, if the files were opened with lanes and their file system can.
    * Throws UserError when the file has become shorter or fails.
    */
-  read(entry: TensorEntry, offsetBytes: number, into: Uint8Array): Promise<void>
+  read(entry: TensorEntry, offsetBytes: number, into: Uint8Array, direct?: boolean): Promise<void>
+  /** The file's descriptors, for threads that read on their own; open until `close`. */
+  descriptors(file: string): { readonly fd: number; readonly directFd?: number }
   /** Closes every file after the reads in flight have ended. Safe to call twice. */
   close(): Promise<void>
 }
 
-/** Opens each distinct path once. On any failure nothing stays open. */
-export async function openFiles(paths: readonly string[]): Promise<WeightFiles> {
-  const handles = new Map<string, FileHandle>()
+/** A file that is open for reading, and once more for direct reads where that can be had. */
+export interface OpenFile {
+  readonly path: string
+  readonly handle: FileHandle
+  readonly direct: FileHandle | null
+}
+
+/** Opens each distinct path once, for direct reads too if there are lanes. On any failure nothing stays open. */
+export async function openFiles(paths: readonly string[], lanes?: Lanes): Promise<WeightFiles> {
+  const files = new Map<string, OpenFile>()
+  const reading = new Set<Promise<void>>()
   const close = async (): Promise<void> => {
-    const open = [...handles.values()]
-    handles.clear()
+    await Promise.allSettled(reading)
+    const open = [...files.values()].flatMap(({ handle, direct }) =>
+      direct ? [handle, direct] : handle,
+    )
+    files.clear()
     await Promise.all(open.map((handle) => handle.close()))
+  }
+  const find = (path: string): OpenFile => {
+    const file = files.get(path)
+    if (file === undefined) throw new Error(`${path} is not among the open weight files`)
+    return file
   }
   try {
     const real = paths.filter((path) => !isSynthetic(path))
     for (const path of new Set(real.map((path) => resolve(path)))) {
-      handles.set(path, (await openForReading(path)).handle)
+      const { handle } = await openForReading(path)
+      files.set(path, { path, handle, direct: null })
+      if (lanes)
+        files.set(path, { path, handle, direct: await openDirect(path).catch(refused(path)) })
     }
   } catch (error) {
     await close()
@@ -44,18 +68,50 @@ export async function openFiles(paths: readonly string[]): Promise<WeightFiles> 
   }
   return {
     close,
-    async read(entry, offsetBytes, into) {
-      const handle = handles.get(entry.file)
-      if (handle === undefined && !isSynthetic(entry.file)) {
-        throw new Error(`${entry.file} is not among the open weight files`)
-      }
+    async read(entry, offsetBytes, into, direct = false) {
       if (!(offsetBytes >= 0 && offsetBytes + into.byteLength <= entry.bytes)) {
         const range = `[${offsetBytes}, ${offsetBytes + into.byteLength})`
         throw new Error(`bytes ${range} lie outside ${entry.name} of ${entry.bytes} bytes`)
       }
-      if (handle) await readFully(handle, entry.file, entry.offsetBytes + offsetBytes, into)
-      else fillSynthetic(entry.offsetBytes + offsetBytes, into)
+      const at = entry.offsetBytes + offsetBytes
+      if (isSynthetic(entry.file)) return fillSynthetic(at, into)
+      const file = find(entry.file)
+      const read = readRange(file, at, into, direct ? lanes : undefined)
+      reading.add(read)
+      try {
+        await read
+      } finally {
+        reading.delete(read)
+      }
     },
+    descriptors(path) {
+      const { handle, direct } = find(path)
+      return { fd: handle.fd, ...(direct && { directFd: direct.fd }) }
+    },
+  }
+}
+
+const refused =
+  (path: string) =>
+  (error: unknown): never => {
+    throw asUserError(error, `${path}: cannot be opened`)
+  }
+
+/** Fills `into` as `readFully` does, on the lanes as far as the file can. */
+export async function readRange(
+  { path, handle, direct }: OpenFile,
+  positionBytes: number,
+  into: Uint8Array,
+  lanes?: Lanes,
+): Promise<void> {
+  let done = 0
+  if (lanes && direct) {
+    done = await lanes.read(direct, positionBytes, into).catch((error: unknown) => {
+      throw asUserError(error, `${path}: reading byte ${positionBytes} failed`)
+    })
+  }
+  if (done < into.byteLength) {
+    await readFully(handle, path, positionBytes + done, into.subarray(done))
   }
 }
 
@@ -69,7 +125,7 @@ export async function openForReading(
     if (!found.isFile()) throw new UserError(`${path}: expected a file, found something else`)
     return { handle: await open(path, 'r'), fileBytes: found.size }
   } catch (error) {
-    throw asUserError(error, `${path}: cannot be opened`)
+    return refused(path)(error)
   }
 }
 

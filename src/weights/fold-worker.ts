@@ -1,17 +1,27 @@
 // One thread that folds updates into weights: reads a run of a slab, applies the terms, writes f32,
-// or f16 rounded stochastically, to the overlay. Synchronous file calls on purpose: this thread has nothing else to do.
+// or f16 rounded stochastically, to the overlay. Synchronous file calls on purpose: this thread has
+// nothing else to do. They go past the page cache where a place has a descriptor for that.
 
 import { readSync, writeSync } from 'node:fs'
 import { parentPort } from 'node:worker_threads'
 import type { Change } from '../noise/factors.ts'
 import type { NoiseKey } from '../noise/threefry.ts'
 import { createNoiseKernel } from '../noise/wasm.ts'
+import { alignedBytes, BLOCK_BYTES, blocksAround, isRefusal } from './direct.ts'
 import { fillSynthetic } from './synthetic.ts'
 import { DTYPE_BYTES, type DType } from './types.ts'
 
+/** A position of a file; directFd: the same file past the page cache. */
+export interface FilePlace {
+  readonly fd: number
+  readonly directFd?: number
+  readonly path: string
+  readonly offsetBytes: number
+}
+
 /** A place for bytes: a file position, shared memory, or a synthetic checkpoint. */
 export type Place =
-  | { readonly fd: number; readonly path: string; readonly offsetBytes: number }
+  | FilePlace
   | { readonly memory: SharedArrayBuffer; readonly offsetBytes: number }
   | { readonly synthetic: true; readonly offsetBytes: number }
 
@@ -35,8 +45,9 @@ export type FoldReply = { message: string; code?: string | undefined } | null
 const STEP_ELEMENTS = 2 ** 18
 const kernel = createNoiseKernel()
 const raw = new Uint8Array(STEP_ELEMENTS * 4)
-const folded = new Float32Array(STEP_ELEMENTS)
-const rounded = new Uint16Array(STEP_ELEMENTS)
+const blocks = alignedBytes(STEP_ELEMENTS * 4 + 2 * BLOCK_BYTES)
+const folded = new Float32Array(alignedBytes(STEP_ELEMENTS * 4).buffer)
+const rounded = new Uint16Array(alignedBytes(STEP_ELEMENTS * 2).buffer)
 
 parentPort!.on('message', (job: FoldJob) => {
   let reply: FoldReply = null
@@ -73,14 +84,44 @@ function transfer(place: Place, atBytes: number, bytes: Uint8Array, way: 'read' 
     else there.set(bytes)
     return
   }
-  for (let done = 0; done < bytes.length;) {
+  for (let done = way === 'read' ? readDirect(place, offset, bytes) : 0; done < bytes.length;) {
     const [at, left] = [offset + done, bytes.length - done]
     const moved =
       way === 'read'
         ? readSync(place.fd, bytes, done, left, at)
-        : writeSync(place.fd, bytes, done, left, at)
+        : writePart(place, bytes, done, left, at)
     if (moved === 0)
       throw new Error(`${place.path}: expected ${left} more bytes at ${at}, found its end`)
     done += moved
+  }
+}
+
+/** Bytes from the front that could be read directly; none where that is refused. */
+function readDirect({ directFd }: FilePlace, offset: number, bytes: Uint8Array): number {
+  if (directFd === undefined) return 0
+  const { first, skip, length } = blocksAround(offset, bytes.length)
+  const moved = unlessRefused(() => readSync(directFd, blocks, 0, length, first)) ?? 0
+  const got = Math.min(Math.max(0, moved - skip), bytes.length)
+  bytes.set(blocks.subarray(skip, skip + got))
+  return got
+}
+
+function writePart(place: FilePlace, bytes: Uint8Array, done: number, left: number, at: number) {
+  const { fd, directFd } = place
+  const whole = at % BLOCK_BYTES === 0 && left % BLOCK_BYTES === 0
+  const moved =
+    directFd !== undefined && whole
+      ? unlessRefused(() => writeSync(directFd, bytes, done, left, at))
+      : undefined
+  return moved ?? writeSync(fd, bytes, done, left, at)
+}
+
+/** What a direct call returns; undefined where it is refused. */
+function unlessRefused(call: () => number): number | undefined {
+  try {
+    return call()
+  } catch (error) {
+    if (isRefusal(error)) return undefined
+    throw error
   }
 }

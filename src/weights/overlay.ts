@@ -1,18 +1,22 @@
 // The weights of a run: immutable base files plus the overlay, copies in f32 or f16 with updates folded in.
 // The overlay is scratch: in memory while it fits --ram, else in a file without a name; it is never
-// part of a checkpoint and always rebuildable from base and journal. What the updates are is the
-// methods' business, when to fold is the step's.
+// part of a checkpoint and always rebuildable from base and journal. Files that the page cache cannot
+// hold are read past it, but for leading tensors (page-cache.ts). What the updates are is the methods'
+// business, when to fold is the step's.
 
-import { open, rm, statfs, type FileHandle } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { open, rm, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Tile } from '../device/device.ts'
 import { UserError } from '../errors.ts'
 import { noiseKey } from '../noise/threefry.ts'
 import { changeOfRows, isNoChange, NO_CHANGE, type Change } from '../noise/factors.ts'
 import { formatBytes } from '../units.ts'
-import { asUserError, openFiles, readFully, type WeightFiles } from './files.ts'
+import { BLOCK_BYTES, createLanes, openDirect, type Lanes } from './direct.ts'
+import { asUserError, openFiles, readRange, type OpenFile, type WeightFiles } from './files.ts'
 import { createFoldPool, type FoldPool } from './fold.ts'
 import type { Place } from './fold-worker.ts'
+import { cacheRoomBytes, createCacheShare, fitsPageCache } from './page-cache.ts'
 import { isSynthetic } from './synthetic.ts'
 import { DTYPE_BYTES, type DType, type TensorEntry } from './types.ts'
 
@@ -30,8 +34,11 @@ export interface WeightStore {
   /** Changes whenever the tensor's bytes do: 0 is the base. */
   version(name: string): number
   dtype(name: string): DType
-  /** Fills `into` with rows from row0 of the tensor; waits for a fold of these rows to end. */
-  read(name: string, row0: number, into: Uint8Array): Promise<void>
+  /**
+   * Fills `into` with rows from row0 of the tensor; waits for a fold of these rows to end. `once`:
+   * they stay where they go, so that the page cache need not keep them.
+   */
+  read(name: string, row0: number, into: Uint8Array, once?: boolean): Promise<void>
   /**
    * Folds changes into the matrices that have some, in the background and in the order given at
    * opening. A failure surfaces at the next read.
@@ -64,73 +71,113 @@ export interface StoreOptions extends OverlayOptions {
   /** Folder of the scratch file. */
   readonly scratchDir: string
   readonly threads: number
+  /** Bytes that the page cache can hold; what the system says now if left out. */
+  readonly cacheRoomBytes?: number
 }
 
+/** Smaller reads are rows of an embedding, of which the same ones come again and again. */
+const LEAST_DIRECT_BYTES = 2 ** 18
+
 interface Stored extends StoredMatrix {
-  /** First byte of this tensor in the overlay file. */
-  readonly overlayBytes: number
+  /** First byte of this tensor in the scratch file: a block's. */
+  readonly scratchAt: number
   memory: SharedArrayBuffer | null
   /** Folds so far. */
   version: number
   /** One promise per tile: the tile's overlay bytes are there. */
   readonly ready: Promise<void>[]
+  /** Whether it stayed where it was last read to. */
+  once: boolean
+  /** Whether its part of the scratch file is read and written past the page cache: all of it, always. */
+  past: boolean
 }
 
 export async function openStore(options: StoreOptions): Promise<WeightStore> {
-  const files = await openFiles(options.matrices.map((m) => m.entry.file))
   const stored = new Map<string, Stored>()
-  let totalBytes = 0
+  let [totalBytes, scratchBytes] = [0, 0]
   for (const m of options.matrices) {
-    stored.set(m.name, { ...m, overlayBytes: totalBytes, memory: null, version: 0, ready: [] })
-    if (m.trains) totalBytes += elementsOf(m) * overlayBytes(options)
+    const own = { memory: null, version: 0, ready: [], once: false, past: false }
+    stored.set(m.name, { ...m, ...own, scratchAt: scratchBytes })
+    if (!m.trains) continue
+    const bytes = elementsOf(m) * overlayBytes(options)
+    totalBytes += bytes
+    scratchBytes += Math.ceil(bytes / BLOCK_BYTES) * BLOCK_BYTES
   }
-  const base = new Map<string, FileHandle>()
-  try {
-    for (const { entry } of options.matrices) {
-      if (!base.has(entry.file) && !isSynthetic(entry.file))
-        base.set(entry.file, await open(entry.file, 'r'))
-    }
-  } catch (error) {
-    for (const handle of base.values()) await handle.close()
-    await files.close()
-    throw error
-  }
-  return createStore(options, files, base, stored, totalBytes)
+  const lanes = createLanes()
+  const tier = tierOf(options, [...stored.values()], totalBytes)
+  const paths = options.matrices.map((m) => m.entry.file)
+  const files = await openFiles(paths, tier.basePast ? lanes : undefined)
+  return createStore(options, files, lanes, stored, tier, scratchBytes)
 }
 
 const elementsOf = (m: StoredMatrix) => m.entry.bytes / DTYPE_BYTES[m.entry.dtype]
 
+interface StoreTier {
+  readonly inMemory: boolean
+  readonly roomBytes: number
+  /** Whether the base files, or the scratch file, are more than the page cache can hold. */
+  readonly basePast: boolean
+  readonly scratchPast: boolean
+}
+
+function tierOf(
+  options: StoreOptions,
+  matrices: readonly StoredMatrix[],
+  totalBytes: number,
+): StoreTier {
+  const inMemory = totalBytes <= options.ramBytes
+  const bytesOf = (some: readonly StoredMatrix[]) =>
+    some.reduce((sum, { entry }) => sum + (isSynthetic(entry.file) ? 0 : entry.bytes), 0)
+  const roomBytes = (options.cacheRoomBytes ?? cacheRoomBytes()) - (inMemory ? totalBytes : 0)
+  const frozen = bytesOf(matrices.filter((m) => !m.trains))
+  return {
+    inMemory,
+    roomBytes,
+    basePast: !fitsPageCache(bytesOf(matrices), roomBytes),
+    scratchPast: !inMemory && !fitsPageCache(totalBytes + frozen, roomBytes),
+  }
+}
+
 function createStore(
   options: StoreOptions,
   files: WeightFiles,
-  base: ReadonlyMap<string, FileHandle>,
+  lanes: Lanes,
   stored: ReadonlyMap<string, Stored>,
-  totalBytes: number,
+  { inMemory, roomBytes, basePast, scratchPast }: StoreTier,
+  scratchBytes: number,
 ): WeightStore {
   let pool: FoldPool | null = null
-  let scratch: FileHandle | null = null
-  const inMemory = totalBytes <= options.ramBytes
+  let scratch: OpenFile | null = null
   const size = overlayBytes(options)
+  const share = createCacheShare(roomBytes)
 
   const get = (name: string): Stored => {
     const m = stored.get(name)
     if (!m) throw new Error(`${name} is not a matrix of this run`)
     return m
   }
-  const overlayPlace = (m: Stored, first: number): Place =>
-    m.memory
-      ? { memory: m.memory, offsetBytes: first * size }
-      : { fd: scratch!.fd, path: 'the scratch file', offsetBytes: m.overlayBytes + first * size }
+  const basePasses = (m: Stored) =>
+    basePast && (m.once || !share.keeps(`base ${m.name}`, m.entry.bytes))
+  /** Directly only if every tile begins and ends with a block: no block is then written both ways. */
+  const scratchPasses = (m: Stored) =>
+    scratchPast &&
+    m.tiles.every((tile) => (tile.rows * m.cols * size) % BLOCK_BYTES === 0) &&
+    (m.once || !share.keeps(`folded ${m.name}`, elementsOf(m) * size))
 
+  const overlayPlace = (m: Stored, first: number): Place => {
+    if (m.memory) return { memory: m.memory, offsetBytes: first * size }
+    const { path, handle, direct } = scratch!
+    const offsetBytes = m.scratchAt + first * size
+    return { fd: handle.fd, ...(m.past && direct && { directFd: direct.fd }), path, offsetBytes }
+  }
   /** Where the tensor's current bytes are, from element `first` on. */
   const currentPlace = (m: Stored, first: number): Place => {
     if (m.version > 0) return overlayPlace(m, first)
-    const { file, dtype, offsetBytes } = m.entry
-    if (isSynthetic(file)) {
-      return { synthetic: true, offsetBytes: offsetBytes + first * DTYPE_BYTES[dtype] }
-    }
-    const { fd } = base.get(file)!
-    return { fd, path: file, offsetBytes: offsetBytes + first * DTYPE_BYTES[dtype] }
+    const { file: path, dtype } = m.entry
+    const offsetBytes = m.entry.offsetBytes + first * DTYPE_BYTES[dtype]
+    if (isSynthetic(path)) return { synthetic: true, offsetBytes }
+    const { fd, ...direct } = files.descriptors(path)
+    return { fd, ...(basePasses(m) && direct), path, offsetBytes }
   }
   const dtypeOf = (m: Stored): DType =>
     m.version === 0 ? m.entry.dtype : size === 2 ? 'F16' : 'F32'
@@ -164,10 +211,14 @@ function createStore(
     version: (name) => get(name).version,
     dtype: (name) => dtypeOf(get(name)),
 
-    async read(name, row0, into) {
+    async read(name, row0, into, once = false) {
       const m = get(name)
-      if (m.version === 0)
-        return files.read(m.entry, row0 * m.cols * DTYPE_BYTES[m.entry.dtype], into)
+      const large = into.byteLength >= LEAST_DIRECT_BYTES
+      if (large) m.once = once
+      if (m.version === 0) {
+        const at = row0 * m.cols * DTYPE_BYTES[m.entry.dtype]
+        return files.read(m.entry, at, into, large && basePasses(m))
+      }
       const rows = into.byteLength / (size * m.cols)
       await Promise.all(
         m.tiles.flatMap((t, i) =>
@@ -176,21 +227,22 @@ function createStore(
       )
       const at = row0 * m.cols * size
       if (m.memory) into.set(new Uint8Array(m.memory, at, into.byteLength))
-      else await readFully(scratch!, 'the scratch file', m.overlayBytes + at, into)
+      else await readRange(scratch!, m.scratchAt + at, into, m.past ? lanes : undefined)
     },
 
     async fold(changeOf) {
-      if (!inMemory) scratch ??= await openScratch(options.scratchDir, totalBytes)
+      if (!inMemory) scratch ??= await openScratch(options.scratchDir, scratchBytes)
       for (const m of stored.values()) {
         const change = m.trains ? changeOf(m.name) : NO_CHANGE
         if (isNoChange(change)) continue
         if (inMemory) m.memory ??= new SharedArrayBuffer(elementsOf(m) * size)
+        if (m.version === 0) m.past = scratchPasses(m)
         const jobs = m.tiles.map((_, i) => foldTile(m, i, change, null))
         jobs.forEach((job, i) => {
           job.catch(() => {}) // surfaces at the tile's next read
           m.ready[i] = job
         })
-        m.version++
+        if (m.version++ === 0) share.release(`base ${m.name}`)
       }
     },
 
@@ -208,15 +260,15 @@ function createStore(
     async close() {
       await pool?.close()
       await Promise.allSettled([...stored.values()].flatMap((m) => m.ready))
-      await scratch?.close()
-      for (const handle of base.values()) await handle.close()
+      await scratch?.direct?.close()
+      await scratch?.handle.close()
       await files.close()
     },
   }
 }
 
 /** A file of `bytes` (sparse) whose name is gone at once, so that a killed run leaves nothing behind. */
-async function openScratch(dir: string, bytes: number): Promise<FileHandle> {
+async function openScratch(dir: string, bytes: number): Promise<OpenFile> {
   const disk = await statfs(dir)
   const free = disk.bavail * disk.bsize
   if (free < bytes) {
@@ -232,11 +284,14 @@ async function openScratch(dir: string, bytes: number): Promise<FileHandle> {
     )
   }
   const handle = await open(path, 'wx+', 0o600).catch(own)
+  let direct: OpenFile['direct'] = null
   try {
+    direct = await openDirect(path, constants.O_RDWR).catch(own)
     await rm(path)
     await handle.truncate(bytes).catch(own)
-    return handle
+    return { path: 'the scratch file', handle, direct }
   } catch (error) {
+    await direct?.close()
     await handle.close()
     throw error
   }
