@@ -7,6 +7,11 @@ import { flatGroups } from './commands.ts'
 import { activationKernel } from './kernels/activation.ts'
 import { addKernel } from './kernels/add.ts'
 import { ATTENTION_ROWS, attentionKernel, MAX_HEAD_SIZE } from './kernels/attention.ts'
+import {
+  attentionSubgroupKernel,
+  MAX_SUBGROUP_HEAD_SIZE,
+  subgroupAttentionRows,
+} from './kernels/attention-subgroup.ts'
 import { columnsKernel } from './kernels/columns.ts'
 import { gatherKernel } from './kernels/gather.ts'
 import { scatterKernel } from './kernels/scatter.ts'
@@ -57,7 +62,16 @@ function createLayerNorm(runtime: Runtime): Device['layerNorm'] {
 
 function createAttention(runtime: Runtime): Device['attention'] {
   const { commands, memories } = runtime
-  const compile = (headSize: number) => commands.compile(attentionKernel(headSize))
+  const { software, lanes } = runtime.adapter
+  const compile = (headSize: number) => {
+    const shared = software && lanes > 0 && headSize % 4 === 0
+    return shared && headSize <= MAX_SUBGROUP_HEAD_SIZE
+      ? {
+          kernel: commands.compile(attentionSubgroupKernel(headSize, lanes)),
+          rows: subgroupAttentionRows(lanes),
+        }
+      : { kernel: commands.compile(attentionKernel(headSize)), rows: ATTENTION_ROWS }
+  }
   const kernels = new Map<number, ReturnType<typeof compile>>()
   const kernelOf = (headSize: number) => {
     if (!Number.isInteger(headSize) || headSize > MAX_HEAD_SIZE) {
@@ -77,8 +91,9 @@ function createAttention(runtime: Runtime): Device['attention'] {
     const operand = (tensor: Tensor, count: number) =>
       memories.matrix(tensor, sequences * count, q.cols).buffer
     const mask = memories.matrix(keyMask, batch, keys).buffer
+    const { kernel, rows } = kernelOf(headSize)
     commands.run(
-      kernelOf(headSize),
+      kernel,
       {
         q: operand(q, tokens),
         k: operand(k, keys),
@@ -87,7 +102,7 @@ function createAttention(runtime: Runtime): Device['attention'] {
         y: operand(y, tokens),
       },
       { batch, tokens, keys, heads, sequences, scale: headSize ** -0.5 },
-      [Math.ceil(tokens / ATTENTION_ROWS) * heads, ...flatGroups(sequences)],
+      [Math.ceil(tokens / rows) * heads, ...flatGroups(sequences)],
     )
   }
 }

@@ -6,7 +6,7 @@
 // Keys come in order, so that a row's bits do not depend on T (with a cache or without). A row
 // that sees no key gives zeros.
 
-import { defineKernel } from '../kernel.ts'
+import { type Binding, defineKernel, type KernelSpec, type Params } from '../kernel.ts'
 
 /** Largest head size: q and the sums of a row live in registers (beyond 128 GPUs spill some). */
 export const MAX_HEAD_SIZE = 256
@@ -14,7 +14,21 @@ export const MAX_HEAD_SIZE = 256
 /** Query rows of one workgroup. */
 export const ATTENTION_ROWS = 32
 
-export const attentionKernel = (headSize: number) =>
+export const ATTENTION_PARAMS = {
+  batch: 'u32',
+  tokens: 'u32',
+  keys: 'u32', // S
+  heads: 'u32',
+  sequences: 'u32',
+  scale: 'f32',
+} as const satisfies Params
+
+export type AttentionSpec = KernelSpec<
+  Readonly<Record<'q' | 'k' | 'v' | 'key_mask' | 'y', Binding>>,
+  typeof ATTENTION_PARAMS
+>
+
+export const attentionKernel = (headSize: number): AttentionSpec =>
   defineKernel({
     name: `attention ${headSize}`,
     bindings: {
@@ -24,14 +38,7 @@ export const attentionKernel = (headSize: number) =>
       key_mask: 'read f32',
       y: 'read_write f32',
     },
-    params: {
-      batch: 'u32',
-      tokens: 'u32',
-      keys: 'u32', // S
-      heads: 'u32',
-      sequences: 'u32',
-      scale: 'f32',
-    },
+    params: ATTENTION_PARAMS,
     constants: { D: headSize, ROWS: ATTENTION_ROWS },
     body: /* wgsl */ `
 @compute @workgroup_size(ROWS)
