@@ -37,6 +37,15 @@ export interface BenchResult {
   readonly download_bytes: number
   readonly wait_ms: number
   readonly loss: number | null
+  readonly by_step: readonly BenchStep[]
+}
+
+export interface BenchStep {
+  readonly ms: number
+  /** Process memory after the step. */
+  readonly rss_bytes: number
+  /** What the process had the disk read, rather than found in the page cache; null where systems count otherwise. */
+  readonly disk_bytes: number | null
 }
 
 /** Runs `steps` steps of batchSize x maxLength random tokens, all labelled. */
@@ -63,20 +72,26 @@ export async function bench(
       memoryTable(plan.bytes).forEach((row) => report.line(row))
       const randomBatch = (seed: number) =>
         collateExamples(randomExamples(B, T, model.vocabSize, seed), { padId: 0, padTo: 'right' })
-      const times: number[] = []
+      const by_step: BenchStep[] = []
       const before = { ...engine.counters }
       let loss: number | null = null
       for (let step = 0; step < steps; step++) {
         stop.throwIfAborted()
-        const started = performance.now()
+        const [started, disk] = [performance.now(), diskBytes()]
         const entry = await zoStep(engine, {
           ...{ batches: [randomBatch(config.seed + step)], step, lr: config.lr },
           ...{ eps: config.eps, weightDecay: config.weightDecay, append: () => Promise.resolve() },
         })
-        times.push(performance.now() - started)
+        const ms = Math.round(performance.now() - started)
+        by_step.push({
+          ms,
+          rss_bytes: process.memoryUsage.rss(),
+          disk_bytes: disk === null ? null : diskBytes()! - disk,
+        })
         loss = entry.loss_plus
-        report.line(`step ${step + 1}/${steps}  ${times.at(-1)!.toFixed(0)} ms`)
+        report.line(`step ${step + 1}/${steps}  ${ms} ms`)
       }
+      const times = by_step.map(({ ms }) => ms)
       const timed = (times.length > 1 ? times.slice(1) : times).toSorted((a, b) => a - b)
       const stepMs = timed[timed.length >> 1]!
       const { counters } = engine
@@ -95,6 +110,7 @@ export async function bench(
         download_bytes: Math.round((counters.downloadBytes - before.downloadBytes) / steps),
         wait_ms: Math.round((counters.waitMs - before.waitMs) / steps),
         loss,
+        by_step,
       }
     } finally {
       await close()
@@ -103,6 +119,9 @@ export async function bench(
     await rm(scratchDir, { recursive: true, force: true })
   }
 }
+
+/** Linux counts blocks of 512 bytes, elsewhere they are of any size. */
+const diskBytes = () => (process.platform === 'linux' ? process.resourceUsage().fsRead * 512 : null)
 
 /** The lines of a result. */
 export function benchLines(r: BenchResult): string[] {
