@@ -1,14 +1,13 @@
-// What the TypeScript benches share: flags, medians with their spread, Markdown tables, JSON lines
-// under out/bench/, and `zo2 bench` as a child process.
+// What the benches share: flags, medians with their spread, Markdown tables, JSON lines under
+// out/bench/.
 
-import { execFileSync } from 'node:child_process'
-import { appendFileSync, existsSync, mkdirSync, openSync } from 'node:fs'
+import { appendFileSync, mkdirSync, openSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
-const OUT = `${ROOT}/out/bench`
+export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+export const OUT = `${ROOT}/out/bench`
 
 /** Flags `--name value` with their defaults; an unknown one ends the process. */
 export function flags<F extends Record<string, string>>(defaults: F): F {
@@ -44,6 +43,8 @@ export function spread(values: readonly number[], digits = 0): string {
   return `${text(median(values))} (${text(Math.min(...values))}-${text(Math.max(...values))})`
 }
 
+export const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(2)} GiB`
+
 /** A Markdown table; columns after the first are right-aligned. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): void {
   const line = (cells: readonly string[]) => say(`| ${cells.join(' | ')} |`)
@@ -63,26 +64,4 @@ export function record(name: string, value: object): void {
 export function openLog(name: string): number {
   mkdirSync(OUT, { recursive: true })
   return openSync(`${OUT}/${name}.log`, 'w')
-}
-
-/** What `zo2 bench --json` says of a run (BenchResult in src/bench.ts). */
-export interface Ours {
-  readonly step_ms: number
-  readonly wait_ms: number
-  readonly read_bytes: number
-  readonly upload_bytes: number
-  readonly device_peak_bytes: number
-  readonly rss_peak_bytes: number
-}
-
-/** Runs `zo2 bench` of dist/ with these arguments in a process of its own. */
-export function zo2Bench(args: readonly string[]): Ours {
-  const bin = `${ROOT}/dist/src/bin.js`
-  if (!existsSync(bin)) {
-    note('dist/src/bin.js is missing: npm ci && npm run build')
-    process.exit(1)
-  }
-  const all = [bin, 'bench', ...args, '--json', '--quiet']
-  const stdio = ['ignore', 'pipe', 'inherit'] as const
-  return JSON.parse(execFileSync(process.execPath, all, { stdio: [...stdio] }).toString()) as Ours
 }

@@ -7,18 +7,18 @@ cd "$(dirname "$0")/../.."
 letter=${1:-}
 shift || true
 
-need_built() {
-  if [ ! -f dist/src/bin.js ]; then
-    echo 'bench: dist/src/bin.js is missing; build it: npm ci && npm run build' >&2
-    exit 1
-  fi
-}
-
 case $letter in
+a | d)
+  python=$(bash scripts/bench/pytorch-venv.sh)
+  [ "$letter" = a ] || set -- --methods eval --labels all "$@"
+  exec npx tsx scripts/bench/against-pytorch.ts --python "$python" "$@"
+  ;;
 b)
   [ -d scripts/bench/node_modules ] || (cd scripts/bench && npm ci --ignore-scripts >&2)
   exec npx tsx scripts/bench/webgpu.ts "$@"
   ;;
+c) exec npx tsx scripts/bench/streaming.ts "$@" ;;
+e) exec npx tsx scripts/bench/growth.ts "$@" ;;
 *)
   sed -n '2,3s/^# *//p' "$0" >&2
   exit 2

@@ -1,0 +1,98 @@
+// Bench (e): how the time of a step grows, by least squares over steps of OPT-125m's width: with the
+// number of layers, and with the number of tokens at all layers (more sequences, so that attention
+// grows alike). What these lines leave at no layers is the head's work, at no tokens the reading,
+// widening and noise of all weights; what neither weights nor multiplications explain is the fixed
+// cost of a step: the intercept of a fit by both over all points. Weights are synthetic.
+//   bash scripts/bench/run.sh e [--methods mezo-sgd,lozo] [--device cpu] [--layers 2,4,6,8,10,12]
+//     [--batches 2,4,8,12,16] [--tokens 64] [--rounds 5] [--steps 2]
+
+import { syntheticModel } from '../../src/setup.ts'
+import { flags, listed, median, record, say, spread, table } from './common.ts'
+import { type Fit, leastSquares } from './fit.ts'
+import { inTurns, type Measured, type Variant } from './rounds.ts'
+
+const options = flags({
+  ...{ methods: 'mezo-sgd,lozo', device: 'cpu', adapter: 'llvmpipe', memory: '1GiB' },
+  ...{ layers: '2,4,6,8,10,12', batches: '2,4,8,12,16', tokens: '64', rounds: '5', steps: '2' },
+})
+const numbers = (value: string) => listed(value).map(Number)
+const counts = { rounds: Number(options.rounds), steps: Number(options.steps) }
+const [SIZE, LAYERS, BATCH] = ['opt-125m', 12, 16]
+const tokens = Number(options.tokens)
+
+interface Point extends Measured {
+  readonly layers: number
+  readonly batch: number
+}
+
+async function measure(method: string, shapes: readonly { layers: number; batch: number }[]) {
+  const device = options.device as Variant['device']
+  const variants = shapes.map(({ layers, batch }): Variant => {
+    return {
+      ...{ model: `synthetic:${SIZE}/${layers}`, method: method as Variant['method'], device },
+      ...{ batch, tokens, labels: 'all', memory: options.memory, resident: 'auto' },
+      ...(device === 'webgpu' && { adapter: options.adapter }),
+    }
+  })
+  const measured = await inTurns(variants, counts)
+  return measured.map((of, i): Point => ({ ...of, ...shapes[i]! }))
+}
+
+/** A fit to the medians of all rounds, and one to every round. */
+function report(
+  name: string,
+  points: readonly Point[],
+  variables: (p: Point) => number[],
+  unit: string,
+) {
+  const x = points.map(variables)
+  const all = leastSquares(
+    x,
+    points.map(({ ms }) => median(ms)),
+  )
+  const rounds = points[0]!.ms.map((_, round) =>
+    leastSquares(
+      x,
+      points.map(({ ms }) => ms[round]!),
+    ),
+  )
+  record('growth', { name, device: options.device, points, fit: all, rounds })
+  const each = (of: (fit: Fit) => number, digits: number) => {
+    const values = rounds.map(of)
+    const [least, most] = [Math.min(...values), Math.max(...values)]
+    return `${of(all).toFixed(digits)} (${least.toFixed(digits)} to ${most.toFixed(digits)})`
+  }
+  const slopes = all.slopes.map((_, i) => each((fit) => fit.slopes[i]!, 2)).join(', ')
+  fits.push([name, `${slopes} ${unit}`, each((f) => f.intercept, 1), each((f) => f.r2, 4)])
+}
+
+/** Matrix elements in units of 1e6, and multiplications of a pass of one probe in units of 1e9. */
+function work({ layers, batch }: Point): number[] {
+  const { matrices, hidden } = syntheticModel({ size: SIZE, layers }).model
+  const elements = matrices.reduce((sum, { rows, cols }) => sum + rows * cols, 0)
+  const attention = layers * batch * tokens * tokens * hidden
+  return [elements / 1e6, (batch * tokens * elements + attention) / 1e9]
+}
+
+const times: string[][] = []
+const fits: string[][] = []
+for (const method of listed(options.methods)) {
+  const deep = await measure(
+    method,
+    numbers(options.layers).map((layers) => ({ layers, batch: BATCH })),
+  )
+  const wide = await measure(
+    method,
+    numbers(options.batches).map((batch) => ({ layers: LAYERS, batch })),
+  )
+  for (const { layers, batch, ms } of [...deep, ...wide]) {
+    times.push([`${method}, ${layers} layers, ${batch} x ${tokens} tokens`, spread(ms)])
+  }
+  report(`${method}, by layers`, deep, ({ layers }) => [layers], 'ms a layer')
+  report(`${method}, by tokens`, wide, ({ batch }) => [batch * tokens], 'ms a token')
+  report(`${method}, by weights and work`, [...deep, ...wide], work, 'ms a million, a GFMA')
+}
+say(`\n${SIZE}, ${options.device}; median (min-max) of ${options.rounds} rounds\n`)
+table(['', 'ms of a step'], times)
+say('\nfits to these medians (range of the fits to single rounds)\n')
+table(['', 'grows by', 'at zero, ms', 'R^2'], fits)
