@@ -71,13 +71,16 @@ export async function* stream(
       // Both must end before anything is decided, else a failed neighbour leaves a read running.
       const [previous, mine] = await Promise.allSettled([before, staged])
       const failed = [mine, previous].find((each) => each.status === 'rejected')
-      if (failed || !open) {
-        // At once: a later slab of this pass may be waiting for the staging memory.
-        device.discard(slot)
+      let usable = false
+      try {
         if (failed) throw failed.reason
-        return
+        if (!open) return
+        device.commit(slot, weights, passes)
+        usable = true
+      } finally {
+        // At once: a later slab of this pass may be waiting for the staging memory.
+        if (!usable) device.discard(slot)
       }
-      device.commit(slot, weights, passes)
       if (mine.status === 'fulfilled' && mine.value) slots.note(slab, version)
     })()
     committed.catch(() => {}) // reported when the slab is asked for, or in the drain below

@@ -35,14 +35,27 @@ export function createFoldPool(threads: number): FoldPool {
   const active = new Map<Worker, Waiting & { readonly startMs: number }>()
   const idle: Worker[] = []
   const workers: Worker[] = []
+  /** Why no job is taken any more. */
+  let over: Error | undefined
+  let closing = false
 
   const settle = (worker: Worker, error: Error | null) => {
     const done = active.get(worker)
     active.delete(worker)
-    worker.unref()
+    // The process must not end before terminate() is through, which holds on to the worker itself.
+    if (!closing) worker.unref()
     if (done) folded.publish({ startMs: done.startMs, elements: done.job.count } satisfies Folded)
     if (error) done?.reject(error)
     else done?.resolve()
+  }
+  const refuse = (error: Error) => {
+    over ??= error
+    for (const { reject } of queue.splice(0)) reject(over)
+  }
+  /** A thread that ends by itself may have left half a tile: nothing is folded any more. */
+  const gone = (worker: Worker, error: Error) => {
+    refuse(error)
+    settle(worker, over!)
   }
   const start = (): Worker => {
     const worker = startWorker('./fold-worker', import.meta.url)
@@ -51,7 +64,8 @@ export function createFoldPool(threads: number): FoldPool {
       idle.push(worker)
       next()
     })
-    worker.on('error', (error) => settle(worker, error))
+    worker.on('error', (error) => gone(worker, error))
+    worker.on('exit', () => gone(worker, new Error('a fold thread ended')))
     workers.push(worker)
     return worker
   }
@@ -68,14 +82,14 @@ export function createFoldPool(threads: number): FoldPool {
   return {
     fold: (job) =>
       new Promise((resolve, reject) => {
+        if (over) return reject(over)
         queue.push({ job, resolve, reject })
         next()
       }),
     async close() {
-      const closed = new Error('the fold pool is closed')
-      for (const { reject } of queue.splice(0)) reject(closed)
+      closing = true
+      refuse(new Error('the fold pool is closed'))
       await Promise.all(workers.map((worker) => worker.terminate()))
-      for (const worker of [...active.keys()]) settle(worker, closed)
     },
   }
 }

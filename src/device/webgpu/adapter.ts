@@ -26,6 +26,8 @@ export interface OpenAdapter {
   readonly lanes: number
   /** Largest storage binding, in bytes. */
   readonly maxBindingBytes: number
+  /** Resolves with what to tell the user if the device goes away by itself; else never. */
+  readonly lost: Promise<UserError>
   /** Destroys the device and lets the process exit. Safe to call twice. */
   close(): void
 }
@@ -123,6 +125,15 @@ function subgroupLanes({ features, info }: GPUAdapter): number {
   return features.has('subgroups') && fixed ? (info.subgroupMinSize ?? 0) : 0
 }
 
+/** What a user can do about a device that went away; `said` is Dawn's message. */
+function lossOf(name: string, said: string): UserError {
+  const what = said.replace(/\s+/g, ' ').replace(/[. ]+$/, '')
+  return new UserError(
+    `adapter "${name}" was lost (${what || 'no reason given'}): start the command again, a training run ` +
+      'with --resume, or use --device cpu; if its memory ran out, lower --memory or the batch size too',
+  )
+}
+
 /**
  * Opens the adapter whose name contains `wanted` ("lavapipe" also finds llvmpipe), or the first
  * hardware adapter. Throws UserError when there is none, with what to do about it.
@@ -142,8 +153,13 @@ export async function openAdapter(wanted?: string): Promise<OpenAdapter> {
       requiredFeatures: lanes > 0 ? ['subgroups'] : [],
       requiredLimits: { maxStorageBufferBindingSize, maxBufferSize },
     })
+    // Reasons do not tell our own close from others: a device that is destroyed elsewhere is lost too.
+    const lost = new Promise<UserError>((resolve) => {
+      void gpu.lost.then(({ message }) => closed || resolve(lossOf(entry.name, message)))
+    })
     return {
       gpu,
+      lost,
       name: entry.name,
       software: entry.software,
       id: [entry.name, entry.backend, vendor, architecture, description].join(', '),

@@ -1,6 +1,6 @@
 // Records dispatches and copies in call order and submits them in batches. Owns the open command
 // encoder, the serial number of every batch (who waits for what), and the device's first failure,
-// which is thrown at the next call, because WebGPU reports errors late.
+// which is thrown at the next call, because WebGPU reports errors late. A lost device ends every wait.
 
 import { BindGroups, type Operand } from './bindgroups.ts'
 import type { Bindings, Kernel, KernelSpec, Params } from './kernel.ts'
@@ -27,6 +27,9 @@ export class Commands {
   readonly #bindGroups: BindGroups
   readonly #checks = new Set<Promise<void>>()
   readonly #running = new Map<number, Promise<void>>()
+  /** How to end what waits for the driver. */
+  readonly #waiting = new Set<(error: Error) => void>()
+  #lost: Error | undefined
   #failure: Error | undefined
   #encoder: GPUCommandEncoder | undefined
   #pass: GPUComputePassEncoder | undefined
@@ -89,8 +92,7 @@ export class Commands {
     this.#encoder = undefined
     this.#recorded = 0
     const serial = this.#serial++
-    const over = this.gpu.queue
-      .onSubmittedWorkDone()
+    const over = this.answer(this.gpu.queue.onSubmittedWorkDone())
       .then(
         () => {},
         (error: unknown) => this.fail(asError(error)),
@@ -138,6 +140,24 @@ export class Commands {
     this.#failure ??= error
   }
 
+  /** The device is gone: all that waits for it rejects now, every later call throws. */
+  lose(error: Error): void {
+    this.#lost = error
+    this.#failure = error // whatever failed before it was told is its consequence
+    for (const reject of this.#waiting) reject(error)
+    this.#waiting.clear()
+  }
+
+  /** What the driver owes; rejects once the device is lost, whether the driver answers or not. */
+  answer<T>(owed: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.add(reject)
+      // Not a race against a promise of the loss, which would keep a reaction for every wait.
+      owed.then(resolve, reject).finally(() => this.#waiting.delete(reject))
+      if (this.#lost) reject(this.#lost)
+    })
+  }
+
   /** Throws the failure, if there is one. */
   check(): void {
     if (this.#failure) throw this.#failure
@@ -150,7 +170,7 @@ export class Commands {
   }
 
   #watch(work: Promise<void>): void {
-    const watched: Promise<void> = work
+    const watched: Promise<void> = this.answer(work)
       .catch((error: unknown) => this.fail(asError(error)))
       .finally(() => this.#checks.delete(watched))
     this.#checks.add(watched)

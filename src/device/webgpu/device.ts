@@ -1,6 +1,5 @@
 // Opens the webgpu device: adapter, upload strategy, and the parts of the contract joined into one.
 
-import { UserError } from '../../errors.ts'
 import type { Device } from '../device.ts'
 import { openAdapter, type OpenAdapter } from './adapter.ts'
 import { Commands } from './commands.ts'
@@ -39,7 +38,7 @@ export async function openWebgpu(options: WebgpuOptions = {}): Promise<Device> {
   const adapter = await openAdapter(options.adapter)
   try {
     const commands = new Commands(adapter.gpu)
-    watchFailures(adapter.gpu, commands)
+    watchFailures(adapter, commands)
     const { strategy, why } = await chooseStrategy(commands, options.transfer ?? 'auto')
     const choice = await chooseKernels(commands, adapter, options.choices)
     const runtime = new Runtime(adapter, commands, strategy)
@@ -78,7 +77,7 @@ export async function tuneWebgpu(
   const adapter = await openAdapter(wanted)
   try {
     const commands = new Commands(adapter.gpu)
-    watchFailures(adapter.gpu, commands)
+    watchFailures(adapter, commands)
     const tuning = await tune(commands, adapter)
     await choices.write(adapter.id, tuning.choice)
     return { ...tuning, adapter: adapter.name }
@@ -113,17 +112,9 @@ async function chooseStrategy(commands: Commands, wanted: 'auto' | Strategy) {
   return { strategy: fasterStrategy(rate), why: `direct writes ${(rate / 1e9).toFixed(1)} GB/s` }
 }
 
-function watchFailures(gpu: GPUDevice, commands: Commands) {
+function watchFailures({ gpu, lost }: OpenAdapter, commands: Commands) {
   gpu.onuncapturederror = ({ error }) => {
     commands.fail(new Error(`the GPU device refused a command: ${error.message}`))
   }
-  void gpu.lost.then(({ reason, message }) => {
-    if (reason === 'destroyed') return
-    commands.fail(
-      new UserError(
-        `the GPU device was lost (${message.trim()}), probably because its memory ran out: ` +
-          'lower --memory or the batch size and resume',
-      ),
-    )
-  })
+  void lost.then((error) => commands.lose(error))
 }

@@ -23,7 +23,7 @@ export function createReadback(commands: Commands, buffers: Buffers): Readback {
 
   const fetch = async ({ buffer }: Allocation, bytes: number) => {
     try {
-      await buffer.mapAsync(MAP.read, 0, bytes)
+      await commands.answer(buffer.mapAsync(MAP.read, 0, bytes))
     } catch (error) {
       commands.check() // says why: the device was lost, or out of memory
       throw new Error('a read was cut short: the device was closed', { cause: error })

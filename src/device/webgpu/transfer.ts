@@ -80,10 +80,11 @@ export function createRing(commands: Commands, buffers: Buffers, lanes: Lanes): 
       const lane = await queue.take()
       const { buffer } = lane
       try {
+        commands.check() // a lane that comes back after a failure must not be mapped again
         // The map resolves when the copy out of this lane is over, so it must have been submitted.
         // The slot needs no wait: the copy into it comes after its last use in the queue.
         commands.flush()
-        await buffer.mapAsync(MAP.write, 0, alignBytes(bytes))
+        await commands.answer(buffer.mapAsync(MAP.write, 0, alignBytes(bytes)))
         commands.check()
       } catch (error) {
         queue.give(lane)
@@ -150,7 +151,8 @@ const PROBE_BYTES = 8 * 2 ** 20
 const DIRECT_RATE = 4 * 2 ** 30
 
 /** Bytes per second of writeBuffer into an idle buffer that the GPU has not written. */
-export async function measureDirect({ gpu }: Commands): Promise<number> {
+export async function measureDirect(commands: Commands): Promise<number> {
+  const { gpu } = commands
   const usage = USAGE.storage | USAGE.copyDst
   const buffer = gpu.createBuffer({ label: 'probe', size: PROBE_BYTES, usage })
   const data = new ArrayBuffer(PROBE_BYTES)
@@ -163,7 +165,7 @@ export async function measureDirect({ gpu }: Commands): Promise<number> {
   }
   buffer.destroy()
   gpu.queue.submit([])
-  await gpu.queue.onSubmittedWorkDone()
+  await commands.answer(gpu.queue.onSubmittedWorkDone())
   return PROBE_BYTES / bestSeconds
 }
 

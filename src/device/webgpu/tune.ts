@@ -140,7 +140,7 @@ async function firstRows(
   run(FEW_ROWS)
   commands.copy(y, 0, out, 0, out.size)
   commands.flush()
-  await out.mapAsync(MAP.read)
+  await commands.answer(out.mapAsync(MAP.read))
   const bits = new Uint32Array(out.getMappedRange().slice(0))
   out.unmap()
   commands.check()
