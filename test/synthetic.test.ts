@@ -46,7 +46,7 @@ describe('a synthetic model', () => {
       const config = parseConfig({ device: 'cpu', batchSize: 1, maxLength: 2048, memory: '24GiB' })
       const started = performance.now()
       const { json } = await planReport(`synthetic:${size}`, config, silent) // prettier-ignore
-      expect(performance.now() - started).toBeLessThan(10_000) // 2.5 s seen for opt-175b among other tests
+      expect(performance.now() - started).toBeLessThan(60_000) // 2.5 s seen for opt-175b with nothing else running
       if (millions[size]) expect(json.parameters / 1e6).toBeCloseTo(millions[size], 0)
     }
   })
