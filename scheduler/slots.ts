@@ -1,5 +1,5 @@
 // The weight memory of a run: a ring of slots for streamed slabs and one slot for each resident
-// slab, allocated once. Knows which version of a resident slab is on the device.
+// slab, allocated once and freed by its owner. Knows which version of a resident slab is on the device.
 
 import type { Device, Slot } from '../src/device/device.ts'
 import type { Plan, Slab } from './plan.ts'
@@ -11,10 +11,9 @@ export interface Slots {
   holds(slab: Slab, version: number): boolean
   /** Notes that the resident slab's bytes of this version are (or, with null, are not) there. */
   note(slab: Slab, version: number | null): void
-  free(): void
 }
 
-export function createSlots(plan: Plan, device: Device): Slots {
+export function createSlots(plan: Plan, device: Pick<Device, 'slot'>): Slots {
   const ring = Array.from({ length: plan.slots }, (_, i) =>
     device.slot('slots', `slot ${i}`, plan.slotBytes),
   )
@@ -29,9 +28,6 @@ export function createSlots(plan: Plan, device: Device): Slots {
     note(slab, version) {
       if (version === null) versions.delete(slab.index)
       else if (slab.resident) versions.set(slab.index, version)
-    },
-    free() {
-      for (const slot of [...ring, ...resident]) device.free(slot)
     },
   }
 }

@@ -183,8 +183,8 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
       const { grown, plan } = planned(shape)
       current?.free()
       current = null
-      if (!shape.sweep) usual = grown
       current = allocate(device, model, vectors, plan, grown)
+      if (!shape.sweep) usual = grown // only now: a shape that does not fit must not be tried again
       plannedPeakBytes = Math.max(plannedPeakBytes, plan.peakBytes)
       return current
     },

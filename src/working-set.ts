@@ -6,7 +6,7 @@ import { prefixName, type PrefixPart } from '../models/prefix.ts'
 import type { Plan } from '../scheduler/plan.ts'
 import { arenas } from '../scheduler/arena.ts'
 import { createSlots, type Slots } from '../scheduler/slots.ts'
-import type { Device, Tensor } from './device/device.ts'
+import type { Device, Slot, Tensor } from './device/device.ts'
 import type { Vectors } from './vectors.ts'
 
 /** Batch shape a working set is made for. */
@@ -78,7 +78,7 @@ export const largest = (a: BatchShape, b: BatchShape): BatchShape => ({
   ...((a.keys ?? b.keys) && { keys: Math.max(a.keys ?? 0, b.keys ?? 0) }),
 })
 
-/** Allocates what the plan says; `reserve` of the device comes with it. */
+/** Allocates what the plan says, or nothing if it fails; `reserve` of the device comes with it. */
 export function allocate(
   device: Device,
   model: Model,
@@ -87,32 +87,56 @@ export function allocate(
   shape: BatchShape,
 ): WorkingSet {
   const rows = next.workload.probes * next.workload.rows
-  device.reserve(next.workload)
-  vectors.allocate(device, shape.probes)
-  const slots = createSlots(next, device)
-  const lanes = Array.from({ length: shape.sweep ?? 1 }, () =>
-    allocateLane(device, model, vectors, shape, rows),
-  )
+  const own = holding(device)
+  const free = () => {
+    own.freeAll() // among them views of vectors
+    vectors.free(device)
+  }
+  try {
+    device.reserve(next.workload)
+    vectors.allocate(device, shape.probes)
+    const slots = createSlots(next, own)
+    const lanes = Array.from({ length: shape.sweep ?? 1 }, () =>
+      allocateLane(own, model, vectors, shape, rows),
+    )
+    return { shape, plan: next, slots, lanes, free }
+  } catch (error) {
+    free()
+    throw error
+  }
+}
+
+type Memory = Pick<Device, 'tensor' | 'view' | 'slot' | 'free'>
+
+/** The device's memory calls, and one that frees what was made by them. */
+function holding(device: Memory): Memory & { freeAll(): void } {
+  const held = new Set<Tensor | Slot>()
+  const hold = <M extends Tensor | Slot>(memory: M): M => {
+    held.add(memory)
+    return memory
+  }
+  const free = (memory: Tensor | Slot) => {
+    held.delete(memory)
+    device.free(memory)
+  }
   return {
-    shape,
-    plan: next,
-    slots,
-    lanes,
-    free() {
-      slots.free()
-      lanes.forEach((lane) => lane.free())
-      vectors.free(device)
+    tensor: (...request) => hold(device.tensor(...request)),
+    view: (...request) => hold(device.view(...request)),
+    slot: (...request) => hold(device.slot(...request)),
+    free,
+    freeAll() {
+      for (const memory of [...held].reverse()) free(memory) // views before what they look at
     },
   }
 }
 
 function allocateLane(
-  device: Device,
+  device: Memory,
   model: Model,
   vectors: Vectors,
   shape: BatchShape,
   rows: number,
-): Lane & { free(): void } {
+): Lane {
   const { prefixTokens = 0 } = model
   let mask = device.tensor('activations', 'key mask', shape.batch, prefixTokens + shape.tokens)
   const cache =
@@ -121,13 +145,12 @@ function allocateLane(
       : allocateCache(device, model, shape.batch, prefixTokens + shape.keys)
   const prefixed = prefixTokens === 0 ? null : allocatePrefixed(device, model, vectors, shape)
   const buffers = new Map<string, Tensor>()
-  const owners = arenas(model.buffers, rows).map(({ elements, places }) => {
+  for (const { elements, places } of arenas(model.buffers, rows)) {
     const owner = device.tensor('activations', places[0]!.label, elements, 1)
     for (const { label, cols, first } of places) {
       buffers.set(label, device.view(owner, label, first, rows, cols))
     }
-    return owner
-  })
+  }
   const lossState = device.tensor('activations', 'loss state', rows, 3)
   return {
     buffers,
@@ -141,26 +164,10 @@ function allocateLane(
       }
       return mask
     },
-    free() {
-      const cached = cache ? [...cache.keys, ...cache.values, cache.mask] : []
-      const views = prefixed ? [...prefixed.prefixKeys, ...prefixed.prefixValues] : []
-      const both = prefixed ? [prefixed.keys, prefixed.values] : []
-      for (const tensor of [
-        ...views,
-        ...both,
-        ...buffers.values(),
-        ...owners,
-        mask,
-        lossState,
-        ...cached,
-      ])
-        // prettier-ignore
-        device.free(tensor)
-    },
   }
 }
 
-function allocateCache(device: Device, model: Model, batch: number, capacity: number) {
+function allocateCache(device: Memory, model: Model, batch: number, capacity: number) {
   const perLayer = (what: string) =>
     Array.from({ length: model.layers }, (_, layer) =>
       device.tensor('activations', `${what} of layer ${layer}`, batch * capacity, model.hidden),
@@ -174,7 +181,7 @@ function allocateCache(device: Device, model: Model, batch: number, capacity: nu
 }
 
 function allocatePrefixed(
-  device: Device,
+  device: Memory,
   model: Model,
   vectors: Vectors,
   { probes, batch, tokens }: BatchShape,

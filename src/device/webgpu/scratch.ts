@@ -25,29 +25,15 @@ export interface Scratch {
 
 export function createScratch(commands: Commands, buffers: Buffers, workload: Workload): Scratch {
   const sizes = scratchSizes(workload)
-  const made: Allocation[] = []
-  const allocate = (name: keyof typeof sizes) => {
-    const usage = USAGE.storage | USAGE.copyDst | USAGE.copySrc
-    const allocation = buffers.allocate('scratch', `scratch for ${name}`, sizes[name], usage)
-    made.push(allocation)
-    return allocation.buffer
-  }
-  const weights = allocate('weights')
-  const logits = allocate('logits')
-  const projection = allocate('projection')
-  const factors = allocate('factors')
-  const indices = allocate('indices')
-  const recipes = allocate('recipes')
+  const { parts, release } = allocateParts(buffers, sizes)
+  const { indices, recipes } = parts
   const regionRows = workload.terms + workload.versions
   let region = 0
 
   return {
+    ...parts,
     workload,
-    weights,
-    logits,
-    projection,
-    factors,
-    recipes,
+    release,
     indices(values) {
       if (values.byteLength > sizes.indices) {
         throw new RangeError(
@@ -85,8 +71,33 @@ export function createScratch(commands: Commands, buffers: Buffers, workload: Wo
       commands.gpu.queue.writeBuffer(recipes, firstRow * 16, bits)
       return firstRow
     },
-    release() {
-      for (const allocation of made) buffers.release(allocation)
-    },
+  }
+}
+
+/** All buffers, or none if one of them cannot be. */
+function allocateParts(buffers: Buffers, sizes: ReturnType<typeof scratchSizes>) {
+  const made: Allocation[] = []
+  const release = () => {
+    for (const allocation of made) buffers.release(allocation)
+  }
+  const part = (name: keyof typeof sizes) => {
+    const usage = USAGE.storage | USAGE.copyDst | USAGE.copySrc
+    const allocation = buffers.allocate('scratch', `scratch for ${name}`, sizes[name], usage)
+    made.push(allocation)
+    return allocation.buffer
+  }
+  try {
+    const parts = {
+      weights: part('weights'),
+      logits: part('logits'),
+      projection: part('projection'),
+      factors: part('factors'),
+      indices: part('indices'),
+      recipes: part('recipes'),
+    }
+    return { parts, release }
+  } catch (error) {
+    release()
+    throw error
   }
 }
