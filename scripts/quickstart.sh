@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/install.sh"
 
 out=${OUT:-out/quickstart}
 device=${DEVICE:-auto}
-rm -rf "$out"
+rm -rf "$out" && mkdir -p "$(dirname "$out")"
 zo2="node dist/src/bin.js"
 
 $zo2 finetune test/fixtures/tiny-opt --method mezo-sgd --device "$device" \
