@@ -5,7 +5,7 @@ import { arch, cpus, release, totalmem } from 'node:os'
 import { resolve } from 'node:path'
 import { Command } from 'commander'
 import { exportLora } from './adapter.ts'
-import { bestOf, criterionOf, type Scored } from './best.ts'
+import { bestOf, criterionOf } from './best.ts'
 import { addOptions, configOf, type ContextOf, type Flags } from './cli-options.ts'
 import { addSynthetic, sourceOf, SYNTHETIC } from './cli-synthetic.ts'
 import { parseConfig, type Config } from './config.ts'
@@ -18,7 +18,7 @@ import { readJournal, replay } from './journal.ts'
 import { table } from './report.ts'
 import { convertNanogpt } from './nanogpt-files.ts'
 import { modelCard } from './model-card.ts'
-import { readRunRecord, readSteps } from './run-folder.ts'
+import { evaluationsIn, readRunRecord } from './run-folder.ts'
 import { DTYPES, loadModel, openDevice, readyOptions } from './setup.ts'
 import { writeTrained } from './trained.ts'
 import { formatBytes } from './units.ts'
@@ -147,9 +147,7 @@ async function stepOf(run: string, flag: unknown, config: Config, last: number):
   const which = flag ?? (config.loadBestModelAtEnd ? 'best' : 'last')
   if (which === 'last') return last
   if (which === 'best') {
-    const lines = await readSteps(join(run, 'evals.jsonl'))
-    const evaluations = lines.filter(({ split }) => split === undefined) as unknown as Scored[]
-    const best = bestOf(evaluations, criterionOf(config))
+    const best = bestOf(await evaluationsIn(run), criterionOf(config))
     if (best) return best.step
     if (flag === undefined) return last
     throw new UserError(`${run} has no evaluation yet: no step is the best; name one with --step`)

@@ -4,7 +4,8 @@
 import { Command } from 'commander'
 import { addOptions, configOf, type ContextOf, type Flags } from './cli-options.ts'
 import { configYaml, readConfigFile } from './config-file.ts'
-import { flagName, OPTIONS, type OptionName } from './config.ts'
+import { OPTIONS, type OptionName } from './config.ts'
+import { flagName } from './option-values.ts'
 import { UserError } from './errors.ts'
 
 /** Gives a command --config; its MODEL argument, if it has one, may then come from the file. */

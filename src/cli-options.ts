@@ -3,10 +3,10 @@
 
 import { Option, type Command } from 'commander'
 import type { z } from 'zod'
-import { flagName, OPTIONS, parseConfig, type Config, type OptionName } from './config.ts'
+import { OPTIONS, parseConfig, type Config, type OptionName } from './config.ts'
 import type { OptionSpec } from './option-values.ts'
 import { UserError } from './errors.ts'
-import { parseValue } from './option-values.ts'
+import { flagName, parseValue } from './option-values.ts'
 import type { Reporter } from './report.ts'
 
 /** What every command gets besides its arguments. */

@@ -5,9 +5,9 @@ import { readFileSync, statSync } from 'node:fs'
 import { extname } from 'node:path'
 import { parse as parseToml, TomlError } from 'smol-toml'
 import { parse as parseYaml, stringify } from 'yaml'
-import { flagName, OPTIONS, type Config, type OptionName } from './config.ts'
+import { OPTIONS, type Config, type OptionName } from './config.ts'
 import { UserError } from './errors.ts'
-import { parseValue, type OptionSpec } from './option-values.ts'
+import { flagName, parseValue, type OptionSpec } from './option-values.ts'
 import { isRunRecord } from './run-folder.ts'
 
 /** What a file says; `values` by the options' own names, checked one by one. */

@@ -15,6 +15,7 @@ import {
   wholeFrom,
   yesNo,
   type OptionSpec,
+  flagName,
 } from './option-values.ts'
 import { checkPretrain, DECAY_OPTIONS, PRETRAIN_OPTIONS } from './pretrain-options.ts'
 import { checkTask, TASK_OPTIONS } from './task-options.ts'
@@ -279,9 +280,6 @@ type Optional = {
 
 /** All options of a run; those without a default may be absent. */
 export type Config = Omit<Values, Optional> & { [K in Optional]?: Values[K] }
-
-/** `maxLength` -> `max-length`. */
-export const flagName = (name: string) => name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)
 
 /**
  * Fills in defaults and checks ranges. `input` may hold any subset of the options.

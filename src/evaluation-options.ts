@@ -3,7 +3,7 @@
 
 import { z } from 'zod'
 import { UserError } from './errors.ts'
-import { count, nonnegative, whole, yesNo, type OptionSpec } from './option-values.ts'
+import { count, flagName, nonnegative, whole, yesNo, type OptionSpec } from './option-values.ts'
 
 export const EVALUATION_OPTIONS = {
   evalSteps: {
@@ -84,8 +84,9 @@ export function checkEvaluation(config: Readonly<Record<string, unknown>>): void
   }
   for (const name of ['metricForBestModel', 'greaterIsBetter'] as const) {
     if (config[name] === undefined || loadBestModelAtEnd || stops) continue
-    const flag = name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)
-    refuse(`--${flag} needs --load-best-model-at-end or --early-stopping-patience beside it`)
+    refuse(
+      `--${flagName(name)} needs --load-best-model-at-end or --early-stopping-patience beside it`,
+    )
   }
   if (!loadBestModelAtEnd && !stops) return
   const flag = stops ? '--early-stopping-patience' : '--load-best-model-at-end'

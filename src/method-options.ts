@@ -6,7 +6,15 @@ import { UserError } from './errors.ts'
 import { ESTIMATORS } from './methods/estimator.ts'
 import { METHOD_NAMES } from './methods/index.ts'
 import { KRON_STRATEGIES } from './methods/kronecker.ts'
-import { count, list, nonnegative, positive, whole, type OptionSpec } from './option-values.ts'
+import {
+  count,
+  flagName,
+  list,
+  nonnegative,
+  positive,
+  whole,
+  type OptionSpec,
+} from './option-values.ts'
 
 export const METHOD_OPTIONS = {
   method: {
@@ -203,8 +211,9 @@ export function checkMethod(config: Readonly<Record<string, unknown>>): void {
   for (const [name, methods] of Object.entries(ONLY)) {
     const spec: OptionSpec = METHOD_OPTIONS[name as keyof typeof METHOD_OPTIONS]
     if (config[name] === spec.default || methods.includes(method)) continue
-    const flag = name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)
-    refuse(`--${flag} is for ${methods.join(', ')}; found --method ${method}: leave it out`)
+    refuse(
+      `--${flagName(name)} is for ${methods.join(', ')}; found --method ${method}: leave it out`,
+    )
   }
   if (config.estimator === 'one-sided' && (config.probes as number) < 2) {
     refuse('--estimator one-sided needs --probes of at least 2: it divides by their spread')
@@ -219,7 +228,7 @@ export function checkMethod(config: Readonly<Record<string, unknown>>): void {
   for (const name of ['loraAlpha', 'loraTargets'] as const) {
     const changed = JSON.stringify(config[name]) !== JSON.stringify(METHOD_OPTIONS[name].default)
     if (changed && config.loraRank === undefined) {
-      refuse(`--${name === 'loraAlpha' ? 'lora-alpha' : 'lora-targets'} needs --lora-rank`)
+      refuse(`--${flagName(name)} needs --lora-rank`)
     }
   }
   if (config.kronMaxFactor !== METHOD_OPTIONS.kronMaxFactor.default) {
@@ -238,7 +247,6 @@ function checkPrefix(config: Readonly<Record<string, unknown>>, refuse: (text: s
   for (const name of ['trainOnly', 'freeze', 'weightDecay', 'replayWindow', 'overlayDtype']) {
     const spec: OptionSpec | undefined = METHOD_OPTIONS[name as keyof typeof METHOD_OPTIONS]
     if (config[name] === spec.default) continue
-    const flag = name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)
-    refuse(`--${flag} is of weights, and --prefix-tokens trains none: leave one out`)
+    refuse(`--${flagName(name)} is of weights, and --prefix-tokens trains none: leave one out`)
   }
 }

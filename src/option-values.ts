@@ -5,6 +5,9 @@ import { z } from 'zod'
 import { UserError } from './errors.ts'
 import { parseBytes } from './units.ts'
 
+/** `maxLength` -> `max-length`. */
+export const flagName = (name: string) => name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)
+
 // A number, or its text; a blank text is none. zod's own coercion takes it for 0.
 const numeric = (expected: string, fits: (value: number) => boolean) =>
   z.preprocess(

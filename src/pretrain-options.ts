@@ -3,7 +3,7 @@
 
 import { z } from 'zod'
 import { UserError } from './errors.ts'
-import { count, nonnegative, path, yesNo, type OptionSpec } from './option-values.ts'
+import { count, flagName, nonnegative, path, yesNo, type OptionSpec } from './option-values.ts'
 
 export const PRETRAIN_OPTIONS = {
   dataset: {
@@ -107,7 +107,7 @@ const EXAMPLES_ONLY = {
  * @throws UserError (usage) for options that contradict each other, or would do nothing
  */
 export function checkPretrain(config: Record<string, unknown>): void {
-  const flag = (name: string) => `--${name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`
+  const flag = (name: string) => `--${flagName(name)}`
   const refuse = (text: string) => {
     throw new UserError(text, { exitCode: 2 })
   }

@@ -5,10 +5,11 @@
 import { appendFile, mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
+import type { Scored } from './best.ts'
 import { UserError } from './errors.ts'
-import { flagName, OPTIONS, type Config, type OptionName } from './config.ts'
+import { OPTIONS, type Config, type OptionName } from './config.ts'
 import { METHOD_KEYS } from './method-options.ts'
-import type { OptionSpec } from './option-values.ts'
+import { flagName, type OptionSpec } from './option-values.ts'
 import { TASK_TRAJECTORY } from './task-options.ts'
 import { PRETRAIN_TRAJECTORY } from './pretrain-options.ts'
 import { meanLoss, type JournalEntry } from './journal.ts'
@@ -225,6 +226,12 @@ export const stepMetrics = (entry: JournalEntry) => ({
   lr: entry.lr,
   eps: entry.eps,
 })
+
+/** Evaluations during the run in `dir`; not those after it, of a task's own examples. */
+export async function evaluationsIn(dir: string): Promise<Scored[]> {
+  const lines = await readSteps(join(dir, 'evals.jsonl'))
+  return lines.filter(({ split }) => split === undefined) as unknown as Scored[]
+}
 
 /** An object of metrics.jsonl or evals.jsonl. */
 export type StepLine = Readonly<Record<string, unknown>> & { readonly step: number }

@@ -4,7 +4,15 @@
 import { z } from 'zod'
 import { TASKS } from './data/tasks/index.ts'
 import { UserError } from './errors.ts'
-import { count, path, whole, wholeAtMost, yesNo, type OptionSpec } from './option-values.ts'
+import {
+  count,
+  flagName,
+  path,
+  whole,
+  wholeAtMost,
+  yesNo,
+  type OptionSpec,
+} from './option-values.ts'
 
 const TASK_NAMES = [...TASKS.keys()] as [string, ...string[]]
 
@@ -110,7 +118,7 @@ const TASK_ONLY = ['dataDir', 'numTrain', 'numDev', 'sfc', 'iclSfc']
 /** @throws UserError (usage) for options that contradict each other, or would do nothing */
 export function checkTask(config: Readonly<Record<string, unknown>>): void {
   const given = (name: string) => config[name] !== undefined && config[name] !== false
-  const flag = (name: string) => `--${name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`
+  const flag = (name: string) => `--${flagName(name)}`
   const refuse = (text: string) => {
     throw new UserError(text, { exitCode: 2 })
   }

@@ -16,7 +16,7 @@ import type { Objective } from './objective.ts'
 import { createPace, type StepFigures } from './pace.ts'
 import { openRunRecords, type RunRecords } from './records/run-records.ts'
 import type { Reporter } from './report.ts'
-import { pruneCheckpoints, readSteps, savedCheckpoints } from './run-folder.ts'
+import { evaluationsIn, pruneCheckpoints, savedCheckpoints } from './run-folder.ts'
 import { createEpsRule, lrAt } from './schedule.ts'
 import { zoStep } from './step.ts'
 import type { LoadedModel } from './setup.ts'
@@ -174,12 +174,6 @@ function logOf(
   epoch: number,
 ) {
   return { ...(loss !== null && { loss }), projected_grad, lr, eps, step_ms, tokens, epoch, step: step + 1 } // prettier-ignore
-}
-
-/** Evaluations during the run that earlier processes made. */
-async function evaluationsIn(dir: string): Promise<Scored[]> {
-  const lines = await readSteps(join(dir, 'evals.jsonl'))
-  return lines.filter((line) => line['split'] === undefined) as unknown as Scored[]
 }
 
 /** Early stopping. */

@@ -15,7 +15,7 @@ import { zoStep, type StepInput } from '../src/step.ts'
 import { TINY } from './helpers/cli.ts'
 import { openDevices, type TestDevice } from './helpers/devices.ts'
 import { leftovers, liveWorkers } from './helpers/leftovers.ts'
-import { openRun, syntheticBatch, tempFolder, trainSteps, type OpenDevice, type RunOptions } from './helpers/runs.ts' // prettier-ignore
+import { onFresh, openRun, syntheticBatch, tempFolder, trainSteps, type OpenDevice, type RunOptions } from './helpers/runs.ts' // prettier-ignore
 
 const VOCAB = 1000
 const home = tempFolder()
@@ -118,14 +118,7 @@ const TRUNCATED: [string, Mishap][] = [0, 0.4].flatMap((part): [string, Mishap][
 describe.each(openDevices())('after an error on $name', (test: TestDevice) => {
   /** Runs `body` on a device of its own, closes it, and expects that nothing is left. */
   async function nothingLeft(body: (on: OpenDevice) => Promise<void>): Promise<void> {
-    const device = await test.open()
-    try {
-      await body({ device, memory: test.memory })
-    } finally {
-      await device.close()
-    }
-    expect(device.ledger.total()).toBe(0)
-    expect(Object.values(device.ledger.now).every((bytes) => bytes === 0)).toBe(true)
+    await onFresh(test, body)
     expect(await leftovers(home)).toEqual([])
   }
 

@@ -11,26 +11,14 @@ import { createSearch } from '../src/beams.ts'
 import type { Engine } from '../src/engine.ts'
 import { cutAtStop, generate, pick, type GenerateOptions } from '../src/generate.ts'
 import { noiseKey, threefry2x32 } from '../src/noise/threefry.ts'
-import { forward } from '../src/run.ts'
 import { cliJson, TINY } from './helpers/cli.ts'
 import { openDevices } from './helpers/devices.ts'
-import { openRun, type OpenDevice } from './helpers/runs.ts'
+import { logitsAfter, openRun, type OpenDevice } from './helpers/runs.ts'
 
 const FIXTURES = fileURLToPath(new URL('./fixtures/', import.meta.url))
 const PROMPTS = [[5, 17, 29], [40, 3, 8, 60, 2, 31], [9]] // prettier-ignore
 const base: GenerateOptions = {
   ...{ maxNewTokens: 9, temperature: 0, topK: 0, topP: 1, seed: 3, padId: 1, eosId: -1 },
-}
-
-/** Logits [V] after a text, from a pass over it alone. */
-async function logitsAfter(engine: Engine, text: readonly number[]): Promise<Float32Array> {
-  const logits = new Float32Array(engine.model.vocabSize)
-  await forward(engine, { inputIds: [text], attentionMask: [text.map(() => 1)] }, null, {
-    kind: 'logits',
-    rows: Uint32Array.of(text.length - 1),
-    sink: (tile, data) => logits.set(data.subarray(0, tile.rows), tile.row0),
-  })
-  return logits
 }
 
 /** Beam search over passes without a cache: all beams of all prompts. */

@@ -9,12 +9,12 @@ import { beforeAll, describe, expect, it } from 'vitest'
 import type { Plan } from '../scheduler/plan.ts'
 import { openDevices, type TestDevice } from './helpers/devices.ts'
 import {
+  onFresh,
   openRun,
   type RunOptions,
   syntheticBatch,
   tempFolder,
   trainSteps,
-  type OpenDevice,
   type Training,
 } from './helpers/runs.ts'
 import { writeSyntheticOpt } from './helpers/synthetic-opt.ts'
@@ -47,18 +47,6 @@ async function copyOf(name: string): Promise<{ dir: string; file: string }> {
 }
 
 describe.each(openDevices())('memory of $name', (test: TestDevice) => {
-  /** Runs `body` on a device of its own, closes it, and expects all of its memory back. */
-  async function onFresh(body: (on: OpenDevice) => Promise<void>): Promise<void> {
-    const device = await test.open()
-    try {
-      await body({ device, memory: test.memory })
-    } finally {
-      await device.close()
-    }
-    expect(device.ledger.total()).toBe(0)
-    expect(Object.values(device.ledger.now).every((bytes) => bytes === 0)).toBe(true)
-  }
-
   const cases: [string, RunOptions][] = [
     ['streamed', { resident: 'none', replayWindow: 2 }],
     ['resident', { resident: 'all', replayWindow: 2 }],
@@ -69,7 +57,7 @@ describe.each(openDevices())('memory of $name', (test: TestDevice) => {
   /** Trains with batches of at most LARGEST; peak and plan, which must agree in every category. */
   async function expectPlanned(options: RunOptions, dir = TINY_OPT): Promise<Plan> {
     let found: Plan | undefined
-    await onFresh(async (on) => {
+    await onFresh(test, async (on) => {
       const engine = await openRun(on, dir, options)
       try {
         await trainSteps(engine, training([[2, 12], [1, 7], [2, 12]])) // prettier-ignore
@@ -100,7 +88,7 @@ describe.each(openDevices())('memory of $name', (test: TestDevice) => {
   })
 
   it('peaks at the plan of the largest batch when batches grow', async () => {
-    await onFresh(async (on) => {
+    await onFresh(test, async (on) => {
       const engine = await openRun(on, TINY_OPT)
       try {
         await trainSteps(engine, training([[1, 4], [3, 8], [2, 16]])) // prettier-ignore
@@ -116,7 +104,7 @@ describe.each(openDevices())('memory of $name', (test: TestDevice) => {
     const { dir, file } = await copyOf(`${test.name}-truncated`)
     const whole = await readFile(file)
     const step = training([[2, 8]])
-    await onFresh(async (on) => {
+    await onFresh(test, async (on) => {
       const first = await openRun(on, dir)
       const unbroken = await trainSteps(first, step)
       await first.close()
@@ -134,7 +122,7 @@ describe.each(openDevices())('memory of $name', (test: TestDevice) => {
   })
 
   it('is all given back after a fold that cannot write', async () => {
-    await onFresh(async (on) => {
+    await onFresh(test, async (on) => {
       const scratchDir = join(base, 'no such folder')
       const engine = await openRun(on, TINY_OPT, { replayWindow: 1, ramBytes: 1, scratchDir })
       try {
@@ -146,7 +134,7 @@ describe.each(openDevices())('memory of $name', (test: TestDevice) => {
   })
 
   it('is all given back when the device is closed first', async () => {
-    await onFresh(async (on) => {
+    await onFresh(test, async (on) => {
       const engine = await openRun(on, TINY_OPT)
       await trainSteps(engine, training([[1, 4]]))
       await on.device.close()

@@ -16,12 +16,11 @@ import { createSelection, EVERYTHING } from '../src/methods/selection.ts'
 import { gaussianAt, NOISE_STD } from '../src/noise/distributions.ts'
 import { noiseKey, threefry2x32 } from '../src/noise/threefry.ts'
 import { prefixSelection, withPrefixFile, writePrefix, PREFIX_FILE } from '../src/prefix.ts'
-import { forward } from '../src/run.ts'
 import { openCheckpoint } from '../src/weights/checkpoint.ts'
 import { cli, cliJson, makeFolder, TINY } from './helpers/cli.ts'
 import { openDevices } from './helpers/devices.ts'
 import { readSafetensors } from './helpers/read-safetensors.ts'
-import { openRun, syntheticBatch, tempFolder, trainSteps, type OpenDevice, type RunOptions } from './helpers/runs.ts' // prettier-ignore
+import { logitsAfter, openRun, syntheticBatch, tempFolder, trainSteps, type OpenDevice, type RunOptions } from './helpers/runs.ts' // prettier-ignore
 import { decode, meanLoss, readParameters, type LayerPrefix } from './reference/opt.ts'
 
 const FIXTURES = fileURLToPath(new URL('./fixtures/', import.meta.url))
@@ -54,16 +53,6 @@ describe.each(openDevices())('a prefix on $name', (test) => {
       model: withPrefix(createModel(checkpoint.config), N),
       ...{ selection: prefixSelection(EVERYTHING), seed: SEED, ...options },
     })
-  }
-
-  const logitsAfter = async (engine: Engine, text: readonly number[]) => {
-    const logits = new Float32Array(engine.model.vocabSize)
-    await forward(engine, { inputIds: [text], attentionMask: [text.map(() => 1)] }, null, {
-      kind: 'logits',
-      rows: Uint32Array.of(text.length - 1),
-      sink: (tile, data) => logits.set(data.subarray(0, tile.rows), tile.row0),
-    })
-    return logits
   }
 
   it.each(['layouts/pre-norm-tied', 'layouts/post-norm-proj', 'gpt/gpt2-hub', 'gpt/nanogpt'])(

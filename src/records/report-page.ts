@@ -3,7 +3,8 @@
 
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { flagName, OPTIONS } from '../config.ts'
+import { OPTIONS } from '../config.ts'
+import { flagName } from '../option-values.ts'
 import type { OptionSpec } from '../option-values.ts'
 import { formatBytes } from '../units.ts'
 import { chartsOf } from './report-charts.ts'

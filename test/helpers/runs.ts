@@ -6,7 +6,7 @@ import { mkdtempSync } from 'node:fs'
 import { readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll } from 'vitest'
+import { afterAll, expect } from 'vitest'
 import { createModel } from '../../models/index.ts'
 import { IGNORED, type Batch } from '../../src/data/types.ts'
 import type { Device, MemoryModel } from '../../src/device/device.ts'
@@ -17,8 +17,10 @@ import { createEstimator } from '../../src/methods/estimator.ts'
 import { createMethod } from '../../src/methods/index.ts'
 import type { Method, MethodOptions } from '../../src/methods/method.ts'
 import { EVERYTHING } from '../../src/methods/selection.ts'
+import { forward } from '../../src/run.ts'
 import { zoStep } from '../../src/step.ts'
 import { openCheckpoint } from '../../src/weights/checkpoint.ts'
+import type { TestDevice } from './devices.ts'
 
 const MiB = 2 ** 20
 
@@ -26,6 +28,21 @@ const MiB = 2 ** 20
 export interface OpenDevice {
   readonly device: Device
   readonly memory: MemoryModel
+}
+
+/** Runs `body` on a device of its own, closes it, and expects all of its memory back. */
+export async function onFresh(
+  { open, memory }: TestDevice,
+  body: (on: OpenDevice) => Promise<void>,
+): Promise<void> {
+  const device = await open()
+  try {
+    await body({ device, memory })
+  } finally {
+    await device.close()
+  }
+  expect(device.ledger.total()).toBe(0)
+  expect(Object.values(device.ledger.now).every((bytes) => bytes === 0)).toBe(true)
 }
 
 /** A folder that is removed after the test file. */
@@ -145,4 +162,15 @@ export function syntheticBatch(rows: number, tokens: number, vocab: number, seed
     attentionMask: grid((_b, _t, real) => (real ? 1 : 0)),
     labels: grid((b, t, real) => (real && t > 0 ? id(b, t) : IGNORED)),
   }
+}
+
+/** Logits [V] after a text, from a pass over it alone. */
+export async function logitsAfter(engine: Engine, text: readonly number[]): Promise<Float32Array> {
+  const logits = new Float32Array(engine.model.vocabSize)
+  await forward(engine, { inputIds: [text], attentionMask: [text.map(() => 1)] }, null, {
+    kind: 'logits',
+    rows: Uint32Array.of(text.length - 1),
+    sink: (tile, data) => logits.set(data.subarray(0, tile.rows), tile.row0),
+  })
+  return logits
 }
