@@ -9,12 +9,12 @@ const kernel = createNoiseKernel()
 const port = parentPort!
 
 port.on('message', ({ id, job, buffers }: PrepareRequest) => {
-  const reply: PrepareReply = { id, buffers }
+  const reply: PrepareReply = { id }
   try {
     const versions = buffers.map((buffer) => new Float32Array(buffer, 0, job.count))
     kernel.apply(job.raw, job.dtype, job.first, job.recipe, versions)
   } catch (error) {
     reply.error = error
   }
-  port.postMessage(reply, buffers)
+  port.postMessage(reply)
 })

@@ -1,5 +1,6 @@
 // The pool of noise workers: raw tiles in, perturbed f32 versions out, in the order asked for. Raw
-// bytes are shared with the workers; the versions travel in a fixed set of transferable buffers.
+// bytes and the fixed set of buffers for the versions are memory shared with the workers; buffers that
+// travel to and fro would count as garbage of every thread they leave (CHANGELOG, 2026-11-24).
 // Tiles are made in bursts, one for each worker, and the next burst starts when all of the last one
 // are used up: noise and matrix products take turns on all cores. Side by side they cost more, for
 // they push each other out of the caches (CHANGELOG, 2026-11-22). What noise means is in src/noise.
@@ -22,12 +23,11 @@ export interface PrepareJob {
 export interface PrepareRequest {
   readonly id: number
   readonly job: PrepareJob
-  readonly buffers: ArrayBuffer[]
+  readonly buffers: readonly SharedArrayBuffer[]
 }
 
 export interface PrepareReply {
   readonly id: number
-  readonly buffers: ArrayBuffer[]
   error?: unknown
 }
 
@@ -47,7 +47,7 @@ interface Entry {
   /** Which set of buffers it holds: those of a replaced set are dropped, not given back. */
   set: number
   released: boolean
-  buffers: ArrayBuffer[]
+  buffers: SharedArrayBuffer[]
   resolve(versions: Float32Array[]): void
   reject(error: unknown): void
   readDone(): void
@@ -61,7 +61,7 @@ interface Member {
 /** Worker threads that do not keep the process alive while idle. */
 export class NoisePool {
   readonly #members: Member[]
-  #free: ArrayBuffer[] = []
+  #free: SharedArrayBuffer[] = []
   #set = 0
   /** Jobs that hold buffers: what is left of the burst. */
   #burst = 0
@@ -81,7 +81,7 @@ export class NoisePool {
     this.#set++
     this.#burst = 0
     this.#free = [] // let go of the old ones before the new ones are made
-    this.#free = Array.from({ length: count }, () => new ArrayBuffer(elements * 4))
+    this.#free = Array.from({ length: count }, () => new SharedArrayBuffer(elements * 4))
   }
 
   /** Jobs are made in the order of the calls; `reserve` must have made room for their versions. */
@@ -128,24 +128,24 @@ export class NoisePool {
       const id = this.#nextId++
       const buffers = this.#free.splice(0, versions)
       entry.state = 'running'
+      entry.buffers = buffers
       entry.set = this.#set
       member.running.set(id, entry)
       member.worker.ref() // the process must not end while somebody may wait for this job
       const request: PrepareRequest = { id, job: entry.job, buffers }
-      member.worker.postMessage(request, buffers)
+      member.worker.postMessage(request)
     }
   }
 
-  #receive(member: Member, { id, buffers, error }: PrepareReply): void {
+  #receive(member: Member, { id, error }: PrepareReply): void {
     const entry = member.running.get(id)
     if (!entry) return // failed or closed meanwhile
     member.running.delete(id)
     if (member.running.size === 0) member.worker.unref()
-    entry.buffers = buffers
     entry.state = 'ready'
     entry.readDone()
     if (error !== undefined) entry.reject(error)
-    else entry.resolve(buffers.map((b) => new Float32Array(b)))
+    else entry.resolve(entry.buffers.map((b) => new Float32Array(b)))
     if (entry.released) this.#giveBack(entry)
     this.#dispatch()
   }

@@ -1,8 +1,7 @@
 // Weight slots of the cpu device: raw bytes that files are read straight into. They are in shared
-// memory, where noise workers read them in place; but slabs that are multiplied as they are (f32,
-// nothing owed, no noise) are in memory of their own, as the library refuses shared memory. Keeps the
-// order of commits, sends each tile to be prepared as soon as it is committed, and tells when a slot's
-// bytes may be overwritten.
+// memory, where noise workers read them in place; slabs that are multiplied as they are (f32, nothing
+// owed, no noise) need no worker. Keeps the order of commits, sends each tile to be prepared as soon
+// as it is committed, and tells when a slot's bytes may be overwritten.
 
 import { perturbs, type Recipe } from '../../noise/distributions.ts'
 import { DTYPE_BYTES } from '../../weights/types.ts'
@@ -23,9 +22,7 @@ export interface Use {
 }
 
 interface State {
-  bytes: Uint8Array
-  /** It has held slabs of both kinds and stays in shared memory, rather than be copied each time. */
-  mixed: boolean
+  readonly bytes: Uint8Array
   /** Committed, neither used up nor discarded. */
   use: Use | undefined
   /** Resolves when nobody reads the bytes any more. */
@@ -56,7 +53,7 @@ export class CpuSlots {
   /** Throws RangeError when there is no such memory. */
   create(slot: Slot): void {
     const bytes = new Uint8Array(new SharedArrayBuffer(slot.bytes))
-    this.#states.set(slot, { bytes, mixed: false, use: undefined, idle: Promise.resolve() })
+    this.#states.set(slot, { bytes, use: undefined, idle: Promise.resolve() })
   }
 
   delete(slot: Slot): void {
@@ -178,10 +175,7 @@ export class CpuSlots {
       )
     }
     const made = perturbs(recipe) ? recipe : { terms: recipe.terms, scales: [0] }
-    const inPlace = moveBytes(
-      state,
-      dtype === 'F32' && made !== recipe && recipe.terms.length === 0,
-    )
+    const inPlace = dtype === 'F32' && made !== recipe && recipe.terms.length === 0
     return tiles.map((tile) => {
       const start = (tile.row0 - row0) * rowBytes
       const raw = state.bytes.subarray(start, start + tile.rows * rowBytes)
@@ -190,19 +184,6 @@ export class CpuSlots {
       return this.#pool.submit({ raw, dtype, first, count, recipe: made })
     })
   }
-}
-
-/** Puts the bytes where they can be used, `asIs` or by workers; true if the library may have them. */
-function moveBytes(state: State, asIs: boolean): boolean {
-  const shared = state.bytes.buffer instanceof SharedArrayBuffer
-  if (shared !== asIs) return asIs
-  if (shared && state.mixed) return false
-  const { length } = state.bytes
-  const moved = new Uint8Array(asIs ? new ArrayBuffer(length) : new SharedArrayBuffer(length))
-  moved.set(state.bytes)
-  state.bytes = moved
-  state.mixed = !shared
-  return asIs
 }
 
 function asPrepared(raw: Uint8Array): Prepared {
