@@ -123,7 +123,7 @@ async function deviceKind(config: Pick<Config, 'device' | 'adapter'>): Promise<'
 
 /** Opens the device that the configuration asks for. */
 export async function openDevice(
-  config: Pick<Config, 'device' | 'adapter' | 'transfer' | 'threads'>,
+  config: Pick<Config, 'device' | 'adapter' | 'transfer' | 'threads' | 'trace'>,
 ): Promise<Device> {
   if ((await deviceKind(config)) === 'cpu') {
     const { openCpu } = await import('./device/cpu/device.ts')
@@ -133,6 +133,7 @@ export async function openDevice(
   return openWebgpu({
     transfer: config.transfer,
     choices: kernelChoices,
+    timed: config.trace !== undefined,
     ...(config.adapter === undefined ? {} : { adapter: config.adapter }),
   })
 }

@@ -7,16 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openTrace } from '../src/records/trace.ts'
 import { cli, cliJson, makeFolder, TINY } from './helpers/cli.ts'
 import { prepare } from './helpers/crash.ts'
-
-interface Event {
-  readonly ph: string
-  readonly pid: number
-  readonly tid: number
-  readonly name: string
-  readonly ts: number
-  readonly dur: number
-  readonly args?: { readonly name?: string; readonly weights?: string; readonly bytes?: number }
-}
+import { eventsOf, expectLanesApart, spansOf } from './helpers/trace-file.ts'
 
 const home = makeFolder()
 const at = (name: string) => join(home, name)
@@ -27,15 +18,6 @@ const tune = (name: string, ...more: string[]) => [
   ...['--memory', '64MiB', '--slab', '1MiB', '--resident', 'none', '--save-model', 'no'],
   ...['--output-dir', at(name), ...more],
 ]
-const eventsOf = (path: string) => JSON.parse(readFileSync(path, 'utf8')) as Event[]
-
-/** Track of a span, lanes put together. */
-function tracksOf(events: readonly Event[]) {
-  const names = new Map(
-    events.flatMap((e) => (e.name === 'thread_name' ? [[e.tid, e.args!.name!] as const] : [])),
-  )
-  return (event: Event) => names.get(event.tid)!.replace(/ \d+$/, '')
-}
 
 beforeAll(async () => {
   prepare(home)
@@ -53,8 +35,7 @@ describe('--trace', () => {
 
   it('has every step, each operation, and as many bytes read as metrics.jsonl', () => {
     const events = eventsOf(at('trace.json'))
-    const trackOf = tracksOf(events)
-    const on = (track: string) => events.filter((e) => e.ph === 'X' && trackOf(e) === track)
+    const on = spansOf(events)
     const steps = events.filter((e) => e.ph === 'i').map((e) => e.name)
     expect(steps).toEqual(Array.from({ length: STEPS }, (_, i) => `step ${i}`))
     const operations = (name: string) => on('device').filter((e) => e.name === name).length
@@ -76,13 +57,7 @@ describe('--trace', () => {
 
   it('has no two spans of a lane at once', () => {
     const events = eventsOf(at('trace.json'))
-    const ends = new Map<number, number>()
-    for (const { ph, tid, ts, dur } of events) {
-      if (ph !== 'X') continue
-      expect(dur).toBeGreaterThanOrEqual(0)
-      expect(ts + 0.2).toBeGreaterThanOrEqual(ends.get(tid) ?? 0) // each is rounded to 0.1
-      ends.set(tid, ts + dur)
-    }
+    expectLanesApart(events)
     expect(new Set(events.map((e) => e.pid))).toEqual(new Set([1]))
   })
 

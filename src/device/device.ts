@@ -250,6 +250,13 @@ export interface Device {
     addend?: Addend,
   ): Promise<void>
 
+  /**
+   * Tells `done` when the operations that `issue` calls began and ended on the device, in
+   * performance.now()'s time: once they are over, at the latest in `sync`; never if they failed or
+   * had nothing to do. One call at a time. Only a device that was opened for it may have it.
+   */
+  measure?(issue: () => Promise<void>, done: (startMs: number, endMs: number) => void): Promise<void>
+
   /** Waits for all issued work and surfaces its errors. */
   sync(): Promise<void>
   /** Frees everything, stops workers, leaves the ledger at zero. Safe to call twice. */

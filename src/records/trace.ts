@@ -14,8 +14,8 @@ const MAX_LANES = 100
 const BUFFER_CHARS = 2 ** 16
 
 export interface Trace {
-  /** Something that took from `startMs` until now, in performance.now()'s time. */
-  span(track: Track, name: string, startMs: number, details?: object): void
+  /** Something that took from `startMs` until `endMs` or now, in performance.now()'s time. */
+  span(track: Track, name: string, startMs: number, details?: object, endMs?: number): void
   /** A moment. */
   mark(name: string): void
   /** @throws UserError if the file could not be written whole */
@@ -65,8 +65,7 @@ export async function openTrace(path: string): Promise<Trace> {
   }
 
   return {
-    span(track, name, startMs, details) {
-      const endMs = performance.now()
+    span(track, name, startMs, details, endMs = performance.now()) {
       const tid = laneOf(track, startMs, endMs)
       const args = details && { args: details }
       put({ ph: 'X', tid, name, ts: micros(startMs), dur: micros(endMs - startMs), ...args })

@@ -34,7 +34,13 @@ export interface OpenAdapter {
 
 // Without it Dawn clears a weight buffer on the GPU at its first partial write, which closes the
 // direct-upload path for good. Every buffer here is written before it is read.
-const FLAGS = ['disable-dawn-features=lazy_clear_resource_on_first_use']
+const DISABLED = 'disable-dawn-features=lazy_clear_resource_on_first_use'
+
+// Timestamps are else rounded to 65 us.
+const DISABLED_TIMED = `${DISABLED},timestamp_quantization`
+
+/** Feature of a device that can be timed. */
+export const TIMESTAMPS = 'timestamp-query'
 
 // Dawn then puts discrete GPUs in front of integrated ones.
 const BEST_FIRST = { powerPreference: 'high-performance' } as const
@@ -48,11 +54,12 @@ const NO_ADAPTER = 'adapter=zo2 lists adapters'
 // end its promises at once, so that no moment before the exit is safe.
 const instances = new Map<string, GPU>()
 
-async function createGpu(flags: readonly string[]): Promise<GPU> {
+async function createGpu(own: readonly string[], timed = false): Promise<GPU> {
+  const flags = [timed ? DISABLED_TIMED : DISABLED, ...own]
   const key = flags.join(',')
   try {
     const { create } = await import('webgpu')
-    const gpu = instances.get(key) ?? create([...FLAGS, ...flags])
+    const gpu = instances.get(key) ?? create(flags)
     instances.set(key, gpu)
     return gpu
   } catch (cause) {
@@ -136,11 +143,12 @@ function lossOf(name: string, said: string): UserError {
 
 /**
  * Opens the adapter whose name contains `wanted` ("lavapipe" also finds llvmpipe), or the first
- * hardware adapter. Throws UserError when there is none, with what to do about it.
+ * hardware adapter; `timed`: with timestamps, if it has them. Throws UserError when there is none, with
+ * what to do about it.
  */
-export async function openAdapter(wanted?: string): Promise<OpenAdapter> {
+export async function openAdapter(wanted?: string, timed = false): Promise<OpenAdapter> {
   const entry = await choose(wanted)
-  const instance = await createGpu([`adapter=${entry.name}`, `backend=${entry.backend}`])
+  const instance = await createGpu([`adapter=${entry.name}`, `backend=${entry.backend}`], timed)
   const adapter = await requestAdapter(instance, entry)
   const { maxStorageBufferBindingSize, maxBufferSize } = adapter.limits
   const { vendor, architecture, description } = adapter.info
@@ -148,9 +156,11 @@ export async function openAdapter(wanted?: string): Promise<OpenAdapter> {
   const restore = entry.software ? throttlePolling() : () => {}
   try {
     const lanes = subgroupLanes(adapter)
+    const requiredFeatures: GPUFeatureName[] = lanes > 0 ? ['subgroups'] : []
+    if (timed && adapter.features.has(TIMESTAMPS)) requiredFeatures.push(TIMESTAMPS)
     const gpu = await adapter.requestDevice({
       label: 'zo2',
-      requiredFeatures: lanes > 0 ? ['subgroups'] : [],
+      requiredFeatures,
       requiredLimits: { maxStorageBufferBindingSize, maxBufferSize },
     })
     // Reasons do not tell our own close from others: a device that is destroyed elsewhere is lost too.

@@ -7,7 +7,14 @@ import type { Ledger } from '../ledger.ts'
 import type { Commands } from './commands.ts'
 
 /** GPUBufferUsage by name; the package does not put the constants into the global scope. */
-export const USAGE = { mapRead: 1, mapWrite: 2, copySrc: 4, copyDst: 8, storage: 128 } as const
+export const USAGE = {
+  mapRead: 1,
+  mapWrite: 2,
+  copySrc: 4,
+  copyDst: 8,
+  storage: 128,
+  queryResolve: 512,
+} as const
 
 /** GPUMapMode. */
 export const MAP = { read: 1, write: 2 } as const

@@ -10,7 +10,7 @@ import { compileKernel, packParams } from './kernel.ts'
 const MAX_GROUPS = 65_535
 
 /** Commands recorded before they are submitted, so that the GPU starts early. */
-const BATCH = 32
+export const BATCH = 32
 
 export type Groups = readonly [x: number, y?: number, z?: number]
 
@@ -20,10 +20,19 @@ export function flatGroups(groups: number): [number, number] {
   return [Math.max(1, Math.ceil(groups / y)), y]
 }
 
+/** What measures passes (timer.ts). */
+export interface Timer {
+  /** How the pass that begins now is measured, if it is. */
+  pass(): GPUComputePassDescriptor | undefined
+  /** Records what gets the batch's times; to be called once it is submitted. Never rejects. */
+  collect(encoder: GPUCommandEncoder): (() => Promise<void>) | undefined
+}
+
 const asError = (error: unknown) => (error instanceof Error ? error : new Error(String(error)))
 
 export class Commands {
   readonly gpu: GPUDevice
+  timer: Timer | undefined
   readonly #bindGroups: BindGroups
   readonly #checks = new Set<Promise<void>>()
   readonly #running = new Map<number, Promise<void>>()
@@ -61,7 +70,7 @@ export class Commands {
     }
     const bindGroup = this.#bindGroups.of(kernel, buffers)
     this.#encoder ??= this.gpu.createCommandEncoder()
-    const pass = (this.#pass ??= this.#encoder.beginComputePass())
+    const pass = (this.#pass ??= this.#encoder.beginComputePass(this.timer?.pass()))
     pass.setPipeline(kernel.pipeline)
     pass.setBindGroup(0, bindGroup)
     pass.setImmediates(0, packParams(kernel.spec.params, params))
@@ -71,7 +80,7 @@ export class Commands {
 
   /** Records a copy; offsets and bytes are multiples of 4. */
   copy(from: GPUBuffer, fromByte: number, to: GPUBuffer, toByte: number, bytes: number): void {
-    this.#endPass()
+    this.endPass()
     this.#encoder ??= this.gpu.createCommandEncoder()
     this.#encoder.copyBufferToBuffer(from, fromByte, to, toByte, bytes)
     this.#count()
@@ -84,15 +93,22 @@ export class Commands {
     this.gpu.queue.writeBuffer(to, toByte, data)
   }
 
+  /** What is recorded next is not one pass with what was recorded before. */
+  endPass(): void {
+    this.#pass?.end()
+    this.#pass = undefined
+  }
+
   /** Submits what is recorded. */
   flush(): void {
     if (!this.#encoder) return
-    this.#endPass()
+    this.endPass()
+    const collect = this.timer?.collect(this.#encoder)
     this.gpu.queue.submit([this.#encoder.finish()])
     this.#encoder = undefined
     this.#recorded = 0
     const serial = this.#serial++
-    const over = this.answer(this.gpu.queue.onSubmittedWorkDone())
+    const over = Promise.all([this.answer(this.gpu.queue.onSubmittedWorkDone()), collect?.()])
       .then(
         () => {},
         (error: unknown) => this.fail(asError(error)),
@@ -174,11 +190,6 @@ export class Commands {
       .catch((error: unknown) => this.fail(asError(error)))
       .finally(() => this.#checks.delete(watched))
     this.#checks.add(watched)
-  }
-
-  #endPass(): void {
-    this.#pass?.end()
-    this.#pass = undefined
   }
 
   #count(): void {

@@ -1,12 +1,13 @@
 // Opens the webgpu device: adapter, upload strategy, and the parts of the contract joined into one.
 
 import type { Device } from '../device.ts'
-import { openAdapter, type OpenAdapter } from './adapter.ts'
+import { openAdapter, type OpenAdapter, TIMESTAMPS } from './adapter.ts'
 import { Commands } from './commands.ts'
 import { createHostPart } from './host.ts'
 import { createRowPart } from './rows.ts'
 import { Runtime } from './runtime.ts'
 import { createSlabPart } from './slabs.ts'
+import { createTimer } from './timer.ts'
 import { fasterStrategy, measureDirect, type Strategy } from './transfer.ts'
 import { tune, type Tuning } from './tune.ts'
 import { type Choice, defaultChoice, isChoice } from './variants.ts'
@@ -28,6 +29,8 @@ export interface WebgpuOptions {
   transfer?: 'auto' | Strategy
   /** Kernels are measured where it knows no choice; without it the defaults are used unmeasured. */
   choices?: ChoiceStore
+  /** Gives the device `measure`, if the adapter has timestamps. */
+  timed?: boolean
 }
 
 /**
@@ -35,13 +38,15 @@ export interface WebgpuOptions {
  * Errors of later work surface at a later call; an awaited `read`, `stage` or `sync` has them all.
  */
 export async function openWebgpu(options: WebgpuOptions = {}): Promise<Device> {
-  const adapter = await openAdapter(options.adapter)
+  const adapter = await openAdapter(options.adapter, options.timed)
   try {
     const commands = new Commands(adapter.gpu)
     watchFailures(adapter, commands)
     const { strategy, why } = await chooseStrategy(commands, options.transfer ?? 'auto')
     const choice = await chooseKernels(commands, adapter, options.choices)
     const runtime = new Runtime(adapter, commands, strategy)
+    const timed = options.timed && adapter.gpu.features.has(TIMESTAMPS)
+    const measure = timed ? await createTimer(commands) : undefined
     const device: Device = {
       info: {
         kind: 'webgpu',
@@ -54,6 +59,7 @@ export async function openWebgpu(options: WebgpuOptions = {}): Promise<Device> {
       ...createHostPart(runtime),
       ...createSlabPart(runtime, choice),
       ...createRowPart(runtime),
+      ...(measure && { measure }),
       async sync() {
         runtime.check()
         await commands.over(commands.serial)

@@ -7,6 +7,7 @@
 import { setTimeout } from 'node:timers'
 
 let users = 0
+let hurried = 0
 let original: typeof globalThis.setImmediate | undefined
 
 const isNative = (callback: unknown) =>
@@ -18,7 +19,9 @@ export function throttlePolling(): () => void {
     const immediate = globalThis.setImmediate
     original = immediate
     const throttled = (callback: (...args: unknown[]) => void, ...args: unknown[]) =>
-      isNative(callback) ? setTimeout(callback, 1, ...args) : immediate(callback, ...args)
+      isNative(callback) && hurried === 0
+        ? setTimeout(callback, 1, ...args)
+        : immediate(callback, ...args)
     globalThis.setImmediate = Object.assign(throttled, immediate) as unknown as typeof immediate
   }
   let active = true
@@ -26,5 +29,15 @@ export function throttlePolling(): () => void {
     if (!active) return
     active = false
     if (--users === 0 && original) globalThis.setImmediate = original
+  }
+}
+
+/** Polls as fast as it goes while `body` runs, so that what it waits for is told at once. */
+export async function hurryPolling(body: () => Promise<void>): Promise<void> {
+  hurried++
+  try {
+    await body()
+  } finally {
+    hurried--
   }
 }
