@@ -251,11 +251,11 @@ export interface Device {
   ): Promise<void>
 
   /**
-   * Tells `done` when the operations that `issue` calls began and ended on the device, in
+   * Tells `done` when the operations that `run` calls began and ended on the device, in
    * performance.now()'s time: once they are over, at the latest in `sync`; never if they failed or
    * had nothing to do. One call at a time. Only a device that was opened for it may have it.
    */
-  measure?(issue: () => Promise<void>, done: (startMs: number, endMs: number) => void): Promise<void>
+  measure?(run: () => Promise<void>, done: (startMs: number, endMs: number) => void): Promise<void>
 
   /** Waits for all issued work and surfaces its errors. */
   sync(): Promise<void>

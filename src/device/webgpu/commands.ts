@@ -32,6 +32,7 @@ const asError = (error: unknown) => (error instanceof Error ? error : new Error(
 
 export class Commands {
   readonly gpu: GPUDevice
+  /** Set where passes are to be measured. */
   timer: Timer | undefined
   readonly #bindGroups: BindGroups
   readonly #checks = new Set<Promise<void>>()

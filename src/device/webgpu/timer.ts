@@ -102,11 +102,11 @@ export async function createTimer(commands: Commands): Promise<Measure> {
   })
   commands.timer = timer
 
-  return async (issue, done) => {
+  return async (run, done) => {
     commands.endPass()
     const mine = (current = work(done))
     try {
-      await issue()
+      await run()
     } finally {
       commands.endPass()
       current = undefined
