@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs one bench by its letter; what each measures and needs is in README.md beside this file.
-#   bash scripts/bench/run.sh a|b|c|d|e [flags of that bench]
+#   bash scripts/bench/run.sh a|b|c|d|e|f [flags of that bench]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -19,6 +19,7 @@ b)
   ;;
 c) exec npx tsx scripts/bench/streaming.ts "$@" ;;
 e) exec npx tsx scripts/bench/growth.ts "$@" ;;
+f) exec npx tsx scripts/bench/rate.ts "$@" ;;
 *)
   sed -n '2,3s/^# *//p' "$0" >&2
   exit 2
