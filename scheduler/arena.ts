@@ -2,7 +2,7 @@
 // the planner counts by it, the working set allocates by it. Which buffers may share is the model's
 // to say, since only its forward knows when each of them is in use.
 
-import { VIEW_ELEMENTS } from '../src/units.ts'
+import { VIEW_BYTES } from '../src/units.ts'
 
 /** An activation buffer as the planner sees it; models/model.ts has the same fields. */
 export interface PlanBuffer {
@@ -11,14 +11,20 @@ export interface PlanBuffer {
   readonly inside?: string
 }
 
-/** One allocation, f32, and the buffers in it: the first is its owner, the others lie side by side. */
+/** One allocation and the buffers in it: the first is its owner, the others lie side by side. */
 export interface Arena {
   readonly elements: number
   readonly places: readonly { readonly label: string; readonly cols: number; first: number }[]
 }
 
-/** The memory of all buffers for `rows` rows of each. */
-export function arenas(buffers: readonly PlanBuffer[], rows: number): Arena[] {
+/** The memory of all buffers for `rows` rows of each, of elements of 4 or 2 bytes; in whole words. */
+export function arenas(
+  buffers: readonly PlanBuffer[],
+  rows: number,
+  elementBytes: number,
+): Arena[] {
+  const view = VIEW_BYTES / elementBytes
+  const word = 4 / elementBytes
   return buffers
     .filter((buffer) => buffer.inside === undefined)
     .map((owner) => {
@@ -27,10 +33,11 @@ export function arenas(buffers: readonly PlanBuffer[], rows: number): Arena[] {
         .filter((buffer) => buffer.inside === owner.label)
         .map(({ label, cols }) => {
           const place = { label, cols, first }
-          first += Math.ceil((rows * cols) / VIEW_ELEMENTS) * VIEW_ELEMENTS
+          first += Math.ceil((rows * cols) / view) * view
           return place
         })
       const places = [{ label: owner.label, cols: owner.cols, first: 0 }, ...guests]
-      return { elements: Math.max(rows * owner.cols, first), places }
+      const own = Math.ceil((rows * owner.cols) / word) * word
+      return { elements: Math.max(own, first), places }
     })
 }

@@ -53,8 +53,10 @@ export interface PlanInput {
   readonly keys: number
   readonly projectionCols: number
   readonly addendElements: number
-  /** Of a cache of keys and values and of those behind a prefix, with their masks, f32; 0 without. */
-  readonly keyValueElements: number
+  /** Of one activation: 4 or 2. */
+  readonly activationBytes: number
+  /** Of a cache of keys and values and of those behind a prefix, with their masks; 0 without. */
+  readonly keyValueBytes: number
   readonly memory: MemoryModel
   readonly maxSlabBytes: number
   readonly budgetBytes: number
@@ -175,19 +177,21 @@ function workloadOf(input: PlanInput, slabs: readonly Omit<Slab, 'resident'>[]) 
     keys,
     projectionCols,
     addendElements,
+    halfCols: input.activationBytes === 2 ? Math.max(...input.buffers.map((b) => b.cols)) : 0,
     slabBytes: slabs.reduce((max, s) => Math.max(max, s.bytes), 0),
   }
 }
 
 function bytesOf(input: PlanInput, workload: Workload, slots: number, residentSlabs: number) {
   const { probes, rows } = workload
-  const buffers = arenas(input.buffers, probes * rows).reduce((sum, a) => sum + a.elements, 0)
-  const { sweep = 1 } = input
+  const { sweep = 1, activationBytes, keyValueBytes } = input
+  const buffers = arenas(input.buffers, probes * rows, activationBytes)
+  const bufferBytes = buffers.reduce((sum, a) => sum + a.elements * activationBytes, 0)
   return {
     slots,
     staging: input.memory.stagingBytes(workload),
     // Buffers, the key mask [B, T], the loss state [R, 3], cached keys and values.
-    activations: 4 * sweep * (buffers + 3 * probes * rows + rows + input.keyValueElements),
+    activations: sweep * (bufferBytes + 4 * (3 * probes * rows + rows) + keyValueBytes),
     scratch: input.memory.scratchBytes(workload),
     resident: 4 * probes * input.vectorElements + residentSlabs,
     method: 0,

@@ -50,7 +50,7 @@ export async function calibrate(device: Device, threads: number): Promise<Device
   device.reserve({
     ...{ probes: 2, rows: ROWS, batch: 16, tokens: ROWS, keys: ROWS, heads: HEADS },
     ...{ headSize: HEAD_SIZE, tileElements: TILE * K, tileRows: TILE, headRows: ROWS },
-    ...{ terms: 2, versions: 2, projectionCols: TILE, addendElements: 8 * TILE },
+    ...{ terms: 2, versions: 2, projectionCols: TILE, addendElements: 8 * TILE, halfCols: 0 },
     ...{ slabBytes: 4 * ELEMENTS, slots: 1 },
   })
   const held: (Tensor | Slot)[] = []

@@ -12,7 +12,7 @@ import { planReport, predictionReport, tierOf, type Planned } from './plan-repor
 import { loadModel, openDevice } from './setup.ts'
 import { isSynthetic } from './weights/synthetic.ts'
 
-const DEVICE: OptionName[] = ['device', 'adapter', 'transfer', 'memory', 'slab', 'resident', 'threads', 'scratchDir'] // prettier-ignore
+const DEVICE: OptionName[] = ['device', 'adapter', 'transfer', 'memory', 'slab', 'resident', 'activationDtype', 'threads', 'scratchDir'] // prettier-ignore
 const HUB: OptionName[] = ['revision', 'cacheDir']
 const SHAPE: OptionName[] = [...METHOD_KEYS, 'steps', 'batchSize', 'maxLength', ...DEVICE, 'ram', ...HUB] // prettier-ignore
 

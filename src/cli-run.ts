@@ -31,7 +31,7 @@ import { contextData } from './task-data.ts'
 import { evaluationLine } from './trainer.ts'
 import { formatBytes } from './units.ts'
 
-export const DEVICE: OptionName[] = ['device', 'adapter', 'transfer', 'memory', 'slab', 'resident', 'threads', 'scratchDir'] // prettier-ignore
+export const DEVICE: OptionName[] = ['device', 'adapter', 'transfer', 'memory', 'slab', 'resident', 'activationDtype', 'threads', 'scratchDir'] // prettier-ignore
 export const HUB: OptionName[] = ['revision', 'cacheDir']
 const EXAMPLES: OptionName[] = ['maxLength', 'template', 'labelWords', 'textColumn', 'labelColumn', 'padding'] // prettier-ignore
 const TASK: OptionName[] = ['task', 'dataDir', 'numTrain', 'numEval', 'trainSetSeed', 'sfc', 'maxNewTokens', 'mezoCompat'] // prettier-ignore

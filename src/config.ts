@@ -181,6 +181,13 @@ export const OPTIONS = {
     schema: z.enum(['auto', 'none', 'all']),
     default: 'auto',
   },
+  activationDtype: {
+    topic: 'device',
+    value: 'type',
+    help: 'of activations on the device: float32, or float16, which halves them',
+    schema: z.enum(['float32', 'float16']),
+    default: 'float32',
+  },
   ram: {
     topic: 'device',
     value: 'bytes',

@@ -6,7 +6,7 @@ import type { Model } from '../models/model.ts'
 import { plan, type Plan } from '../scheduler/plan.ts'
 import type { StreamCounters } from '../scheduler/stream.ts'
 import { tilesOf } from '../scheduler/tiles.ts'
-import type { Device, MemoryModel } from './device/device.ts'
+import type { Device, MemoryModel, TensorDType } from './device/device.ts'
 import { createNoiseKernel, type NoiseKernel } from './noise/wasm.ts'
 import type { Estimator } from './methods/estimator.ts'
 import type { Method, MethodOptions, TrainingState, Update } from './methods/method.ts'
@@ -18,7 +18,7 @@ import { DTYPE_BYTES, type Checkpoint } from './weights/types.ts'
 import {
   allocate,
   fits,
-  keyValueElements,
+  keyValueBytes,
   largest,
   type BatchShape,
   type WorkingSet,
@@ -40,6 +40,8 @@ export interface EngineOptions {
   readonly resident: 'auto' | 'none' | 'all'
   /** Whether updates may be folded: if not, slabs stay in the file's dtype. */
   readonly folds: boolean
+  /** Of the activations on the device. */
+  readonly activations: TensorDType
   readonly ramBytes: number
   readonly scratchDir: string
   readonly threads: number
@@ -97,7 +99,8 @@ export function planFor(
     terms: demand.terms,
     versions: demand.versions(shape.probes),
     keys: (model.prefixTokens ?? 0) + Math.max(shape.tokens, shape.keys ?? 0),
-    keyValueElements: keyValueElements(model, shape),
+    activationBytes: DTYPE_BYTES[options.activations],
+    keyValueBytes: keyValueBytes(model, shape, options.activations),
     projectionCols: demand.projectionCols,
     addendElements: demand.addendElements,
     memory: options.memory,
@@ -183,7 +186,7 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
       const { grown, plan } = planned(shape)
       current?.free()
       current = null
-      current = allocate(device, model, vectors, plan, grown)
+      current = allocate(device, model, vectors, plan, grown, options.activations)
       if (!shape.sweep) usual = grown // only now: a shape that does not fit must not be tried again
       plannedPeakBytes = Math.max(plannedPeakBytes, plan.peakBytes)
       return current

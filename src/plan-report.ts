@@ -11,7 +11,15 @@ import { planFor, type Engine } from './engine.ts'
 import { UserError } from './errors.ts'
 import { predictStep, type Rates, type Tier } from './predict.ts'
 import { formatSeconds, memoryTable, table, type Reporter } from './report.ts'
-import { DTYPES, mayFold, memoryModel, methodOf, prefixed, syntheticModel } from './setup.ts'
+import {
+  activationsOf,
+  DTYPES,
+  mayFold,
+  memoryModel,
+  methodOf,
+  prefixed,
+  syntheticModel,
+} from './setup.ts'
 import { stepWork } from './step-work.ts'
 import { batchesPerSweep } from './sweep.ts'
 import { findTensors, type ModelTensors } from './tensors.ts'
@@ -50,6 +58,7 @@ export async function planReport(source: string, config: Config, report: Reporte
     slabBytes: config.slab,
     resident: config.resident,
     folds,
+    activations: activationsOf(config),
     ramBytes: config.ram,
     scratchDir: '',
     threads: config.threads,

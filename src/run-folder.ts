@@ -32,6 +32,7 @@ const TRAJECTORY: readonly OptionName[] = [
   'padding',
   'lrSchedule',
   'warmupSteps',
+  'activationDtype',
 ]
 
 const MAX_RECORD_BYTES = 2 ** 24

@@ -7,7 +7,7 @@ import type { Model } from '../models/model.ts'
 import { withPrefix } from '../models/prefix.ts'
 import type { Config } from './config.ts'
 import { cpuMemory } from './device/cpu/memory.ts'
-import type { Device, MemoryModel } from './device/device.ts'
+import type { Device, MemoryModel, TensorDType } from './device/device.ts'
 import { webgpuMemory } from './device/webgpu/memory.ts'
 import { createEngine, type Engine, type EngineOptions } from './engine.ts'
 import { UserError } from './errors.ts'
@@ -38,6 +38,10 @@ export const DTYPES: Readonly<Record<Config['dtype'], DType>> = {
   float16: 'F16',
   bfloat16: 'BF16',
 }
+
+/** How the activations of a configuration are kept. */
+export const activationsOf = ({ activationDtype }: Pick<Config, 'activationDtype'>): TensorDType =>
+  activationDtype === 'float16' ? 'F16' : 'F32'
 
 /** A model whose headers are read and checked; no weights in memory, no device open. */
 export interface LoadedModel {
@@ -212,6 +216,7 @@ export function engineOptions(
     slabBytes: config.slab,
     resident: config.resident,
     folds: state.trains && mayFold(config, chosen.method, chosen.methodOptions),
+    activations: activationsOf(config),
     ramBytes: config.ram,
     scratchDir: config.scratchDir ?? state.scratchDir,
     threads: config.threads,

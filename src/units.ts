@@ -30,5 +30,5 @@ export function parseBytes(text: string): number {
   return Math.floor(Number(match[1]) * (match[3] ? 1024 : 1000) ** power)
 }
 
-/** Parts of a device's memory start at multiples of so many f32 elements: 256 bytes, WebGPU's minStorageBufferOffsetAlignment. */
-export const VIEW_ELEMENTS = 64
+/** Parts of a device's memory start at multiples of so many bytes, WebGPU's minStorageBufferOffsetAlignment. */
+export const VIEW_BYTES = 256

@@ -6,8 +6,9 @@ import { prefixName, type PrefixPart } from '../models/prefix.ts'
 import type { Plan } from '../scheduler/plan.ts'
 import { arenas } from '../scheduler/arena.ts'
 import { createSlots, type Slots } from '../scheduler/slots.ts'
-import type { Device, Slot, Tensor } from './device/device.ts'
+import { tensorBytes, type Device, type Slot, type Tensor, type TensorDType } from './device/device.ts' // prettier-ignore
 import type { Vectors } from './vectors.ts'
+import { DTYPE_BYTES } from './weights/types.ts'
 
 /** Batch shape a working set is made for. */
 export interface BatchShape {
@@ -85,6 +86,7 @@ export function allocate(
   vectors: Vectors,
   next: Plan,
   shape: BatchShape,
+  dtype: TensorDType,
 ): WorkingSet {
   const rows = next.workload.probes * next.workload.rows
   const own = holding(device)
@@ -97,7 +99,7 @@ export function allocate(
     vectors.allocate(device, shape.probes)
     const slots = createSlots(next, own)
     const lanes = Array.from({ length: shape.sweep ?? 1 }, () =>
-      allocateLane(own, model, vectors, shape, rows),
+      allocateLane(own, model, vectors, shape, rows, dtype),
     )
     return { shape, plan: next, slots, lanes, free }
   } catch (error) {
@@ -136,17 +138,19 @@ function allocateLane(
   vectors: Vectors,
   shape: BatchShape,
   rows: number,
+  dtype: TensorDType,
 ): Lane {
   const { prefixTokens = 0 } = model
   let mask = device.tensor('activations', 'key mask', shape.batch, prefixTokens + shape.tokens)
   const cache =
     shape.keys === undefined
       ? null
-      : allocateCache(device, model, shape.batch, prefixTokens + shape.keys)
-  const prefixed = prefixTokens === 0 ? null : allocatePrefixed(device, model, vectors, shape)
+      : allocateCache(device, model, shape.batch, prefixTokens + shape.keys, dtype)
+  const prefixed =
+    prefixTokens === 0 ? null : allocatePrefixed(device, model, vectors, shape, dtype)
   const buffers = new Map<string, Tensor>()
-  for (const { elements, places } of arenas(model.buffers, rows)) {
-    const owner = device.tensor('activations', places[0]!.label, elements, 1)
+  for (const { elements, places } of arenas(model.buffers, rows, DTYPE_BYTES[dtype])) {
+    const owner = device.tensor('activations', places[0]!.label, elements, 1, dtype)
     for (const { label, cols, first } of places) {
       buffers.set(label, device.view(owner, label, first, rows, cols))
     }
@@ -167,10 +171,22 @@ function allocateLane(
   }
 }
 
-function allocateCache(device: Memory, model: Model, batch: number, capacity: number) {
+function allocateCache(
+  device: Memory,
+  model: Model,
+  batch: number,
+  capacity: number,
+  dtype: TensorDType,
+) {
   const perLayer = (what: string) =>
     Array.from({ length: model.layers }, (_, layer) =>
-      device.tensor('activations', `${what} of layer ${layer}`, batch * capacity, model.hidden),
+      device.tensor(
+        'activations',
+        `${what} of layer ${layer}`,
+        batch * capacity,
+        model.hidden,
+        dtype,
+      ),
     )
   return {
     capacity,
@@ -185,6 +201,7 @@ function allocatePrefixed(
   model: Model,
   vectors: Vectors,
   { probes, batch, tokens }: BatchShape,
+  dtype: TensorDType,
 ): Prefixed {
   const { hidden, layers, prefixTokens: n = 0 } = model
   const rows = probes * batch * (n + tokens)
@@ -195,17 +212,19 @@ function allocatePrefixed(
     })
   return {
     tokens: n,
-    keys: device.tensor('activations', 'keys behind a prefix', rows, hidden),
-    values: device.tensor('activations', 'values behind a prefix', rows, hidden),
+    keys: device.tensor('activations', 'keys behind a prefix', rows, hidden, dtype),
+    values: device.tensor('activations', 'values behind a prefix', rows, hidden, dtype),
     prefixKeys: part('keys'),
     prefixValues: part('values'),
   }
 }
 
-/** f32 elements of keys and values that a batch of the shape holds beside the activation buffers, and of their masks. */
-export function keyValueElements(model: Model, shape: BatchShape): number {
+/** Bytes of keys and values that a batch of the shape holds beside the activation buffers, and of their masks. */
+export function keyValueBytes(model: Model, shape: BatchShape, dtype: TensorDType): number {
   const { hidden, layers, prefixTokens: n = 0 } = model
   const { probes, batch, tokens, keys } = shape
-  const cache = keys === undefined ? 0 : batch * (n + keys) * (2 * layers * hidden + 1)
-  return cache + (n === 0 ? 0 : 2 * probes * batch * (n + tokens) * hidden + batch * n)
+  const both = (rows: number) => 2 * tensorBytes(rows, hidden, dtype)
+  const positions = keys === undefined ? 0 : batch * (n + keys)
+  const cache = layers * both(positions) + 4 * positions
+  return cache + (n === 0 ? 0 : both(probes * batch * (n + tokens)) + 4 * batch * n)
 }

@@ -8,7 +8,7 @@ import { describe, expect, it } from 'vitest'
 import { createModel } from '../models/index.ts'
 import type { Model } from '../models/model.ts'
 import { arenas, type PlanBuffer } from '../scheduler/arena.ts'
-import { VIEW_ELEMENTS } from '../src/units.ts'
+import { VIEW_BYTES } from '../src/units.ts'
 import { openCheckpoint } from '../src/weights/checkpoint.ts'
 import { openDevices } from './helpers/devices.ts'
 import { randomOf } from './helpers/random.ts'
@@ -16,6 +16,10 @@ import { exportedDigests, openRun, syntheticBatch, trainSteps } from './helpers/
 
 const FIXTURES = fileURLToPath(new URL('./fixtures/', import.meta.url))
 const LAYOUTS = ['layouts/pre-norm-tied', 'layouts/post-norm-proj', 'gpt/gpt2-hub', 'gpt/nanogpt']
+
+/** Elements rounded up to whole words. */
+const wholeWords = (elements: number, bytes: number) =>
+  Math.ceil((elements * bytes) / 4) * (4 / bytes)
 
 describe('arenas', () => {
   it('holds every buffer whole, guests side by side at places that a device can bind', () => {
@@ -27,12 +31,13 @@ describe('arenas', () => {
         ...['q', 'k', 'v'].map((label) => ({ label, cols: random.whole(1, 99), inside: 'f' })),
       ]
       const rows = random.whole(1, 77)
-      const [h, f, ...others] = arenas(buffers, rows)
+      const elementBytes = random.pick([4, 2])
+      const [h, f, ...others] = arenas(buffers, rows, elementBytes)
       expect(others).toEqual([])
-      expect(h!.elements).toBe(rows * buffers[0]!.cols)
+      expect(h!.elements).toBe(wholeWords(rows * buffers[0]!.cols, elementBytes))
       let next = 0
       for (const { label, cols, first } of f!.places) {
-        expect(first % VIEW_ELEMENTS).toBe(0)
+        expect((first * elementBytes) % VIEW_BYTES).toBe(0)
         expect(first + rows * cols).toBeLessThanOrEqual(f!.elements)
         if (label === 'f') continue
         expect(first).toBeGreaterThanOrEqual(next)

@@ -5,7 +5,13 @@
 import type { Worker } from 'node:worker_threads'
 import { describe, expect, it, vi } from 'vitest'
 import { openCpu } from '../src/device/cpu/device.ts'
-import { attentionElements, cpuScratch, cutAttention } from '../src/device/cpu/memory.ts'
+import {
+  attentionElements,
+  cutAttention,
+  cutHalves,
+  widenedElements,
+} from '../src/device/cpu/attention-cut.ts'
+import { cpuScratch } from '../src/device/cpu/memory.ts'
 import { createOps } from '../src/device/cpu/ops.ts'
 import { stableThreads } from '../src/device/cpu/sessions.ts'
 import { NoisePool } from '../src/device/cpu/prepare.ts'
@@ -117,7 +123,9 @@ describe('attention scratch of the cpu device', () => {
         [3, 1],
       ] as const) {
         const keys = tokens + 5
-        const scratch = cpuScratch({ ...WORKLOAD, probes: 2, batch, tokens, keys, heads, headSize })
+        const workload = { ...WORKLOAD, probes: 2, batch, tokens, keys, heads, headSize }
+        const scratch = cpuScratch(workload)
+        const ofHalves = cpuScratch({ ...workload, halfCols: heads * headSize })
         for (let t = 1; t <= tokens; t += 1 + (t >> 3)) {
           for (const s of [t, Math.ceil((t + keys) / 2), keys]) {
             for (let sequences = 1; sequences <= 2 * batch; sequences++) {
@@ -125,6 +133,11 @@ describe('attention scratch of the cpu device', () => {
               const cut = cutAttention(shape)
               expect(attentionElements(shape, cut)).toBeLessThanOrEqual(scratch.attention)
               expect(cut.sequences * cut.queries * s).toBeLessThanOrEqual(scratch.mask)
+              const half = cutHalves(shape)
+              const part = attentionElements({ ...shape, heads: half.heads }, half)
+              expect(part).toBeLessThanOrEqual(ofHalves.attention)
+              expect(half.sequences * half.queries * s).toBeLessThanOrEqual(ofHalves.mask)
+              expect(widenedElements(shape, half)).toBeLessThanOrEqual(ofHalves.wide)
             }
           }
         }

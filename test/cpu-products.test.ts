@@ -28,7 +28,7 @@ describe('threads of the cpu device', () => {
     }
     const found: Float32Array[] = []
     for (const addend of addends) {
-      await project(ops, x, addend, at, scratch)
+      await project(ops, runsOf(at, true, Infinity), async () => x, addend, at, scratch)
       const share = shareOf(addend, tile, { data: values(3 * N, 4), cols: N }, at, scratch)
       for (const run of runsOf(at, true, Infinity)) {
         found.push(new Float32Array(R * n!))

@@ -9,8 +9,10 @@ import type { DType } from '../src/weights/types.ts'
 import {
   differ,
   filled,
+  fixed,
+  keeping,
   matrixOf,
-  openDevices,
+  openInDtypes,
   recipeOf,
   scoped,
   throughSlabs,
@@ -29,11 +31,15 @@ const lossesOf = (s: Float32Array) =>
     return s[i * 3]! + Math.log(s[i * 3 + 1]!) - s[i * 3 + 2]!
   })
 
-describe.each(openDevices())('$name', ({ open }) => {
+describe.each(openInDtypes())('$name, activations $dtype', ({ open, dtype }) => {
   let device: Device
+  /** Differences of activations, and of results that are f32 anyway. */
+  const differences = (roundings: number) => (scenario: (d: Device) => Promise<Float32Array>) =>
+    differ(device, scenario, { dtype, roundings })
+  const [inRows, inF32] = [differences(dtype === 'F16' ? 1 : 0), differences(0)]
   beforeAll(async () => {
-    device = await open()
-    device.reserve(WORKLOAD)
+    device = keeping(dtype, await open())
+    device.reserve({ ...WORKLOAD, halfCols: dtype === 'F16' ? 1024 : 0 })
   })
   afterAll(() => device?.close())
 
@@ -58,30 +64,32 @@ describe.each(openDevices())('$name', ({ open }) => {
     ['BF16', 2, 9, 47, 33, 16, 3, 2, 0.99, true],
     ['BF16', 1, 1, 18, 7, 5, 2, 0, 1, true],
     ['F32', 3, 1, 1, 1, 1, 1, 4, 0.9, true],
+    ['F16', 2, 600, 96, 1000, 96, 1, 0, 1, true],
+    ['F32', 1, 1200, 60, 1000, 32, 1, 0, 1, false],
   ]
   it.each(linearCases)(
     'linear: %s, %d probes of %d rows, W [%d, %d], tiles of %d rows, %d a slab, %d terms, decay %d',
     async (dtype, probes, rows, n, k, height, perSlab, terms, decay, withBias) => {
       const recipe = recipeOf([EPS, -EPS, 0].slice(0, probes), terms, decay)
       const matrix = matrixOf(dtype, k, tilesOver(0, n, height), recipe)
-      const difference = await differ(device, async (d) => {
+      const difference = await inRows(async (d) => {
         const x = filled(d, probes * rows, k, values(probes * rows * k, 1))
-        const bias = withBias ? filled(d, probes, n, values(probes * n, 2)) : null
+        const bias = withBias ? fixed(d, probes, n, values(probes * n, 2)) : null
         const y = d.tensor('activations', 'y', probes * rows, n)
         await throughSlabs(d, matrix, perSlab, (slot) =>
           d.linear(x, slot, bias, y, { probes, rows }),
         )
         return d.read(y, 0, probes * rows)
       })
-      expect(difference).toBeLessThan(4e-6)
+      expect(difference).toBeLessThan(k < 500 ? 4e-6 : 2e-5)
     },
   )
 
   it('linear: relu is part of the product, also over several slabs', async () => {
     const matrix = matrixOf('F16', 31, tilesOver(0, 65, 20), recipeOf([EPS, -EPS], 1, 1))
-    const difference = await differ(device, async (d) => {
+    const difference = await inRows(async (d) => {
       const x = filled(d, 14, 31, values(14 * 31, 1))
-      const bias = filled(d, 2, 65, values(2 * 65, 2))
+      const bias = fixed(d, 2, 65, values(2 * 65, 2))
       const y = d.tensor('activations', 'y', 14, 65)
       const at = { probes: 2, rows: 7 }
       await throughSlabs(d, matrix, 1, (slot) => d.linear(x, slot, bias, y, at, { relu: true }))
@@ -95,7 +103,7 @@ describe.each(openDevices())('$name', ({ open }) => {
 
   it('linear: an evaluation has one version and no noise', async () => {
     const matrix = matrixOf('F16', 24, tilesOver(0, 40, 16), { terms: [], scales: [0] })
-    const difference = await differ(device, async (d) => {
+    const difference = await inRows(async (d) => {
       const x = filled(d, 6, 24, values(144, 1))
       const y = d.tensor('activations', 'y', 6, 40)
       await throughSlabs(d, matrix, 1, (slot) => d.linear(x, slot, null, y, { probes: 1, rows: 6 }))
@@ -109,16 +117,17 @@ describe.each(openDevices())('$name', ({ open }) => {
     [2, 5, 33, true],
     [3, 7, 768, true],
     [2, 3, 100, false],
+    [2, 600, 1000, true],
   ])('layerNorm: %d probes of %d rows of %d, affine %s', async (probes, rows, cols, affine) => {
-    const difference = await differ(device, async (d) => {
+    const difference = await inRows(async (d) => {
       // Rows of different size, mean and, for the first, no variance at all.
       const data = values(probes * rows * cols, 3).map((v, i) => {
         const row = Math.floor(i / cols)
         return row === 0 ? 2 : v * (1 + row) + row
       })
       const x = filled(d, probes * rows, cols, data)
-      const scale = affine ? filled(d, probes, cols, values(probes * cols, 4)) : null
-      const bias = affine ? filled(d, probes, cols, values(probes * cols, 5)) : null
+      const scale = affine ? fixed(d, probes, cols, values(probes * cols, 4)) : null
+      const bias = affine ? fixed(d, probes, cols, values(probes * cols, 5)) : null
       const y = d.tensor('activations', 'y', probes * rows, cols)
       await d.layerNorm(x, scale, bias, 1e-5, y, { probes, rows })
       return d.read(y, 0, probes * rows)
@@ -137,6 +146,7 @@ describe.each(openDevices())('$name', ({ open }) => {
     ['one token after a cache', 1, 1, 40, 4, 16, [[0, 41], [17, 41], [40, 41]]],
     ['one token each after a cache, two probes', 2, 1, 12, 2, 8, [[0, 13], [5, 13]]],
     ['one token after a long cache', 1, 1, 699, 12, 64, [[0, 700], [300, 700]]],
+    ['heads apart', 1, 200, 500, 12, 64, [[100, 700]]],
     ['a few tokens after a long cache', 1, 90, 610, 12, 4, [[100, 700]]],
   ] // prettier-ignore
   it.each(attentionCases)(
@@ -154,12 +164,12 @@ describe.each(openDevices())('$name', ({ open }) => {
         const [k, v] = [7, 8].map((seed) => filled(d, all, cols, values(all * cols, seed, 2)))
         const y = d.tensor('activations', 'y', rows, cols)
         const shape = { probes, batch, tokens, heads, ...(before > 0 && { keys }) }
-        await d.attention(q, k!, v!, filled(d, batch, keys, mask), y, shape)
+        await d.attention(q, k!, v!, fixed(d, batch, keys, mask), y, shape)
         return d.read(y, 0, rows)
       }
       const raw = await scoped(device, scenario)
       expect(raw.every((v) => Number.isFinite(v))).toBe(true)
-      const difference = await differ(device, async (d) => {
+      const difference = await inRows(async (d) => {
         // Rows that see no key have no specified value.
         const y = await scenario(d)
         return y.map((value, i) => {
@@ -175,7 +185,7 @@ describe.each(openDevices())('$name', ({ open }) => {
   it.each(['relu', 'gelu', 'gelu_new'] as Activation[])('activation: %s', async (kind) => {
     const special = [0, -0, 1e-30, -1e-30, 0.5, -0.5, 3, -3, 9, -9, 30, -30, 1e4, -1e4]
     const data = Float32Array.from([...special, ...values(21 * 40 - special.length, 9, 2)])
-    const difference = await differ(device, async (d) => {
+    const difference = await inRows(async (d) => {
       const x = filled(d, 21, 40, data)
       await d.activation(kind, x, { probes: 2, rows: 10 }) // the last row is not touched
       return d.read(x, 0, 21)
@@ -184,7 +194,7 @@ describe.each(openDevices())('$name', ({ open }) => {
   })
 
   it('add, copyColumns, gatherRows and scatterRows are exact', async () => {
-    const difference = await differ(device, async (d) => {
+    const difference = await inRows(async (d) => {
       const x = filled(d, 9, 13, values(117, 10))
       const y = filled(d, 9, 13, new Float32Array(117).fill(0.5))
       await d.add(x, y, { probes: 2, rows: 4 })
@@ -202,15 +212,15 @@ describe.each(openDevices())('$name', ({ open }) => {
 
   it('write and read take any row range, and operations keep the order of the calls', async () => {
     await scoped(device, async (d) => {
-      const x = filled(d, 6, 3, new Float32Array(18))
-      const y = filled(d, 6, 3, new Float32Array(18))
-      d.write(x, Float32Array.of(1, 2, 3, 4, 5, 6), 2)
+      const x = filled(d, 6, 2, new Float32Array(12))
+      const y = filled(d, 6, 2, new Float32Array(12))
+      d.write(x, Float32Array.of(1, 2, 3, 4), 2)
       const first = d.add(x, y, { probes: 1, rows: 6 })
-      d.write(x, Float32Array.of(10, 10, 10), 3) // must not reach the first add
+      d.write(x, Float32Array.of(10, 10), 3) // must not reach the first add
       const second = d.add(x, y, { probes: 1, rows: 6 })
       await Promise.all([first, second])
-      expect([...(await d.read(y, 2, 2))]).toEqual([2, 4, 6, 14, 15, 16])
-      expect([...(await d.read(y, 4, 2))]).toEqual([0, 0, 0, 0, 0, 0])
+      expect([...(await d.read(y, 2, 2))]).toEqual([2, 4, 13, 14])
+      expect([...(await d.read(y, 4, 2))]).toEqual([0, 0, 0, 0])
     })
   })
 
@@ -228,14 +238,14 @@ describe.each(openDevices())('$name', ({ open }) => {
       targets[0] = vocabulary - 1
       const losses = async (d: Device) => {
         const x = filled(d, total, k, values(total * k, 11, 30))
-        const state = filled(d, total, 3, startOf(total))
+        const state = fixed(d, total, 3, startOf(total))
         await throughSlabs(d, matrix, perSlab, (slot) =>
           d.crossEntropy(x, slot, targets, state, { probes, rows }),
         )
         const s = await d.read(state, 0, total)
         return lossesOf(s)
       }
-      expect(await differ(device, losses)).toBeLessThan(2e-5)
+      expect(await inF32(losses)).toBeLessThan(2e-5)
     },
   )
 
@@ -245,21 +255,21 @@ describe.each(openDevices())('$name', ({ open }) => {
       data[3] = NaN
       data[8 + 1] = Infinity
       const x = filled(d, 5, 8, data)
-      const state = filled(d, 5, 3, startOf(5))
+      const state = fixed(d, 5, 3, startOf(5))
       const matrix = matrixOf('F32', 8, tilesOver(0, 40, 16), recipeOf([EPS], 0))
       const targets = Uint32Array.of(1, 2, 3, 30, 39)
       await throughSlabs(d, matrix, 1, (slot) =>
         d.crossEntropy(x, slot, targets, state, { probes: 1, rows: 5 }),
       )
       const finite = Array.from(lossesOf(await d.read(state, 0, 5)), (l) => Number.isFinite(l))
-      expect(finite).toEqual([false, false, true, true, true])
+      expect(finite).toEqual([false, dtype === 'F16', true, true, true]) // there is no infinite f16
     })
   })
 
   it('logits: every tile once, in order, against the reference', async () => {
     const matrix = matrixOf('BF16', 17, tilesOver(0, 70, 32), recipeOf([EPS, -EPS], 2))
     const order: number[] = []
-    const difference = await differ(device, async (d) => {
+    const difference = await inF32(async (d) => {
       const x = filled(d, 6, 17, values(102, 13))
       const parts: number[] = []
       order.length = 0

@@ -15,7 +15,7 @@ const MAX_LINES = 350
 const PARTS: readonly (readonly [part: string, path: RegExp])[] = [
   ['device', /^src\/device\//],
   ['noise', /^src\/noise\//],
-  ['vocabulary', /^src\/weights\/types\.ts$/],
+  ['vocabulary', /^src\/weights\/d?types\.ts$/],
   ['weights', /^src\/weights\//],
   ['methods', /^src\/methods\//],
   ['data', /^src\/data\//],

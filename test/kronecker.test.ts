@@ -135,6 +135,7 @@ describe.each(openDevices())('on $name', (test) => {
       ...{ tileElements: N, tileRows: N, terms: 1, versions: 1, keys: 1 },
       ...{ slabBytes: 4 * N, slots: 1, projectionCols: Math.max(1, projectionCols(addend)) },
       addendElements: addend.left.length + addend.right.length,
+      halfCols: 0,
     })
     const x = device.tensor('activations', 'x', 2 * rows, K)
     const zero = device.tensor('activations', 'zero', 2 * rows, 1)

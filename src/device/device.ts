@@ -4,7 +4,11 @@
 // Shape legend, used everywhere:
 //   B batch, T tokens, C hidden, H heads, D head size, F feed-forward, V vocabulary,
 //   P probes, R rows = P*B*T, r rank, M rows that carry a label.
-// Rows are probe-major: row = p*(B*T) + b*T + t. Activations are f32, row-major [rows, cols].
+// Rows are probe-major: row = p*(B*T) + b*T + t. Activations are row-major [rows, cols], f32 or f16.
+// f16 is how rows are kept, not how they are calculated with: every operation widens what it reads,
+// works in f32 and rounds what it stores, to nearest; beyond the largest f16 (65,504) it stores
+// that, with the sign, while a NaN stays one. The activations of an operation (x, y, q, k, v) are of one
+// dtype unless it says otherwise; scales, biases, masks and the state of losses are f32.
 //
 // Guarantees: operations take effect in the order of the calls; `await op` means that it is issued
 // (its error, if any, may surface at the next `read` or `sync`); only `read`, `stage` and `sync`
@@ -12,7 +16,7 @@
 // slab size changes a bit of the result.
 
 import type { Recipe } from '../noise/distributions.ts'
-import type { DType } from '../weights/types.ts'
+import { DTYPE_BYTES, type DType } from '../weights/types.ts'
 import type { Ledger } from './ledger.ts'
 
 /** What device memory is used for; the rows of every memory table. */
@@ -26,12 +30,20 @@ export const CATEGORIES = [
 ] as const
 export type Category = (typeof CATEGORIES)[number]
 
-/** f32 memory [rows, cols] on the device. Contents are undefined until written. */
+/** What a tensor's elements may be. */
+export type TensorDType = Extract<DType, 'F32' | 'F16'>
+
+/** Memory [rows, cols] on the device. Contents are undefined until written. */
 export interface Tensor {
   readonly label: string
+  readonly dtype: TensorDType
   readonly rows: number
   readonly cols: number
 }
+
+/** Bytes that a tensor takes on every device: whole 32-bit words. */
+export const tensorBytes = (rows: number, cols: number, dtype: TensorDType) =>
+  Math.ceil((rows * cols * DTYPE_BYTES[dtype]) / 4) * 4
 
 /** Weight memory on the device that holds one slab at a time, in the dtype of its file. */
 export interface Slot {
@@ -141,12 +153,15 @@ export interface Device {
   /** Largest slab one slot can hold, in bytes (binding limits). */
   readonly maxSlabBytes: number
 
-  /** Allocates [rows, cols] f32 and charges it to the ledger. Throws UserError when out of memory. */
-  tensor(category: Category, label: string, rows: number, cols: number): Tensor
   /**
-   * A tensor [rows, cols] inside the memory of `of`, from its element `first` on, a multiple of
-   * VIEW_ELEMENTS (units.ts): for tensors that are never in use at the same time. Charges nothing; is freed before
-   * `of`. No operation may read one part of a memory and write another (WebGPU's rule).
+   * Allocates [rows, cols], f32 if `dtype` is left out, and charges its bytes to the ledger. Throws
+   * UserError when out of memory, or if the device has no f16.
+   */
+  tensor(category: Category, label: string, rows: number, cols: number, dtype?: TensorDType): Tensor
+  /**
+   * A tensor [rows, cols] of the dtype of `of` inside its memory, from its element `first` on, a whole
+   * number of VIEW_BYTES (units.ts): for tensors that are never in use at the same time. Charges nothing;
+   * is freed before `of`. No operation may read one part of a memory and write another (WebGPU's rule).
    */
   view(of: Tensor, label: string, first: number, rows: number, cols: number): Tensor
   /** Allocates weight memory; `category` is 'slots' for the ring, 'resident' for slabs that stay. */
@@ -159,7 +174,7 @@ export interface Device {
    */
   reserve(workload: Workload): void
 
-  /** Host to device: `data` (a multiple of cols) goes to rows from row0. Copied before returning. */
+  /** Host to device: `data` (a multiple of cols) goes to rows from row0, rounded if they are f16. Copied before returning. */
   write(tensor: Tensor, data: Float32Array, row0?: number): void
   /** Device to host: rows [row0, row0 + rows), after all operations issued so far. */
   read(tensor: Tensor, row0: number, rows: number): Promise<Float32Array>
@@ -185,7 +200,8 @@ export interface Device {
   project(x: Tensor, addend: Addend, at: Rows): Promise<void>
   /**
    * y[p] [rows, N] = x[p] [rows, K] * W_p^T + bias[p] + addend: all tiles of the slab, each into its
-   * own columns of y. bias is [>=P, N] or null; with relu, y = max(that, 0) (not for transposed).
+   * own columns of y. bias is [>=P, N] or null; with relu, y = max(that, 0) (not for transposed). Sums
+   * of a transposed matrix pass through y from one tile to the next, rounded each time if y is f16.
    */
   linear(
     x: Tensor,
@@ -226,7 +242,7 @@ export interface Device {
   copyColumns(x: Tensor, col0: number, y: Tensor, at: Rows): Promise<void>
   /** y[i] = x[indices[i]], for all indices (rows over all probes). */
   gatherRows(x: Tensor, indices: Uint32Array, y: Tensor): Promise<void>
-  /** y[indices[i]] = x[i], for all indices; they are distinct. */
+  /** y[indices[i]] = x[i], for all indices; they are distinct. f32 rows may be placed in an f16 y. */
   scatterRows(x: Tensor, indices: Uint32Array, y: Tensor): Promise<void>
   /**
    * Online log-sum-exp over one vocabulary slab. logits[p] = x[p] [rows, K] * W_p^T; state
@@ -284,6 +300,8 @@ export interface Workload extends Rows {
   /** Of the largest addend: columns of its projection, and elements of both factors; 0 without. */
   readonly projectionCols: number
   readonly addendElements: number
+  /** Columns of the widest activation where they are f16; 0 where they are f32. */
+  readonly halfCols: number
   /** Bytes of the largest slab as it is staged, and slots in the ring. */
   readonly slabBytes: number
   readonly slots: number

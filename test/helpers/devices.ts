@@ -2,7 +2,7 @@
 // scenario on a device and on the f64 reference. A machine without a Vulkan adapter fails the webgpu
 // tests; it does not skip them.
 
-import type { Device, MemoryModel, Slot, Tensor, Tile, Workload } from '../../src/device/device.ts'
+import type { Device, MemoryModel, Slot, Tensor, TensorDType, Tile, Workload } from '../../src/device/device.ts' // prettier-ignore
 import { openCpu } from '../../src/device/cpu/device.ts'
 import { cpuMemory } from '../../src/device/cpu/memory.ts'
 import { openWebgpu } from '../../src/device/webgpu/device.ts'
@@ -33,6 +33,27 @@ export const openDevices = (): TestDevice[] => [
   { name: 'webgpu', memory: webgpuMemory, open: openLavapipe },
 ]
 
+/** Every device with both dtypes of activations. */
+export const openInDtypes = (): (TestDevice & { readonly dtype: TensorDType })[] =>
+  openDevices().flatMap((test) => [
+    { ...test, dtype: 'F32' },
+    ...(test.name === 'cpu' ? [{ ...test, dtype: 'F16' as const }] : []),
+  ])
+
+/** The device with `tensor` giving activations of the dtype, unless a call says another. */
+export function keeping<D extends Device>(dtype: TensorDType, device: D): D {
+  return new Proxy(device, {
+    get(target, key: keyof Device) {
+      if (key === 'tensor') {
+        return (...[category, label, rows, cols, own]: Parameters<Device['tensor']>) =>
+          device.tensor(category, label, rows, cols, own ?? dtype)
+      }
+      const value: unknown = target[key]
+      return typeof value === 'function' ? (value.bind(target) as unknown) : value
+    },
+  })
+}
+
 /** Room for every case of the device tests. */
 export const WORKLOAD: Workload = {
   probes: 3,
@@ -49,6 +70,7 @@ export const WORKLOAD: Workload = {
   keys: 700,
   projectionCols: 1024,
   addendElements: 2 ** 16,
+  halfCols: 0,
   slabBytes: 2 ** 20,
   slots: 2,
 }
@@ -65,11 +87,21 @@ export function values(n: number, seed: number, scale = 1): Float32Array {
 }
 
 /** A tensor with contents. */
-export function filled(d: Device, rows: number, cols: number, data: Float32Array): Tensor {
-  const tensor = d.tensor('activations', `test ${rows}x${cols}`, rows, cols)
+export function filled(
+  d: Device,
+  rows: number,
+  cols: number,
+  data: Float32Array,
+  dtype?: TensorDType,
+): Tensor {
+  const tensor = d.tensor('activations', `test ${rows}x${cols}`, rows, cols, dtype)
   d.write(tensor, data)
   return tensor
 }
+
+/** A tensor that is f32 whatever the activations are: biases, scales, masks, states. */
+export const fixed = (d: Device, rows: number, cols: number, data: Float32Array) =>
+  filled(d, rows, cols, data, 'F32')
 
 /** Terms of some past updates and the probes' scales, as a run makes them but larger. */
 export function recipeOf(scales: number[], terms: number, decay = 1): Recipe {
@@ -165,16 +197,21 @@ export async function scoped<T>(device: Device, body: (d: Device) => Promise<T>)
   }
 }
 
-/** Largest |device - reference| of a scenario that returns numbers; NaN if any pair is not finite. */
+/**
+ * Largest |device - reference| of a scenario that returns numbers, beyond what `roundings` to f16 explain;
+ * NaN if any pair is not finite.
+ */
 export async function differ(
   device: Device,
   scenario: (d: Device) => Promise<Float32Array>,
+  { dtype = 'F32' as TensorDType, roundings = 0 } = {},
 ): Promise<number> {
-  const expected = await scenario(openReference())
+  const expected = await scenario(keeping(dtype, openReference()))
   const found = await scoped(device, scenario)
   if (found.length !== expected.length) return NaN
   return expected.reduce((max, v, i) => {
-    const difference = Math.abs(v - found[i]!)
+    const rounding = roundings * Math.max(2 ** -25, Math.abs(v) * 2 ** -11)
+    const difference = Math.max(0, Math.abs(v - found[i]!) - rounding)
     return difference <= max ? max : difference
   }, 0)
 }

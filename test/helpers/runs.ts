@@ -86,6 +86,7 @@ export async function openRun(
     slabBytes: 64 * MiB,
     resident: 'none',
     folds: true,
+    activations: 'F32',
     ramBytes: 2 ** 40,
     scratchDir: tmpdir(),
     threads: 1,

@@ -1,8 +1,10 @@
 // The device contract in plain f64 loops, for tests only. Weights are decoded and perturbed in f32 by
 // src/noise/distributions.ts, exactly as every device must; all arithmetic after that is f64.
-// It keeps no scratch and no ledger, and does each operation when it is called.
+// It keeps no scratch and no ledger, and does each operation when it is called. f16 tensors hold what was
+// written rounded, results exactly.
 
 import type { Addend, Device, Rows, Slot, Tensor, Tile, Weights } from '../../src/device/device.ts'
+import { fromHalves, toHalves } from '../../src/device/halves.ts'
 import { createLedger } from '../../src/device/ledger.ts'
 import { applyTerms, probeVersion } from '../../src/noise/distributions.ts'
 import { DTYPE_BYTES, type DType } from '../../src/weights/types.ts'
@@ -42,13 +44,13 @@ export function openReference(): ReferenceDevice {
     ledger: createLedger(),
     maxSlabBytes: Infinity,
     exact: of,
-    tensor(_category, label, rows, cols) {
-      const tensor: Tensor = { label, rows, cols }
+    tensor(_category, label, rows, cols, dtype = 'F32') {
+      const tensor: Tensor = { label, dtype, rows, cols }
       tensors.set(tensor, new Float64Array(rows * cols))
       return tensor
     },
     view(owner, label, first, rows, cols) {
-      const tensor: Tensor = { label, rows, cols }
+      const tensor: Tensor = { label, dtype: owner.dtype, rows, cols }
       tensors.set(tensor, of(owner).subarray(first, first + rows * cols))
       return tensor
     },
@@ -62,7 +64,10 @@ export function openReference(): ReferenceDevice {
       slots.delete(memory as Slot)
     },
     reserve() {},
-    write: (tensor, data, row0 = 0) => of(tensor).set(data, row0 * tensor.cols),
+    write(tensor, data, row0 = 0) {
+      const kept = tensor.dtype === 'F16' ? fromHalves(toHalves(data)) : data
+      of(tensor).set(kept, row0 * tensor.cols)
+    },
     read: async (t, row0, rows) =>
       Float32Array.from(of(t).subarray(row0 * t.cols, (row0 + rows) * t.cols)),
     stage: async (slot, bytes) => slots.get(slot)!.bytes.subarray(0, bytes),

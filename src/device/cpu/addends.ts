@@ -12,6 +12,7 @@ import {
   type Rows,
   type Tile,
 } from '../device.ts'
+import { LEAST_ROWS } from './memory.ts'
 import type { Products } from './products.ts'
 
 export interface AddendScratch {
@@ -37,9 +38,6 @@ export interface Run {
   readonly rows: number
 }
 
-/** A run of one row would take another kernel and get other bits than it has among others. */
-const LEAST_ROWS = 64
-
 /**
  * All rows at once if they are to go `together` and are at most `most`; else each probe's in runs of
  * equal length, of at most `most` rows or 64.
@@ -58,10 +56,11 @@ export function runsOf(at: Rows, together: boolean, most: number): Run[] {
   return runs
 }
 
-/** Takes x [P*rows, K] through the right factor into scratch.projection. */
+/** Takes the runs of x [P*rows, K], together all its rows, through the right factor into scratch.projection. */
 export async function project(
   ops: Products,
-  x: Float32Array,
+  runs: readonly Run[],
+  rowsOf: (run: Run) => Promise<Float32Array>,
   addend: Addend,
   at: Rows,
   { projection, factors }: AddendScratch,
@@ -71,13 +70,20 @@ export async function project(
   right.set(addend.right)
   if (addend.kind === 'kronecker') {
     const { terms, m2, n1, n2 } = addend
-    const size = { m: R * n1, n: terms * m2, k: n2 }
-    await ops.gemm(x, right, projection.subarray(0, size.m * size.n), size)
+    for (const run of runs) {
+      const size = { m: run.rows * n1, n: terms * m2, k: n2 }
+      const first = run.row * n1 * size.n
+      const into = projection.subarray(first, first + size.m * size.n)
+      await ops.gemm(await rowsOf(run), right, into, size)
+    }
     return
   }
   const { rank, scales } = addend
-  const size = { m: R, n: rank, k: x.length / R }
-  await ops.gemm(x, right, projection.subarray(0, R * rank), size)
+  for (const run of runs) {
+    const size = { m: run.rows, n: rank, k: right.length / rank }
+    const into = projection.subarray(run.row * rank, (run.row + run.rows) * rank)
+    await ops.gemm(await rowsOf(run), right, into, size)
+  }
   // Rows get longer in place, so the last one moves first.
   const cols = rank + at.probes
   for (let row = R - 1; row >= 0; row--) {

@@ -2,7 +2,7 @@
 // several whole sequences at once, or blocks of query rows of one sequence, which then see only the
 // keys up to their last row. Queries are the last tokens of their keys. How it is cut is said in memory.ts.
 
-import { attentionElements, cutAttention, type AttentionShape } from './memory.ts'
+import { attentionElements, cutAttention, type AttentionShape } from './attention-cut.ts'
 import type { CpuOps } from './ops.ts'
 
 /** Added to masked scores: their weight is exactly 0 where there is any other key, and finite. */
@@ -56,7 +56,7 @@ export async function attend(
 }
 
 /** 0 where a query row may see a key, MASKED elsewhere: the last row sees all `seen` keys. */
-function fillMask(
+export function fillMask(
   out: Float32Array,
   keyMask: Float32Array,
   sequence: number,
@@ -65,11 +65,11 @@ function fillMask(
   const { keys, queries, seen } = block
   const batch = keyMask.length / keys
   out.fill(MASKED)
-  for (let row = 0; row < out.length / seen; row++) {
-    const base = ((sequence + Math.floor(row / queries)) % batch) * keys
-    const last = seen - queries + (row % queries)
-    for (let key = 0; key <= last; key++) {
-      if (keyMask[base + key] !== 0) out[row * seen + key] = 0
+  for (let row = 0; row < out.length; row += queries * seen) {
+    const base = ((sequence + row / (queries * seen)) % batch) * keys
+    const visible = keyMask.slice(base, base + seen).map((kept) => (kept === 0 ? MASKED : 0))
+    for (let query = 0; query < queries; query++) {
+      out.set(visible.subarray(0, seen - queries + query + 1), row + query * seen)
     }
   }
 }

@@ -12,8 +12,11 @@ import {
   type Tensor,
   type Workload,
 } from '../device.ts'
-import { project, type AddendScratch } from './addends.ts'
+import { project, runsOf, type AddendScratch, type Run } from './addends.ts'
+import { attendHalves } from './attention-halves.ts'
 import { attend } from './attention.ts'
+import { toHalves } from '../halves.ts'
+import { keep, mostRows, placeFor, widened } from './halves.ts'
 import { headTile, linearTile, logitsTile, type TileCall } from './matrices.ts'
 import { cpuScratch } from './memory.ts'
 import type { CpuOps } from './ops.ts'
@@ -32,12 +35,14 @@ export interface Scratch extends AddendScratch {
   /** Logits of one run of the head, and what becomes of them. */
   readonly logits: Float32Array
   readonly room: Float32Array
+  /** Rows of f16 activations, widened. */
+  readonly wide: Float32Array
   /** Whose rows `projection` holds. */
   projected: { readonly addend: Addend; readonly rows: number } | undefined
 }
 
 export function createScratch(workload: Workload): Scratch {
-  const { product, projection, factors, blocks, mask, attention, chunk, logits } =
+  const { product, projection, factors, blocks, mask, attention, chunk, logits, wide } =
     cpuScratch(workload)
   return {
     workload,
@@ -50,6 +55,7 @@ export function createScratch(workload: Workload): Scratch {
     chunk: new Float32Array(chunk),
     logits: new Float32Array(logits),
     room: new Float32Array(logits),
+    wide: new Float32Array(wide),
     projected: undefined,
   }
 }
@@ -58,8 +64,10 @@ export interface Context {
   readonly ops: CpuOps
   readonly slots: CpuSlots
   readonly queue: Queue
-  /** Rows [row0, row0 + count) of a live tensor; throws if there are not so many. */
+  /** Rows [row0, row0 + count) of a live f32 tensor; throws if there are not so many. */
   rows(tensor: Tensor, row0: number, count: number): Float32Array
+  /** Of an f16 one. */
+  halves(tensor: Tensor, row0: number, count: number): Uint16Array
   scratch(): Scratch
 }
 
@@ -87,28 +95,42 @@ export function createOperations(c: Context): Operations {
       eachTile(c, slot, at, addend, (call) => linearTile(c, call, x, bias, y, relu)),
     layerNorm: (x, scale, bias, eps, y, at) =>
       run(async () => {
-        for (let p = 0; p < at.probes; p++) {
+        const { wide, product } = c.scratch()
+        for (const { probe: p, row, rows } of runsOf(at, false, mostRows(x, y))) {
           const one = scale ? c.rows(scale, p, 1) : new Float32Array(x.cols).fill(1)
           const zero = bias ? c.rows(bias, p, 1) : new Float32Array(x.cols)
-          await ops.layerNorm(probe(c, x, p, at), one, zero, eps, probe(c, y, p, at))
+          const into = placeFor(c, y, row, rows, product)
+          await ops.layerNorm(await widened(c, x, row, rows, wide), one, zero, eps, into)
+          await keep(c, into, y, row, rows)
         }
       }),
     attention: (q, k, v, keyMask, y, { probes, batch, tokens, heads, keys = tokens }) =>
       run(async () => {
         const sequences = probes * batch
-        const all = (t: Tensor, length: number) => c.rows(t, 0, sequences * length)
-        const queries = { q: all(q, tokens), y: all(y, tokens) }
-        const cached = { k: all(k, keys), v: all(v, keys), keyMask: c.rows(keyMask, 0, batch) }
         const shape = { sequences, tokens, keys, heads, headSize: q.cols / heads }
-        await attend(ops, { ...queries, ...cached }, shape, c.scratch())
+        const arrays = <A>(all: (t: Tensor, row0: number, count: number) => A) => ({
+          ...{ q: all(q, 0, sequences * tokens), y: all(y, 0, sequences * tokens) },
+          ...{ k: all(k, 0, sequences * keys), v: all(v, 0, sequences * keys) },
+          keyMask: c.rows(keyMask, 0, batch),
+        })
+        await (q.dtype === 'F16'
+          ? attendHalves(ops, arrays(c.halves), shape, c.scratch())
+          : attend(ops, arrays(c.rows), shape, c.scratch()))
       }),
     activation: (kind, x, at) => run(() => activation(c, kind, x, at)),
     add: (x, y, at) =>
-      run(() => ops.add(c.rows(x, 0, at.probes * at.rows), c.rows(y, 0, at.probes * at.rows))),
+      run(async () => {
+        const { wide, product } = c.scratch()
+        for (const { row, rows } of runsOf(at, true, mostRows(x, y))) {
+          const sum = await widened(c, y, row, rows, product)
+          await ops.add(await widened(c, x, row, rows, wide), sum)
+          await keep(c, sum, y, row, rows)
+        }
+      }),
     copyColumns: (x, col0, y, at) =>
       run(async () => {
         const count = at.probes * at.rows
-        const [source, target] = [c.rows(x, 0, count), c.rows(y, 0, count)]
+        const [source, target] = alike(c, x, count, y, count)
         if (col0 + y.cols > x.cols) throw new RangeError(`"${x.label}" has ${x.cols} columns`)
         for (let row = 0; row < count; row++) {
           const first = row * x.cols + col0
@@ -117,14 +139,18 @@ export function createOperations(c: Context): Operations {
       }),
     gatherRows: (x, indices, y) =>
       run(async () => {
-        const target = c.rows(y, 0, indices.length)
-        indices.forEach((row, i) => target.set(c.rows(x, row, 1), i * x.cols))
+        const [source, target] = alike(c, x, x.rows, y, indices.length)
+        indices.forEach((row, i) => {
+          if (row >= x.rows) throw new RangeError(`row ${row} of "${x.label}", which has ${x.rows}`)
+          target.set(source.subarray(row * x.cols, (row + 1) * x.cols), i * x.cols)
+        })
       }),
     scatterRows: (x, indices, y) =>
       run(async () => {
-        const source = c.rows(x, 0, indices.length)
+        const [source, target] = alike(c, x, indices.length, y, y.rows)
         indices.forEach((row, i) => {
-          c.rows(y, row, 1).set(source.subarray(i * x.cols, (i + 1) * x.cols))
+          if (row >= y.rows) throw new RangeError(`row ${row} of "${y.label}", which has ${y.rows}`)
+          target.set(source.subarray(i * x.cols, (i + 1) * x.cols), row * y.cols)
         })
       }),
     crossEntropy: (x, slot, targets, state, at, addend) =>
@@ -161,14 +187,29 @@ async function projectRows(c: Context, x: Tensor, addend: Addend, at: Rows): Pro
     throw new Error(`cpu device: ${found} are more than reserve() was told`)
   }
   scratch.projected = undefined
-  await project(c.ops, c.rows(x, 0, rows), addend, at, scratch)
+  const rowsOf = (run: Run) => widened(c, x, run.row, run.rows, scratch.wide)
+  await project(c.ops, runsOf(at, true, mostRows(x)), rowsOf, addend, at, scratch)
   scratch.projected = { addend, rows }
 }
 
-const probe = (c: Context, tensor: Tensor, p: number, at: Rows) =>
-  c.rows(tensor, p * at.rows, at.rows)
+/** Rows of x and y in one dtype, to be copied; those of an f32 x are rounded for an f16 y. */
+function alike(c: Context, x: Tensor, ofX: number, y: Tensor, ofY: number) {
+  if (y.dtype === 'F32') return [c.rows(x, 0, ofX), c.rows(y, 0, ofY)] as const
+  const source = x.dtype === 'F16' ? c.halves(x, 0, ofX) : toHalves(c.rows(x, 0, ofX))
+  return [source, c.halves(y, 0, ofY)] as const
+}
 
 async function activation(c: Context, kind: Activation, x: Tensor, at: Rows): Promise<void> {
+  if (x.dtype === 'F16') {
+    const { wide, product } = c.scratch()
+    for (const { row, rows } of runsOf(at, true, mostRows(x))) {
+      const from = await widened(c, x, row, rows, wide)
+      const result = product.subarray(0, from.length)
+      await c.ops.activation(kind, from, result)
+      await keep(c, result, x, row, rows)
+    }
+    return
+  }
   const array = c.rows(x, 0, at.probes * at.rows)
   const { chunk } = c.scratch()
   for (let i = 0; i < array.length; i += chunk.length) {

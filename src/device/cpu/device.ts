@@ -5,7 +5,8 @@
 
 import { availableParallelism, cpus } from 'node:os'
 import { UserError } from '../../errors.ts'
-import type { Device, DeviceInfo, Weights, Workload } from '../device.ts'
+import type { Device, DeviceInfo, Tensor, Weights, Workload } from '../device.ts'
+import { fromHalves, toHalves } from '../halves.ts'
 import { createLedger } from '../ledger.ts'
 import { createOperations } from './compute.ts'
 import { RING_TILES } from './memory.ts'
@@ -57,10 +58,13 @@ export async function openCpu(options: { threads?: number } = {}): Promise<Devic
       if (!queue.closed()) memory.free(held)
     },
     reserve: open((workload) => memory.reserve(workload)),
-    write: open((tensor, values, row0 = 0) =>
-      write(queue, memory.rows(tensor, row0, values.length / tensor.cols), values),
-    ),
-    read: (tensor, row0, count) => queue.run(async () => memory.rows(tensor, row0, count).slice()),
+    write: open((tensor, values, row0 = 0) => write(queue, memory, tensor, values, row0)),
+    read: (tensor, row0, count) =>
+      queue.run(async () =>
+        tensor.dtype === 'F16'
+          ? fromHalves(memory.halves(tensor, row0, count))
+          : memory.rows(tensor, row0, count).slice(),
+      ),
     async stage(slot, bytes) {
       queue.check()
       const view = await slots.stage(slot, bytes)
@@ -79,6 +83,7 @@ export async function openCpu(options: { threads?: number } = {}): Promise<Devic
       slots,
       queue,
       rows: (...args) => memory.rows(...args),
+      halves: (...args) => memory.halves(...args),
       scratch: () => memory.scratch(),
     }),
     sync: () => queue.run(async () => {}),
@@ -103,9 +108,17 @@ const whileOpen =
   }
 
 /** Copies at once, or in its turn if operations are under way. */
-function write(queue: Queue, target: Float32Array, values: Float32Array): void {
-  if (queue.idle()) return target.set(values)
-  const copy = values.slice()
+function write(
+  queue: Queue,
+  memory: Memory,
+  tensor: Tensor,
+  values: Float32Array,
+  row0: number,
+): void {
+  const target = memory.elements(tensor, row0, values.length / tensor.cols)
+  const half = tensor.dtype === 'F16'
+  if (queue.idle()) return target.set(half ? toHalves(values) : values)
+  const copy = half ? toHalves(values) : values.slice()
   // Fails only once the device is closed, when nobody can read it any more.
   queue.run(async () => target.set(copy)).catch(() => {})
 }

@@ -7,8 +7,9 @@ import type { Addend, Rows, Tensor, Tile, Weights } from '../device.ts'
 import { biasOf, runsOf, shareOf } from './addends.ts'
 import type { AddendScratch, Biases, Run, Share } from './addends.ts'
 import type { Context } from './compute.ts'
+import { mostRows as rowsAtOnce, placeFor, keep, widened } from './halves.ts'
 import { addTile } from './head.ts'
-import { headElements, MOST_LANES } from './memory.ts'
+import { headElements, MOST_LANES, widenedRows } from './memory.ts'
 import { runsBeside, type GemmSize, type Start } from './products.ts'
 import type { Versions } from './slots.ts'
 
@@ -45,8 +46,8 @@ async function intoColumns(
   y: Tensor,
   relu: boolean,
 ): Promise<void> {
-  const { product } = c.scratch()
-  const whole = tile.rows === y.cols
+  const { product, wide } = c.scratch()
+  const whole = tile.rows === y.cols && y.dtype === 'F32'
   const share = addend && shareOf(addend, tile, biases, at, projected(c, addend, at))
   const together = versions.shared && (share !== undefined || !biases)
   const lanes = lanesFor(c, at, together || share !== undefined, {
@@ -55,17 +56,22 @@ async function intoColumns(
     k: x.cols,
   })
   const room = Math.floor(product.length / lanes)
-  const most = Math.min(whole ? Infinity : room / tile.rows, mostRows(c, share))
+  const most = Math.min(whole ? Infinity : room / tile.rows, mostRows(c, share), atOnce(x, tile))
   await eachRun(runsOf(at, together, most), lanes, async (run, lane) => {
     const size = { m: run.rows, n: tile.rows, k: x.cols }
-    const target = c.rows(y, run.row, run.rows)
-    const own = product.subarray(lane * room, (lane + 1) * room)
-    const into = whole ? target : partOf(own, run.rows * tile.rows)
+    const own = laneOf(product, lane, lanes)
+    const into = whole ? c.rows(y, run.row, run.rows) : partOf(own, run.rows * tile.rows)
     await share?.begin(c.ops, run, into)
     const start = startOf(share, biases, tile, run)
-    const from = c.rows(x, run.row, run.rows)
+    const ownRows = laneOf(wide, lane, lanes)
+    const from = await widened(c, x, run.row, run.rows, ownRows)
     await c.ops.gemm(from, versions.of(run.probe), into, size, { start, relu, lanes })
-    if (!whole) copyColumns(into, tile, target, y.cols)
+    if (whole) return
+    if (y.dtype === 'F32') copyColumns(into, tile, c.rows(y, run.row, run.rows), y.cols)
+    else {
+      const target = c.halves(y, run.row, run.rows)
+      await c.ops.narrowColumns(into, target, y.cols, tile.row0, ownRows)
+    }
   })
 }
 
@@ -101,15 +107,22 @@ async function accumulate(
   const share =
     first && addend ? shareOf(addend, columns, biases, at, projected(c, addend, at)) : undefined
   const together = versions.shared && (!first || share !== undefined || !biases)
-  const most = Math.min(whole ? Infinity : product.length / tile.rows, mostRows(c, share))
+  const most = Math.min(
+    whole ? Infinity : product.length / tile.rows,
+    mostRows(c, share),
+    atOnce(x, tile),
+    rowsAtOnce(y),
+  )
   for (const run of runsOf(at, together, most)) {
     const size = { m: run.rows, n: y.cols, k: tile.rows }
-    const target = c.rows(y, run.row, run.rows)
-    const all = c.rows(x, run.row, run.rows)
-    const from = whole ? all : takeColumns(all, x.cols, tile, product)
+    const from = await columnsOf(c, x, run, tile)
+    const target = first
+      ? placeFor(c, y, run.row, run.rows, product)
+      : await widened(c, y, run.row, run.rows, product)
     await share?.begin(c.ops, run, target)
     const start: Start = first ? startOf(share, biases, columns, run) : 'there'
     await c.ops.gemm(from, versions.of(run.probe), target, size, { start, transposed: true })
+    await keep(c, target, y, run.row, run.rows)
   }
 }
 
@@ -125,20 +138,22 @@ export async function headTile(
     throw new Error(`cpu device: ${targets.length} targets for ${at.probes}x${at.rows} rows`)
   }
   const share = addend && shareOf(addend, tile, null, at, projected(c, addend, at))
-  const { logits, room } = c.scratch()
+  const { logits, room, wide } = c.scratch()
   const lanes = lanesFor(c, at, versions.shared || share !== undefined, {
     m: at.rows,
     n: tile.rows,
     k: x.cols,
   })
-  const part = Math.floor(logits.length / lanes)
-  const most = Math.min(headElements(tile.rows) / tile.rows / lanes, mostRows(c, share))
+  const most = Math.min(
+    headElements(tile.rows) / tile.rows / lanes,
+    mostRows(c, share),
+    atOnce(x, tile),
+  )
   await eachRun(runsOf(at, versions.shared, most), lanes, async (run, lane) => {
-    const own = (array: Float32Array) => array.subarray(lane * part, (lane + 1) * part)
-    const memory = { logits: own(logits), room: own(room) }
+    const memory = { logits: laneOf(logits, lane, lanes), room: laneOf(room, lane, lanes) }
     await share?.begin(c.ops, run, memory.logits)
     const rows = {
-      x: c.rows(x, run.row, run.rows),
+      x: await widened(c, x, run.row, run.rows, laneOf(wide, lane, lanes)),
       targets: targets.subarray(run.row, run.row + run.rows),
       state: c.rows(state, run.row, run.rows),
     }
@@ -155,12 +170,14 @@ export async function logitsTile(
 ): Promise<Float32Array> {
   const all = new Float32Array(at.probes * at.rows * tile.rows)
   const share = addend && shareOf(addend, tile, null, at, projected(c, addend, at))
-  for (const run of runsOf(at, versions.shared, mostRows(c, share))) {
+  const most = Math.min(mostRows(c, share), atOnce(x, tile))
+  for (const run of runsOf(at, versions.shared, most)) {
     const into = all.subarray(run.row * tile.rows, (run.row + run.rows) * tile.rows)
     const size = { m: run.rows, n: tile.rows, k: x.cols }
     await share?.begin(c.ops, run, into)
     const start = startOf(share, null, tile, run)
-    await c.ops.gemm(c.rows(x, run.row, run.rows), versions.of(run.probe), into, size, { start })
+    const from = await widened(c, x, run.row, run.rows, c.scratch().wide)
+    await c.ops.gemm(from, versions.of(run.probe), into, size, { start })
   }
   return all
 }
@@ -168,6 +185,16 @@ export async function logitsTile(
 /** Rows whose start values fit into scratch.blocks. */
 const mostRows = (c: Context, share: Share | undefined) =>
   share ? c.scratch().blocks.length / share.rowElements : Infinity
+
+/** Rows of x that go together with a tile: where they are f16, as many as can be widened. */
+const atOnce = (x: Tensor, tile: Tile) =>
+  x.dtype === 'F32' ? Infinity : widenedRows(Math.max(x.cols, tile.rows))
+
+/** A lane's share of scratch. */
+function laneOf(scratch: Float32Array, lane: number, lanes: number): Float32Array {
+  const part = Math.floor(scratch.length / lanes)
+  return scratch.subarray(lane * part, (lane + 1) * part)
+}
 
 function startOf(share: Share | undefined, biases: Biases | null, tile: Tile, run: Run): Start {
   if (share) return 'there'
@@ -196,6 +223,18 @@ function copyColumns(product: Float32Array, tile: Tile, y: Float32Array, yCols: 
   for (let row = 0; row < rows; row++) {
     y.set(product.subarray(row * tile.rows, (row + 1) * tile.rows), row * yCols + tile.row0)
   }
+}
+
+/** Columns `tile` of a run of x, in scratch unless they are all there are, in f32. */
+async function columnsOf(c: Context, x: Tensor, run: Run, tile: Tile): Promise<Float32Array> {
+  const { product, wide } = c.scratch()
+  if (x.dtype === 'F16') {
+    const taken = partOf(wide, run.rows * tile.rows)
+    await c.ops.widen(c.halves(x, run.row, run.rows), x.cols, tile.row0, taken, tile.rows)
+    return taken
+  }
+  const all = c.rows(x, run.row, run.rows)
+  return tile.rows === x.cols ? all : takeColumns(all, x.cols, tile, product)
 }
 
 /** Columns `tile` of x, in `room`. */

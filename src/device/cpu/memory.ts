@@ -2,6 +2,7 @@
 // device allocates by the same numbers. Imports no device, so the planner can take it alone.
 
 import type { MemoryModel, Workload } from '../device.ts'
+import { attentionScratch, halfAttentionScratch } from './attention-cut.ts'
 
 /** Tiles whose prepared versions exist at once: one burst of the noise workers. */
 export const RING_TILES = 2
@@ -11,64 +12,14 @@ const CHUNK_ELEMENTS = 262_144
 export const MOST_LANES = 2
 /** Logits of the runs of the head that go side by side, unless 64 rows of each have more. */
 const HEAD_ELEMENTS = 2 ** 21
-/** Bound on what one attention call allocates, not counting the keys and values of a long sequence. */
-const ATTENTION_ELEMENTS = 2 ** 22
-/** Fewer query rows per call would spend more on rearranging keys than on scores. */
-const MIN_QUERIES = 32
+/** f32 elements that f16 rows are widened to at a time, unless LEAST_ROWS of them have more. */
+const WIDENED_ELEMENTS = 2 ** 20
+/** Products of fewer rows than there are would take other kernels and get other bits. */
+export const LEAST_ROWS = 64
 
-export interface AttentionShape {
-  /** Sequences in all: probes times batch. */
-  readonly sequences: number
-  readonly tokens: number
-  /** Keys of a sequence, at least tokens. */
-  readonly keys: number
-  readonly heads: number
-  readonly headSize: number
-}
-
-/** How attention is cut: whole sequences several at a time, or query blocks of one sequence. */
-export interface AttentionCut {
-  readonly sequences: number
-  readonly queries: number
-}
-
-/** f32 elements for each query row: mask, scores of each head, rearranged copies of q and result. */
-const queryElements = (shape: AttentionShape) =>
-  (shape.heads + 1) * shape.keys + 2 * shape.heads * shape.headSize
-
-/** f32 elements one attention call holds: those of its query rows, and copies of k and v. */
-export function attentionElements(shape: AttentionShape, cut: AttentionCut): number {
-  const keys = 2 * shape.keys * shape.heads * shape.headSize
-  return cut.sequences * (cut.queries * queryElements(shape) + keys)
-}
-
-/** Depends on the shape alone, so that a run's bits do not depend on memory or threads. */
-export function cutAttention(shape: AttentionShape): AttentionCut {
-  const { tokens } = shape
-  const whole = attentionElements(shape, { sequences: 1, queries: tokens })
-  if (whole <= ATTENTION_ELEMENTS) {
-    const sequences = Math.min(shape.sequences, Math.floor(ATTENTION_ELEMENTS / whole))
-    return { sequences, queries: tokens }
-  }
-  const queries = Math.floor(ATTENTION_ELEMENTS / queryElements(shape))
-  return { sequences: 1, queries: Math.min(tokens, Math.max(MIN_QUERIES, queries)) }
-}
-
-/**
- * What to set aside so that every shape with at most these sequences, tokens and keys fits: an upper
- * bound, as cutting to whole rows leaves a remainder that a smaller shape may use.
- */
-function attentionScratch(shape: AttentionShape) {
-  const { sequences, tokens, keys, heads, headSize } = shape
-  const perCall = Math.max(ATTENTION_ELEMENTS, MIN_QUERIES * queryElements(shape))
-  return {
-    attention: Math.min(
-      attentionElements(shape, { sequences, queries: tokens }),
-      perCall + 2 * keys * heads * headSize,
-    ),
-    mask: Math.min(sequences * tokens * keys, Math.floor(perCall / (heads + 1))),
-  }
-}
+/** Rows of so many columns that are widened at a time. */
+export const widenedRows = (cols: number) =>
+  Math.max(LEAST_ROWS, Math.floor(WIDENED_ELEMENTS / cols))
 
 /** The scratch of a workload in f32 elements, part by part. */
 export interface CpuScratch {
@@ -91,6 +42,8 @@ export interface CpuScratch {
   readonly chunk: number
   /** Logits of one run of the head, of which there are two copies. */
   readonly logits: number
+  /** Rows of f16 activations that are widened at a time, for each product that goes side by side. */
+  readonly wide: number
 }
 
 export function cpuScratch(w: Workload): CpuScratch {
@@ -98,19 +51,31 @@ export function cpuScratch(w: Workload): CpuScratch {
   const addend = projectionCols > 0
   // Probes that share the weights go together, others side by side.
   const product = (versions < probes ? probes : Math.min(probes, MOST_LANES)) * w.rows * w.tileRows
+  const halves = w.halfCols > 0
+  const shape = { ...w, sequences: probes * w.batch }
+  const { widened, ...attention } = halves
+    ? halfAttentionScratch(shape)
+    : { ...attentionScratch(shape), widened: 0 }
+  const lanes = versions < probes ? 1 : Math.min(probes, MOST_LANES)
+  const wide = lanes * runElements(probes * w.rows, Math.max(w.halfCols, w.tileRows))
   const logits = Math.min(probes * w.headRows * w.tileRows, headElements(w.tileRows))
   return {
     ringBuffers: RING_TILES * versions,
     ringElements: w.tileElements,
-    product,
+    product: halves ? wide : product,
     projection: addend ? probes * w.rows * (projectionCols + probes) : 0,
     factors: addend ? (1 + probes) * addendElements + probes * w.tileRows : 0,
-    blocks: addend ? product : 0,
-    ...attentionScratch({ ...w, sequences: probes * w.batch }),
+    blocks: addend ? (halves ? wide : product) : 0,
+    ...attention,
     chunk: CHUNK_ELEMENTS,
-    logits,
+    logits: halves ? Math.min(logits, wide) : logits,
+    wide: halves ? Math.max(wide, widened) : 0,
   }
 }
+
+/** At most what is widened at a time of `rows` rows of `cols` columns or fewer. */
+const runElements = (rows: number, cols: number) =>
+  Math.min(rows * cols, Math.max(WIDENED_ELEMENTS, LEAST_ROWS * cols))
 
 /** Logits of one run of the head at most. */
 export const headElements = (tileRows: number) =>
@@ -125,6 +90,6 @@ export const cpuMemory: MemoryModel = {
     const s = cpuScratch(workload)
     const ring = s.ringBuffers * s.ringElements
     const addends = s.projection + s.factors + s.blocks
-    return 4 * (ring + s.product + addends + s.attention + s.chunk + 2 * s.logits)
+    return 4 * (ring + s.product + addends + s.attention + s.chunk + 2 * s.logits + s.wide)
   },
 }

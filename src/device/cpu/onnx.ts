@@ -3,7 +3,7 @@
 // Which operations there are is said in ops.ts. Source: onnx.proto3 of the ONNX project; the numbers
 // below are its field numbers.
 
-const ELEMENT = { f32: 1, int32: 6, int64: 7 } as const
+const ELEMENT = { f32: 1, int32: 6, int64: 7, f16: 10 } as const
 const ATTRIBUTE = { float: 1, int: 2, ints: 7 } as const
 
 export type Attribute = { float: number } | { int: number } | { ints: readonly number[] }
@@ -22,6 +22,8 @@ export interface OnnxGraph {
   readonly nodes: readonly OnnxNode[]
   /** f32 values by name with their ranks. */
   readonly inputs: Readonly<Record<string, number>>
+  /** Those among inputs and outputs that are f16 instead. */
+  readonly halves?: readonly string[]
   /** Inputs of whole numbers: int32 of rank 2, int64 of rank 1. */
   readonly integers?: Readonly<Record<string, 'int32' | 'int64'>>
   readonly outputs: Readonly<Record<string, number>>
@@ -32,7 +34,10 @@ type Bytes = number[]
 /** The serialized ModelProto of a graph. */
 export function encodeModel(graph: OnnxGraph): Uint8Array {
   const values = (record: Readonly<Record<string, number>>, field: number) =>
-    Object.entries(record).flatMap(([name, rank]) => message(field, value(name, rank, 'f32')))
+    Object.entries(record).flatMap(([name, rank]) => {
+      const type = graph.halves?.includes(name) ? 'f16' : 'f32'
+      return message(field, value(name, rank, type))
+    })
   const integers = Object.entries(graph.integers ?? {}).flatMap(([name, type]) =>
     message(11, value(name, type === 'int32' ? 2 : 1, type)),
   )

@@ -3,6 +3,7 @@
 // device.ts and prepare.ts, sessions and threads to sessions.ts.
 
 import type { Activation } from '../device.ts'
+import { createHalfOps, type HalfOps } from './halves.ts'
 import type { OnnxGraph, OnnxNode } from './onnx.ts'
 import { createProducts, type Products } from './products.ts'
 import { createSessions, f32 } from './sessions.ts'
@@ -14,7 +15,7 @@ export interface AttentionCall {
   readonly heads: number
 }
 
-export interface CpuOps extends Products {
+export interface CpuOps extends Products, HalfOps {
   /** y = (x - mean) / sqrt(var + eps) * scale + bias over rows of scale.length. */
   layerNorm(
     x: Float32Array,
@@ -54,6 +55,7 @@ export function createOps(threads: number): CpuOps {
   const { run } = sessions
   return {
     ...createProducts(sessions, threads),
+    ...createHalfOps(sessions, threads),
     async layerNorm(x, scale, bias, eps, y) {
       const cols = scale.length
       const rows = x.length / cols

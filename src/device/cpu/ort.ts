@@ -11,9 +11,9 @@ import { setImmediate } from 'node:timers/promises'
 import koffi, { type LibraryHandle } from 'koffi'
 import { UserError } from '../../errors.ts'
 
-/** A dense tensor whose memory is the caller's. */
+/** A dense tensor whose memory is the caller's; numbers of 16 bits are f16. */
 export interface Value {
-  readonly data: Float32Array | Int32Array | BigInt64Array
+  readonly data: Float32Array | Uint16Array | Int32Array | BigInt64Array
   readonly dims: readonly number[]
 }
 
@@ -74,8 +74,12 @@ interface Library {
   readonly cpu: Pointer
 }
 
-const elementOf = (data: Value['data']) =>
-  data instanceof Float32Array ? 1 : data instanceof Int32Array ? 6 : 7
+/** ONNX's number of the element type. */
+function elementOf(data: Value['data']): number {
+  if (data instanceof Float32Array) return 1
+  if (data instanceof Uint16Array) return 10
+  return data instanceof Int32Array ? 6 : 7
+}
 const LOG_ERRORS = 3
 const DEVICE_ALLOCATOR = 0
 const DEFAULT_MEMORY = 0

@@ -2,7 +2,7 @@
 // How much scratch a workload takes is said in memory.ts.
 
 import { UserError } from '../../errors.ts'
-import type { Category, Slot, Tensor, Workload } from '../device.ts'
+import { tensorBytes, type Category, type Slot, type Tensor, type TensorDType, type Workload } from '../device.ts' // prettier-ignore
 import type { Ledger } from '../ledger.ts'
 import { createScratch, type Scratch } from './compute.ts'
 import { cpuMemory, cpuScratch } from './memory.ts'
@@ -13,7 +13,7 @@ interface Held {
   readonly category: Category
   readonly bytes: number
   /** Absent for slots, whose bytes are in slots.ts. */
-  readonly data?: Float32Array
+  readonly data?: Float32Array | Uint16Array
 }
 
 /** Tensors, slots and scratch with their charges. */
@@ -30,19 +30,27 @@ export class Memory {
     this.#slots = slots
   }
 
-  tensor(category: Category, label: string, rows: number, cols: number): Tensor {
-    const bytes = rows * cols * 4
-    const data = allocate(label, bytes, () => new Float32Array(rows * cols))
-    return this.#hold({ label, rows, cols }, { category, bytes, data })
+  tensor(
+    category: Category,
+    label: string,
+    rows: number,
+    cols: number,
+    dtype: TensorDType = 'F32',
+  ): Tensor {
+    const bytes = tensorBytes(rows, cols, dtype)
+    const Elements = dtype === 'F16' ? Uint16Array : Float32Array
+    const data = allocate(label, bytes, () => new Elements(rows * cols))
+    return this.#hold({ label, dtype, rows, cols }, { category, bytes, data })
   }
 
   view(of: Tensor, label: string, first: number, rows: number, cols: number): Tensor {
-    const whole = this.rows(of, 0, of.rows)
+    const whole = this.elements(of, 0, of.rows)
     if (first + rows * cols > whole.length) {
       throw new RangeError(`cpu device: ${label} reaches beyond ${of.label}`)
     }
     const data = whole.subarray(first, first + rows * cols)
-    return this.#hold({ label, rows, cols }, { category: 'activations', bytes: 0, data })
+    const { dtype } = of
+    return this.#hold({ label, dtype, rows, cols }, { category: 'activations', bytes: 0, data })
   }
 
   slot(category: 'slots' | 'resident', label: string, size: number): Slot {
@@ -70,8 +78,22 @@ export class Memory {
     this.#ledger.charge('scratch', bytes)
   }
 
-  /** Rows [row0, row0 + count) of a tensor, in place. */
+  /** Rows [row0, row0 + count) of an f32 tensor, in place. */
   rows(tensor: Tensor, row0: number, count: number): Float32Array {
+    const rows = this.elements(tensor, row0, count)
+    if (rows instanceof Float32Array) return rows
+    throw new Error(`cpu device: "${tensor.label}" is F16 where F32 is taken`)
+  }
+
+  /** Rows [row0, row0 + count) of an f16 tensor, in place. */
+  halves(tensor: Tensor, row0: number, count: number): Uint16Array {
+    const rows = this.elements(tensor, row0, count)
+    if (rows instanceof Uint16Array) return rows
+    throw new Error(`cpu device: "${tensor.label}" is F32 where F16 is taken`)
+  }
+
+  /** Rows [row0, row0 + count) of a tensor of either dtype, in place. */
+  elements(tensor: Tensor, row0: number, count: number): Float32Array | Uint16Array {
     const data = this.#held.get(tensor)?.data
     if (!data) throw new Error(`cpu device: tensor ${tensor.label} was freed or never was here`)
     if (row0 < 0 || row0 + count > tensor.rows || !Number.isInteger(count)) {

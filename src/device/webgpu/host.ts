@@ -25,9 +25,10 @@ const WRITE_ELEMENTS = 2 ** 18
 export function createHostPart(runtime: Runtime): HostPart {
   const { commands, memories, readback } = runtime
   return {
-    tensor(...request) {
+    tensor(category, label, rows, cols, dtype = 'F32') {
       runtime.check()
-      return memories.tensor(...request)
+      if (dtype === 'F16') throw new Error('not yet')
+      return memories.tensor(category, label, rows, cols, dtype)
     },
     view(...request) {
       runtime.check()

@@ -1,7 +1,8 @@
 // Tensors and slots as the contract hands them out, with the buffers behind them. Knows what a slot
 // holds (nothing, a staged slab, a committed one) and turns misuse into clear errors.
 
-import type { Category, Slot, Tensor, Weights } from '../device.ts'
+import { tensorBytes, type Category, type Slot, type Tensor, type TensorDType, type Weights } from '../device.ts' // prettier-ignore
+import { DTYPE_BYTES } from '../../weights/types.ts'
 import { type Operand, type Part, placeOf } from './bindgroups.ts'
 import { type Allocation, type Buffers, USAGE } from './buffers.ts'
 import type { Commands } from './commands.ts'
@@ -39,21 +40,30 @@ export class Memories {
     this.#commands = commands
   }
 
-  tensor(category: Category, label: string, rows: number, cols: number): Tensor {
+  tensor(
+    category: Category,
+    label: string,
+    rows: number,
+    cols: number,
+    dtype: TensorDType = 'F32',
+  ): Tensor {
     const usage = USAGE.storage | USAGE.copyDst | USAGE.copySrc
-    const tensor = { label, rows, cols }
-    this.#tensors.set(tensor, this.#buffers.allocate(category, label, rows * cols * 4, usage))
+    const bytes = tensorBytes(rows, cols, dtype)
+    const tensor = { label, dtype, rows, cols }
+    this.#tensors.set(tensor, this.#buffers.allocate(category, label, bytes, usage))
     return tensor
   }
 
   view(of: Tensor, label: string, first: number, rows: number, cols: number): Tensor {
     const { buffer, offset } = placeOf(this.matrix(of, of.rows).buffer)
-    const size = rows * cols * 4
-    if (first * 4 + size > of.rows * of.cols * 4) {
+    const { dtype } = of
+    const size = tensorBytes(rows, cols, dtype)
+    const start = first * DTYPE_BYTES[dtype]
+    if (start + size > tensorBytes(of.rows, of.cols, dtype)) {
       throw new RangeError(`"${label}" reaches beyond "${of.label}"`)
     }
-    const tensor = { label, rows, cols }
-    this.#views.set(tensor, { buffer, offset: offset + first * 4, size })
+    const tensor = { label, dtype, rows, cols }
+    this.#views.set(tensor, { buffer, offset: offset + start, size })
     return tensor
   }
 
