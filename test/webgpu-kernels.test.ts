@@ -7,6 +7,8 @@ import { USAGE } from '../src/device/webgpu/buffers.ts'
 import { Commands, flatGroups } from '../src/device/webgpu/commands.ts'
 import { defineKernel } from '../src/device/webgpu/kernel.ts'
 import { NO_ADDEND } from '../src/device/webgpu/addends.ts'
+import { fromHalves, toHalves } from '../src/device/halves.ts'
+import { F32_ROWS, type RowTypes } from '../src/device/webgpu/kernels/elements.ts'
 import { FLAG, type MatmulSpec } from '../src/device/webgpu/kernels/matmul.ts'
 import { matmulRegisters } from '../src/device/webgpu/kernels/matmul-registers.ts'
 import { matmulShared } from '../src/device/webgpu/kernels/matmul-shared.ts'
@@ -36,7 +38,7 @@ describe('kernels', () => {
   })
   afterAll(() => adapter.close())
 
-  const upload = (data: Uint32Array<ArrayBuffer> | Float32Array<ArrayBuffer>) => {
+  const upload = (data: ArrayBufferView<ArrayBuffer>) => {
     const usage = USAGE.storage | USAGE.copyDst | USAGE.copySrc
     const buffer = adapter.gpu.createBuffer({ size: Math.max(16, data.byteLength), usage })
     commands.upload(buffer, 0, data)
@@ -219,22 +221,28 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
   })
 
   /** Every matmul that the adapter can run, of any candidate list. */
-  const matmuls = () => {
+  const matmuls = (types: RowTypes) => {
     const { lanes } = adapter
-    const shapes = lanes > 0 ? [8, 16].map((rows) => ({ lanes, rows })) : []
+    const shapes = lanes > 0 ? [8, 16].map((rows) => ({ lanes, rows, types })) : []
     return {
       plain: [
-        ...[4, 8].map(matmulShared),
-        ...[matmulRegisters(8, 1), matmulRegisters(4, 8)],
+        ...[4, 8].map((rows) => matmulShared(rows, types)),
+        ...[matmulRegisters(8, 1, types), matmulRegisters(4, 8, types)],
         ...shapes.map(matmulSubgroup),
       ],
-      transposed: [matmulTransposed, ...shapes.map(matmulTransposedSubgroup)],
+      transposed: [matmulTransposed(types), ...shapes.map(matmulTransposedSubgroup)],
     }
   }
 
-  it.each(['plain', 'transposed'] as const)(
-    'multiply %s weights right, and a row alike whatever the number of rows',
-    async (kind) => {
+  it.each([
+    ['plain', F32_ROWS],
+    ['transposed', F32_ROWS],
+    ['plain', { x: 'f16', y: 'f16' }],
+    ['plain', { x: 'f16', y: 'f32' }],
+    ['transposed', { x: 'f16', y: 'f16' }],
+  ] as const)(
+    'multiply %s weights right, rows %j, and a row alike whatever the number of rows',
+    async (kind, types) => {
       const all = 70
       // Odd sizes for the kernels that take them; for the others, none is a multiple of a block.
       for (const [depth, cols, width, col0, multiple] of [
@@ -242,10 +250,18 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
         [76, 132, 140, 8, 4],
       ] as const) {
         const given = operands(all, depth, cols, width)
-        for (const matmul of matmuls()[kind].filter((each) => multiple % each.multiple === 0)) {
+        if (types.x === 'f16') given.x = fromHalves(toHalves(given.x))
+        for (const matmul of matmuls(types)[kind].filter(
+          (each) => multiple % each.multiple === 0,
+        )) {
           const { name } = matmul.spec
           const multiply = (rows: number) =>
-            product(matmul, { ...given, rows, depth, cols, width, col0 }, kind === 'transposed')
+            product(
+              matmul,
+              { ...given, rows, depth, cols, width, col0 },
+              kind === 'transposed',
+              types,
+            )
           const full = await multiply(all)
           const columns = kind === 'transposed' ? cols : width
           const from = kind === 'transposed' ? 0 : col0
@@ -258,7 +274,8 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
               sum += given.x[r * inX.stride + inX.k0 + k]! * given.w[p * cols * depth + at]!
             }
             const got = full[(p * all + r) * columns + from + n]!
-            expect(Math.abs(got - sum), name).toBeLessThan(1e-5)
+            const rounding = types.y === 'f16' ? Math.abs(sum) * 2 ** -11 : 0
+            expect(Math.abs(got - sum), name).toBeLessThan(1e-5 + rounding)
           }
           for (const rows of [1, 9, 65]) {
             const part = await multiply(rows)
@@ -288,24 +305,34 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
   }
 
   /** y of two probes, each with weights of its own and the same x. */
-  const product = async (matmul: MatmulSpec, size: Product, transposed: boolean) => {
+  const product = async (
+    matmul: MatmulSpec,
+    size: Product,
+    transposed: boolean,
+    types: RowTypes,
+  ) => {
     const { x, w, bias, ...params } = size
     const { rows, depth, cols, width } = params
     const [inX, inY] = transposed ? [width, cols] : [depth, width]
     const input = new Float32Array(2 * rows * inX)
     for (let p = 0; p < 2; p++) input.set(x.subarray(0, rows * inX), p * rows * inX)
-    const y = upload(new Float32Array(2 * rows * inY))
+    const y = upload(new (types.y === 'f16' ? Uint16Array : Float32Array)(2 * rows * inY))
     const nothing = upload(new Float32Array(4))
     commands.run(
       commands.compile(matmul.spec),
       {
-        ...{ x: upload(input), w: upload(w), bias: upload(bias) },
+        ...{
+          x: upload(types.x === 'f16' ? toHalves(input) : input),
+          w: upload(w),
+          bias: upload(bias),
+        },
         ...{ projection: nothing, factors: nothing, y },
       },
       { ...params, probe_rows: rows, version: cols * depth, flags: FLAG.bias, ...PLAIN },
       [Math.ceil(cols / matmul.cols), Math.ceil(rows / matmul.rows), 2],
     )
-    return new Float32Array(await download(y))
+    const found = await download(y)
+    return types.y === 'f16' ? fromHalves(new Uint16Array(found)) : new Float32Array(found)
   }
 })
 

@@ -37,7 +37,7 @@ export const openDevices = (): TestDevice[] => [
 export const openInDtypes = (): (TestDevice & { readonly dtype: TensorDType })[] =>
   openDevices().flatMap((test) => [
     { ...test, dtype: 'F32' },
-    ...(test.name === 'cpu' ? [{ ...test, dtype: 'F16' as const }] : []),
+    { ...test, dtype: 'F16' },
   ])
 
 /** The device with `tensor` giving activations of the dtype, unless a call says another. */

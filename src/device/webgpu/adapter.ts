@@ -24,6 +24,8 @@ export interface OpenAdapter {
   readonly id: string
   /** Invocations of a subgroup; 0 if shaders cannot use subgroups, or if the number varies. */
   readonly lanes: number
+  /** Whether shaders can have f16. */
+  readonly halves: boolean
   /** Largest storage binding, in bytes. */
   readonly maxBindingBytes: number
   /** Resolves with what to tell the user if the device goes away by itself; else never. */
@@ -156,7 +158,9 @@ export async function openAdapter(wanted?: string, timed = false): Promise<OpenA
   const restore = entry.software ? throttlePolling() : () => {}
   try {
     const lanes = subgroupLanes(adapter)
+    const halves = adapter.features.has('shader-f16')
     const requiredFeatures: GPUFeatureName[] = lanes > 0 ? ['subgroups'] : []
+    if (halves) requiredFeatures.push('shader-f16')
     if (timed && adapter.features.has(TIMESTAMPS)) requiredFeatures.push(TIMESTAMPS)
     const gpu = await adapter.requestDevice({
       label: 'zo2',
@@ -174,6 +178,7 @@ export async function openAdapter(wanted?: string, timed = false): Promise<OpenA
       software: entry.software,
       id: [entry.name, entry.backend, vendor, architecture, description].join(', '),
       lanes,
+      halves,
       driver: `${entry.backend}, ${description || vendor}`,
       maxBindingBytes: Math.min(maxStorageBufferBindingSize, maxBufferSize),
       close() {

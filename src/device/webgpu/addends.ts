@@ -2,9 +2,9 @@
 // gives the matmuls what their epilogue needs for the left one (kernels/addend.ts).
 
 import { projectionCols, type Addend, type Rows } from '../device.ts'
-import type { Operand } from './bindgroups.ts'
 import { type Commands, flatGroups } from './commands.ts'
 import { scaleColumnsKernel } from './kernels/addend.ts'
+import type { Matrix } from './memories.ts'
 import type { Scratch } from './scratch.ts'
 import type { MatmulOf } from './variants.ts'
 
@@ -33,7 +33,7 @@ export class Addends {
   }
 
   /** Uploads both factors and leaves x [P*rows, K] after the right one in scratch.projection. */
-  project(scratch: Scratch, x: Operand, addend: Addend, at: Rows): void {
+  project(scratch: Scratch, x: Matrix, addend: Addend, at: Rows): void {
     this.#projected = { addend, rows: at.probes * at.rows }
     if (at.rows === 0) return
     const parts = [
@@ -94,17 +94,20 @@ export class Addends {
 
   #multiply(
     scratch: Scratch,
-    x: Operand,
+    x: Matrix,
     size: { rows: number; cols: number; depth: number },
     probes: number,
     weights0: number,
     col0: number,
   ): void {
-    const block = this.#matmulOf(size.rows, false, [size.depth, weights0])
+    const block = this.#matmulOf(size.rows, false, [size.depth, weights0], {
+      x: x.type,
+      y: 'f32',
+    })
     const { factors, projection } = scratch
     this.#commands.run(
       block.kernel,
-      { x, w: factors, bias: x, projection: x, factors, y: projection },
+      { x: x.buffer, w: factors, bias: x.buffer, projection: x.buffer, factors, y: projection },
       {
         ...size,
         ...{

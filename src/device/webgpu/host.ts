@@ -1,7 +1,9 @@
 // The part of the contract that faces the host: allocation, transfers of tensors and of slabs.
 
+import { UserError } from '../../errors.ts'
 import { DTYPE_BYTES } from '../../weights/types.ts'
-import type { Device, Slot, Weights } from '../device.ts'
+import type { Device, Slot, Tensor, Weights } from '../device.ts'
+import { fromHalves, toHalves } from '../halves.ts'
 import { placeOf } from './bindgroups.ts'
 import type { Runtime } from './runtime.ts'
 
@@ -27,7 +29,7 @@ export function createHostPart(runtime: Runtime): HostPart {
   return {
     tensor(category, label, rows, cols, dtype = 'F32') {
       runtime.check()
-      if (dtype === 'F16') throw new Error('not yet')
+      if (dtype === 'F16' && !runtime.adapter.halves) throw noHalves(runtime.adapter.name)
       return memories.tensor(category, label, rows, cols, dtype)
     },
     view(...request) {
@@ -49,20 +51,25 @@ export function createHostPart(runtime: Runtime): HostPart {
         throw new RangeError(`"${tensor.label}": ${data.length} values are no rows of ${cols}`)
       }
       const { buffer, offset } = placeOf(memories.matrix(tensor, row0 + data.length / cols).buffer)
-      const plain = unshared(data)
+      const plain = tensor.dtype === 'F16' ? wholeWords(tensor, data, row0) : unshared(data)
+      const { BYTES_PER_ELEMENT: size } = plain
       for (let i = 0; i < plain.length; i += WRITE_ELEMENTS) {
-        commands.upload(
-          buffer,
-          offset + (row0 * cols + i) * 4,
-          plain.subarray(i, i + WRITE_ELEMENTS),
-        )
+        const part = plain.subarray(i, i + WRITE_ELEMENTS)
+        commands.upload(buffer, offset + (row0 * cols + i) * size, part)
       }
     },
     async read(tensor, row0, count) {
       runtime.check()
       const { buffer, cols } = memories.matrix(tensor, row0 + count)
       const place = placeOf(buffer)
-      return readback.read(place.buffer, place.offset / 4 + row0 * cols, count * cols)
+      const [first, end] = [row0 * cols, (row0 + count) * cols]
+      const bytes = DTYPE_BYTES[tensor.dtype]
+      const word = 4 / bytes
+      const start = first - (first % word)
+      const length = Math.ceil((end - start) / word) * 4
+      const data = await readback.read(place.buffer, place.offset + start * bytes, length)
+      if (tensor.dtype === 'F32') return new Float32Array(data)
+      return fromHalves(new Uint16Array(data, (first - start) * bytes, end - first))
     },
     ...createSlabTransfers(runtime),
   }
@@ -97,6 +104,25 @@ function createSlabTransfers(runtime: Runtime): Pick<HostPart, 'stage' | 'commit
       state.weights = undefined
     },
   }
+}
+
+const noHalves = (adapter: string) =>
+  new UserError(
+    `adapter "${adapter}" has no f16 in its shaders (the WebGPU feature shader-f16), which --activation-dtype ` +
+      'float16 needs: use --activation-dtype float32, or --device cpu',
+  )
+
+/** f16 rows for an upload, which takes whole words; only the end of a tensor may be half of one. */
+function wholeWords(tensor: Tensor, data: Float32Array, row0: number): Uint16Array<ArrayBuffer> {
+  const [first, end] = [row0 * tensor.cols, row0 * tensor.cols + data.length]
+  const odd = end % 2
+  if (first % 2 !== 0 || (odd && end !== tensor.rows * tensor.cols)) {
+    throw new RangeError(`"${tensor.label}": f16 elements [${first}, ${end}) are no whole words`)
+  }
+  if (!odd) return toHalves(data)
+  const padded = new Float32Array(data.length + 1)
+  padded.set(data)
+  return toHalves(padded)
 }
 
 /** Dawn crashes on shared memory, so that is copied. */

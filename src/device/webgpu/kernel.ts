@@ -4,7 +4,8 @@
 // Recording and submitting is commands.ts.
 
 /** Access and element type of one storage buffer, seen by the shader as `array<element>`. */
-export type Binding = `${'read' | 'read_write'} ${'f32' | 'u32' | 'vec4<f32>' | 'vec4<u32>'}`
+export type Binding =
+  `${'read' | 'read_write'} ${'f32' | 'f16' | 'u32' | 'vec4<f32>' | 'vec4<f16>' | 'vec4<u32>'}`
 export type Bindings = Readonly<Record<string, Binding>>
 export type Params = Readonly<Record<string, 'u32' | 'f32'>>
 
@@ -17,7 +18,7 @@ export interface KernelSpec<B extends Bindings, P extends Params> {
   /** Emitted as `const NAME = <value>u;`. */
   readonly constants?: Readonly<Record<string, number>>
   /** WGSL extensions; the device must have been opened with their features. */
-  readonly enables?: readonly 'subgroups'[]
+  readonly enables?: readonly ('subgroups' | 'f16')[]
   /** Shared WGSL functions put in front of the body. */
   readonly snippets?: readonly string[]
   /** WGSL with one entry point `main`. */

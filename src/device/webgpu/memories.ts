@@ -6,6 +6,7 @@ import { DTYPE_BYTES } from '../../weights/types.ts'
 import { type Operand, type Part, placeOf } from './bindgroups.ts'
 import { type Allocation, type Buffers, USAGE } from './buffers.ts'
 import type { Commands } from './commands.ts'
+import type { Element } from './kernels/elements.ts'
 import { alignBytes } from './memory.ts'
 import type { Staged } from './transfer.ts'
 
@@ -13,6 +14,8 @@ import type { Staged } from './transfer.ts'
 export interface Matrix {
   readonly buffer: Operand
   readonly cols: number
+  /** Of its elements, as kernels call it. */
+  readonly type: Element
 }
 
 export interface SlotState {
@@ -91,6 +94,12 @@ export class Memories {
     this.#buffers.release(allocation)
   }
 
+  /** A tensor as `matrix`, which must be f32. */
+  plain(tensor: Tensor, rows: number, cols = tensor.cols): Matrix {
+    if (tensor.dtype === 'F32') return this.matrix(tensor, rows, cols)
+    throw new Error(`"${tensor.label}" is ${tensor.dtype} where F32 is taken`)
+  }
+
   /** A tensor that must have at least `rows` rows and, if given, exactly `cols` columns. */
   matrix(tensor: Tensor, rows: number, cols = tensor.cols): Matrix {
     const operand = this.#views.get(tensor) ?? this.#tensors.get(tensor)?.buffer
@@ -100,7 +109,7 @@ export class Memories {
         `"${tensor.label}" is ${tensor.rows} x ${tensor.cols}, expected ${rows} x ${cols}`,
       )
     }
-    return { buffer: operand, cols }
+    return { buffer: operand, cols, type: tensor.dtype === 'F16' ? 'f16' : 'f32' }
   }
 
   state(slot: Slot): SlotState {

@@ -11,6 +11,7 @@ import type { Operand } from './bindgroups.ts'
 import { type Commands, flatGroups } from './commands.ts'
 import { FLAG } from './kernels/matmul.ts'
 import { perturbKernel } from './kernels/perturb.ts'
+import type { Matrix } from './memories.ts'
 import type { Scratch } from './scratch.ts'
 import type { MatmulOf } from './variants.ts'
 
@@ -21,7 +22,7 @@ export interface Job {
   readonly raw: GPUBuffer
   readonly weights: Weights
   /** Rows to multiply, [P*rows, K]. */
-  readonly x: Operand
+  readonly x: Matrix
   /** K, the columns of x. */
   readonly depth: number
   readonly at: Rows
@@ -29,7 +30,7 @@ export interface Job {
 
 /** Where a product goes: columns from col0 of rows that are `width` wide. */
 export interface Target {
-  readonly y: Operand
+  readonly y: Pick<Matrix, 'buffer' | 'type'>
   readonly width: number
   readonly col0: number
   readonly bias: Operand | null
@@ -131,10 +132,17 @@ export class Products {
   #multiply({ scratch, weights, x, at }: Job, tile: Tile, versions: Versions, target: Target) {
     const { w, params, groups } = versions
     const sizes = [weights.cols, params.version, params.weights0]
-    const { kernel, rows, cols } = this.#matmulOf(params.rows, false, sizes)
+    const types = { x: x.type, y: target.y.type }
+    const { kernel, rows, cols } = this.#matmulOf(params.rows, false, sizes, types)
     this.#commands.run(
       kernel,
-      { x, w, bias: target.bias ?? x, y: target.y, ...addendBuffers(scratch) },
+      {
+        x: x.buffer,
+        w,
+        bias: target.bias ?? x.buffer,
+        y: target.y.buffer,
+        ...addendBuffers(scratch),
+      },
       {
         ...params,
         cols: tile.rows,
@@ -154,12 +162,19 @@ export class Products {
     const { scratch, weights, x, at, depth } = job
     const { w, params, groups } = versions
     const sizes = [tile.rows, weights.cols, depth, tile.row0, params.version, params.weights0]
-    const { kernel, rows, cols } = this.#matmulOf(params.rows, true, sizes)
+    const types = { x: x.type, y: target.y.type }
+    const { kernel, rows, cols } = this.#matmulOf(params.rows, true, sizes, types)
     const last = tile.row0 + tile.rows === depth
     const start = target.bias ? FLAG.bias : 0
     this.#commands.run(
       kernel,
-      { x, w, bias: target.bias ?? x, y: target.y, ...addendBuffers(scratch) },
+      {
+        x: x.buffer,
+        w,
+        bias: target.bias ?? x.buffer,
+        y: target.y.buffer,
+        ...addendBuffers(scratch),
+      },
       {
         ...params,
         cols: weights.cols,

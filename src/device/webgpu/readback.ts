@@ -10,8 +10,8 @@ import { READBACK_BYTES } from './memory.ts'
 export interface Readback {
   /** Allocates the lasting buffer, if that has not happened yet. */
   reserve(): void
-  /** `count` f32 from element `first` of `from`, after all work recorded so far. */
-  read(from: GPUBuffer, first: number, count: number): Promise<Float32Array>
+  /** `bytes` bytes of `from`, whole words from byte `first` on, after all work recorded so far. */
+  read(from: GPUBuffer, first: number, bytes: number): Promise<ArrayBuffer>
 }
 
 export function createReadback(commands: Commands, buffers: Buffers): Readback {
@@ -28,7 +28,7 @@ export function createReadback(commands: Commands, buffers: Buffers): Readback {
       commands.check() // says why: the device was lost, or out of memory
       throw new Error('a read was cut short: the device was closed', { cause: error })
     }
-    const data = new Float32Array(buffer.getMappedRange(0, bytes).slice(0))
+    const data = buffer.getMappedRange(0, bytes).slice(0)
     buffer.unmap()
     commands.check()
     return data
@@ -36,14 +36,13 @@ export function createReadback(commands: Commands, buffers: Buffers): Readback {
 
   return {
     reserve,
-    async read(from, first, count) {
-      const bytes = count * 4
-      if (bytes === 0) return new Float32Array(0)
+    async read(from, first, bytes) {
+      if (bytes === 0) return new ArrayBuffer(0)
       const shared = bytes <= READBACK_BYTES && !busy
       const target = shared ? reserve() : allocate('large read', bytes)
       if (shared) busy = true
       try {
-        commands.copy(from, first * 4, target.buffer, 0, bytes)
+        commands.copy(from, first, target.buffer, 0, bytes)
         commands.flush()
         return await fetch(target, bytes)
       } finally {

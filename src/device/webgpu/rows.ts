@@ -12,6 +12,7 @@ import {
   MAX_SUBGROUP_HEAD_SIZE,
   subgroupAttentionRows,
 } from './kernels/attention-subgroup.ts'
+import type { Element } from './kernels/elements.ts'
 import { columnsKernel } from './kernels/columns.ts'
 import { gatherKernel } from './kernels/gather.ts'
 import { scatterKernel } from './kernels/scatter.ts'
@@ -30,22 +31,43 @@ export function createRowPart(
   }
 }
 
+/** The one element type of an operation's activations. */
+function typeOf(...tensors: readonly Tensor[]): Element {
+  const [first] = tensors
+  const other = tensors.find(({ dtype }) => dtype !== first!.dtype)
+  if (!other) return first!.dtype === 'F16' ? 'f16' : 'f32'
+  throw new Error(`"${first!.label}" is ${first!.dtype}, "${other.label}" is ${other.dtype}`)
+}
+
+/** Calls `make` when its result is first asked for. */
+function once<T>(make: () => T): () => T {
+  let made: T | undefined
+  return () => (made ??= make())
+}
+
+/** A kernel for each element type: that of f32 made now, that of f16, which an adapter may lack, when wanted. */
+function byType<T>(make: (type: Element) => T): (type: Element) => T {
+  const f32 = make('f32')
+  const f16 = once(() => make('f16'))
+  return (type) => (type === 'f32' ? f32 : f16())
+}
+
 const totalRows = (at: Rows) => at.probes * at.rows
 
 const elementGroups = (count: number) => flatGroups(Math.ceil(count / 256))
 
 function createLayerNorm(runtime: Runtime): Device['layerNorm'] {
   const { commands, memories } = runtime
-  const kernel = commands.compile(layerNormKernel)
+  const kernel = byType((type) => commands.compile(layerNormKernel(type)))
   return async (x, scale, bias, eps, y, at) => {
     runtime.check()
     const total = totalRows(at)
     const input = memories.matrix(x, total).buffer
     const output = memories.matrix(y, total, x.cols).buffer
     const affine = (tensor: Tensor | null) =>
-      tensor ? memories.matrix(tensor, at.probes, x.cols).buffer : input
+      tensor ? memories.plain(tensor, at.probes, x.cols).buffer : input
     commands.run(
-      kernel,
+      kernel(typeOf(x, y)),
       { x: input, scale: affine(scale), bias: affine(bias), y: output },
       {
         rows: at.rows,
@@ -63,25 +85,26 @@ function createLayerNorm(runtime: Runtime): Device['layerNorm'] {
 function createAttention(runtime: Runtime): Device['attention'] {
   const { commands, memories } = runtime
   const { software, lanes } = runtime.adapter
-  const compile = (headSize: number) => {
+  const compile = (headSize: number, type: Element) => {
     const shared = software && lanes > 0 && headSize % 4 === 0
     return shared && headSize <= MAX_SUBGROUP_HEAD_SIZE
       ? {
-          kernel: commands.compile(attentionSubgroupKernel(headSize, lanes)),
+          kernel: commands.compile(attentionSubgroupKernel(headSize, lanes, type)),
           rows: subgroupAttentionRows(lanes),
         }
-      : { kernel: commands.compile(attentionKernel(headSize)), rows: ATTENTION_ROWS }
+      : { kernel: commands.compile(attentionKernel(headSize, type)), rows: ATTENTION_ROWS }
   }
-  const kernels = new Map<number, ReturnType<typeof compile>>()
-  const kernelOf = (headSize: number) => {
+  type Compiled = ReturnType<typeof compile>
+  const kernels = { f32: new Map<number, Compiled>(), f16: new Map<number, Compiled>() }
+  const kernelOf = (headSize: number, type: Element) => {
     if (!Number.isInteger(headSize) || headSize > MAX_HEAD_SIZE) {
       throw new UserError(
         `attention heads of ${headSize} columns do not run on the webgpu device, which takes ` +
           `whole sizes up to ${MAX_HEAD_SIZE}: use --device cpu`,
       )
     }
-    let kernel = kernels.get(headSize)
-    if (!kernel) kernels.set(headSize, (kernel = compile(headSize)))
+    let kernel = kernels[type].get(headSize)
+    if (!kernel) kernels[type].set(headSize, (kernel = compile(headSize, type)))
     return kernel
   }
   return async (q, k, v, keyMask, y, { probes, batch, tokens, heads, keys = tokens }) => {
@@ -90,8 +113,8 @@ function createAttention(runtime: Runtime): Device['attention'] {
     const sequences = probes * batch
     const operand = (tensor: Tensor, count: number) =>
       memories.matrix(tensor, sequences * count, q.cols).buffer
-    const mask = memories.matrix(keyMask, batch, keys).buffer
-    const { kernel, rows } = kernelOf(headSize)
+    const mask = memories.plain(keyMask, batch, keys).buffer
+    const { kernel, rows } = kernelOf(headSize, typeOf(q, k, v, y))
     commands.run(
       kernel,
       {
@@ -110,27 +133,28 @@ function createAttention(runtime: Runtime): Device['attention'] {
 function createElementwise(runtime: Runtime): Elementwise {
   const { commands, memories } = runtime
   const activations = {
-    relu: commands.compile(activationKernel('relu')),
-    gelu: commands.compile(activationKernel('gelu')),
-    gelu_new: commands.compile(activationKernel('gelu_new')),
+    relu: byType((type) => commands.compile(activationKernel('relu', type))),
+    gelu: byType((type) => commands.compile(activationKernel('gelu', type))),
+    gelu_new: byType((type) => commands.compile(activationKernel('gelu_new', type))),
   } satisfies Record<Activation, unknown>
-  const addition = commands.compile(addKernel)
-  const columns = commands.compile(columnsKernel)
-  const gather = commands.compile(gatherKernel)
-  const scatter = commands.compile(scatterKernel)
+  const addition = byType((type) => commands.compile(addKernel(type)))
+  const columns = byType((type) => commands.compile(columnsKernel(type)))
+  const gather = byType((type) => commands.compile(gatherKernel(type)))
+  const scatter = byType((type) => commands.compile(scatterKernel({ x: type, y: type })))
+  const narrowing = once(() => commands.compile(scatterKernel({ x: 'f32', y: 'f16' })))
   return {
     async activation(kind, x, at) {
       runtime.check()
       const { buffer, cols } = memories.matrix(x, totalRows(at))
       const count = totalRows(at) * cols
-      commands.run(activations[kind], { x: buffer }, { count }, elementGroups(count))
+      commands.run(activations[kind](typeOf(x)), { x: buffer }, { count }, elementGroups(count))
     },
     async add(x, y, at) {
       runtime.check()
       const input = memories.matrix(x, totalRows(at)).buffer
       const output = memories.matrix(y, totalRows(at), x.cols).buffer
       const count = totalRows(at) * x.cols
-      commands.run(addition, { x: input, y: output }, { count }, elementGroups(count))
+      commands.run(addition(typeOf(x, y)), { x: input, y: output }, { count }, elementGroups(count))
     },
     async copyColumns(x, col0, y, at) {
       runtime.check()
@@ -139,7 +163,7 @@ function createElementwise(runtime: Runtime): Elementwise {
       if (col0 + y.cols > x.cols) throw new RangeError(`"${x.label}" has ${x.cols} columns`)
       const count = totalRows(at) * y.cols
       const params = { count, cols: y.cols, all: x.cols, first: col0 }
-      commands.run(columns, { x: input, y: output }, params, elementGroups(count))
+      commands.run(columns(typeOf(x, y)), { x: input, y: output }, params, elementGroups(count))
     },
     async gatherRows(x, indices, y) {
       const { scratch } = runtime.reserved()
@@ -151,7 +175,7 @@ function createElementwise(runtime: Runtime): Elementwise {
       }
       const count = indices.length * x.cols
       const buffers = { x: input, indices: scratch.indices(indices), y: output }
-      commands.run(gather, buffers, { count, cols: x.cols }, elementGroups(count))
+      commands.run(gather(typeOf(x, y)), buffers, { count, cols: x.cols }, elementGroups(count))
     },
     async scatterRows(x, indices, y) {
       const { scratch } = runtime.reserved()
@@ -163,7 +187,9 @@ function createElementwise(runtime: Runtime): Elementwise {
       }
       const count = indices.length * x.cols
       const buffers = { x: input, indices: scratch.indices(indices), y: output }
-      commands.run(scatter, buffers, { count, cols: x.cols }, elementGroups(count))
+      const mixed = x.dtype === 'F32' && y.dtype === 'F16'
+      const kernel = mixed ? narrowing() : scatter(typeOf(x, y))
+      commands.run(kernel, buffers, { count, cols: x.cols }, elementGroups(count))
     },
   }
 }

@@ -17,16 +17,17 @@ export function createSlabPart(runtime: Runtime, choice: Choice): SlabPart {
   return {
     async project(x, addend, at) {
       const { scratch } = runtime.reserved()
-      const { buffer } = memories.matrix(x, at.probes * at.rows)
-      products.addends.project(scratch, buffer, addend, at)
+      const rows = memories.matrix(x, at.probes * at.rows)
+      products.addends.project(scratch, rows, addend, at)
     },
     async linear(x, slot, bias, y, at, { relu = false, addend } = {}) {
       const job = takeJob(runtime, x, slot, at)
-      const { buffer, cols } = memories.matrix(y, at.probes * at.rows)
+      const rows = memories.matrix(y, at.probes * at.rows)
+      const { cols } = rows
       checkColumns(y, job)
-      const b = bias && memories.matrix(bias, at.probes, cols).buffer
+      const b = bias && memories.plain(bias, at.probes, cols).buffer
       const target = (tile: Tile) => ({
-        ...{ y: buffer, width: cols, col0: tile.row0, bias: b, relu, addend },
+        ...{ y: rows, width: cols, col0: tile.row0, bias: b, relu, addend },
       })
       Array.from(products.tiles(job, target))
       markUsed(runtime, slot)
@@ -34,7 +35,7 @@ export function createSlabPart(runtime: Runtime, choice: Choice): SlabPart {
     async crossEntropy(x, slot, targets, state, at, addend) {
       const job = takeJob(runtime, x, slot, at)
       const rows = at.probes * at.rows
-      const carried = memories.matrix(state, rows, 3).buffer
+      const carried = memories.plain(state, rows, 3).buffer
       if (targets.length !== rows) {
         throw new RangeError(`${targets.length} targets were given for ${rows} rows`)
       }
@@ -50,8 +51,8 @@ export function createSlabPart(runtime: Runtime, choice: Choice): SlabPart {
       const job = takeJob(runtime, x, slot, at)
       for (const tile of products.tiles(job, intoLogits(job, addend))) {
         markUsed(runtime, slot)
-        const count = at.probes * at.rows * tile.rows
-        sink(tile, await readback.read(job.scratch.logits, 0, count))
+        const bytes = 4 * at.probes * at.rows * tile.rows
+        sink(tile, new Float32Array(await readback.read(job.scratch.logits, 0, bytes)))
       }
     },
   }
@@ -64,9 +65,9 @@ function takeJob(runtime: Runtime, x: Tensor, slot: Slot, at: Rows): Job {
   const { weights } = state
   if (!weights) throw new Error(`slot "${slot.label}" is used without a commit before`)
   const depth = weights.transposed ? x.cols : weights.cols
-  const { buffer } = runtime.memories.matrix(x, at.probes * at.rows, depth)
+  const rows = runtime.memories.matrix(x, at.probes * at.rows, depth)
   if (--state.uses === 0) state.weights = undefined
-  return { scratch, raw: state.allocation.buffer, weights, x: buffer, depth, at }
+  return { scratch, raw: state.allocation.buffer, weights, x: rows, depth, at }
 }
 
 /** The slot is read by the work recorded so far; one of the ring is wanted back soon. */
@@ -84,7 +85,8 @@ function intoLogits({ scratch, at }: Job, addend: Addend | undefined) {
         `logits of ${at.probes} x ${at.rows} rows x ${tile.rows} columns exceed what was reserved`,
       )
     }
-    return { y: scratch.logits, width: tile.rows, col0: 0, bias: null, relu: false, addend }
+    const y = { buffer: scratch.logits, type: 'f32' } as const
+    return { y, width: tile.rows, col0: 0, bias: null, relu: false, addend }
   }
 }
 

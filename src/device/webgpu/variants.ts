@@ -5,6 +5,7 @@
 import type { OpenAdapter } from './adapter.ts'
 import type { Commands } from './commands.ts'
 import type { Kernel } from './kernel.ts'
+import { F32_ROWS, type RowTypes, suffix } from './kernels/elements.ts'
 import type { MATMUL_PARAMS, MatmulBindings, MatmulSpec } from './kernels/matmul.ts'
 import { matmulRegisters } from './kernels/matmul-registers.ts'
 import { matmulShared } from './kernels/matmul-shared.ts'
@@ -24,23 +25,29 @@ export type Choice = Readonly<Record<ShapeClass, string>>
 const isTransposed = (shape: ShapeClass) => shape.startsWith('transposed')
 
 /** Kernels that take any shape. */
-const GENERAL = matmulShared(4)
-const GENERAL_TRANSPOSED = matmulTransposed
+const general = (types: RowTypes) => matmulShared(4, types)
+const generalTransposed = (types: RowTypes) => matmulTransposed(types)
 
-/** The kernels worth measuring on an adapter, the one to use without measuring first. */
+/**
+ * The kernels worth measuring on an adapter, the one to use without measuring first. They come in the same
+ * order for all types of rows; only those on f32 rows are measured, and what is chosen there is used
+ * for all.
+ */
 export function candidates(
   { software, lanes }: Pick<OpenAdapter, 'software' | 'lanes'>,
   shape: ShapeClass,
+  types = F32_ROWS,
 ): readonly MatmulSpec[] {
-  const few = lanes > 0 ? [16, 8].map((rows) => ({ lanes, rows })) : []
+  const few = lanes > 0 ? [16, 8].map((rows) => ({ lanes, rows, types })) : []
   if (isTransposed(shape)) {
     const ours = few.map(matmulTransposedSubgroup)
-    if (software) return ours.length > 0 ? ours : [GENERAL_TRANSPOSED]
-    return [GENERAL_TRANSPOSED, ...ours]
+    if (software) return ours.length > 0 ? ours : [generalTransposed(types)]
+    return [generalTransposed(types), ...ours]
   }
   const ours = few.map(matmulSubgroup)
-  if (software) return ours.length > 0 ? ours : [matmulRegisters(8, 1)]
-  return [GENERAL, matmulShared(8), matmulRegisters(4, 8), matmulRegisters(8, 8), ...ours]
+  if (software) return ours.length > 0 ? ours : [matmulRegisters(8, 1, types)]
+  const registers = [4, 8].map((rows) => matmulRegisters(rows, 8, types))
+  return [general(types), matmulShared(8, types), ...registers, ...ours]
 }
 
 /** What `choose` picks in every class. */
@@ -80,19 +87,31 @@ function createCompiler(commands: Commands) {
 /** Sizes that a kernel of vec4 loads wants to be multiples of four. */
 export type Sizes = readonly number[]
 
-/** The matmul for a product: rows of a version, whether its weights are transposed, its sizes. */
-export type MatmulOf = (rows: number, transposed: boolean, sizes: Sizes) => Matmul
+/** The matmul for a product: rows of a version, whether its weights are transposed, its sizes, its rows' types. */
+export type MatmulOf = (rows: number, transposed: boolean, sizes: Sizes, types: RowTypes) => Matmul
 
 export function createMatmuls(commands: Commands, adapter: OpenAdapter, choice: Choice): MatmulOf {
   const compiled = createCompiler(commands)
-  const chosen = (shape: ShapeClass) =>
-    compiled(candidates(adapter, shape).find(({ spec }) => spec.name === choice[shape])!)
-  const plain = { many: chosen('many'), few: chosen('few') }
-  const transposed = { many: chosen('transposed many'), few: chosen('transposed few') }
-  const general = { plain: compiled(GENERAL), transposed: compiled(GENERAL_TRANSPOSED) }
-  return (rows, isTransposed, sizes) => {
-    const matmul = (isTransposed ? transposed : plain)[rows > FEW_ROWS ? 'many' : 'few']
-    const fits = sizes.every((size) => size % matmul.multiple === 0)
-    return fits ? matmul : general[isTransposed ? 'transposed' : 'plain']
+  const make = (types: RowTypes) => {
+    const chosen = (shape: ShapeClass) => {
+      const index = candidates(adapter, shape).findIndex(({ spec }) => spec.name === choice[shape])
+      return compiled(candidates(adapter, shape, types)[index]!)
+    }
+    return {
+      plain: { many: chosen('many'), few: chosen('few'), any: compiled(general(types)) },
+      transposed: {
+        ...{ many: chosen('transposed many'), few: chosen('transposed few') },
+        any: compiled(generalTransposed(types)),
+      },
+    }
+  }
+  // Those on f16 rows when they are first asked for: not every adapter has f16.
+  const made = new Map([[suffix(F32_ROWS), make(F32_ROWS)]])
+  return (rows, isTransposed, sizes, types) => {
+    let all = made.get(suffix(types))
+    if (!all) made.set(suffix(types), (all = make(types)))
+    const { many, few, any } = all[isTransposed ? 'transposed' : 'plain']
+    const matmul = rows > FEW_ROWS ? many : few
+    return sizes.every((size) => size % matmul.multiple === 0) ? matmul : any
   }
 }

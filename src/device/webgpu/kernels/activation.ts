@@ -1,17 +1,19 @@
-// x = f(x) in place, element by element, f32: relu, gelu (the erf form) or gelu_new (the tanh form
+// x = f(x) in place, element by element: relu, gelu (the erf form) or gelu_new (the tanh form
 // of Hugging Face). erfc is Abramowitz and Stegun 7.1.26, |error| <= 1.5e-7, used on |x| so that
 // the tails keep their relative precision. 0.5*(1 + tanh u) is the logistic function of 2u.
 
 import type { Activation } from '../../device.ts'
 import { defineKernel } from '../kernel.ts'
+import { type Element, elementSpec, read, stored, suffix } from './elements.ts'
 
 /** Values of the constant KIND. */
 const KIND = { relu: 0, gelu: 1, gelu_new: 2 } as const satisfies Record<Activation, number>
 
-export const activationKernel = (kind: Activation) =>
+export const activationKernel = (kind: Activation, type: Element = 'f32') =>
   defineKernel({
-    name: `activation ${kind}`,
-    bindings: { x: 'read_write f32' },
+    name: `activation ${kind}${suffix({ x: type, y: type })}`,
+    ...elementSpec({ x: type, y: type }),
+    bindings: { x: `read_write ${type}` },
     params: { count: 'u32' },
     constants: { KIND: KIND[kind] },
     body: /* wgsl */ `
@@ -41,7 +43,7 @@ fn main(
 ) {
   let i = g.y * (groups.x * 256u) + g.x;
   if (i < params.count) {
-    x[i] = activate(x[i]);
+    x[i] = ${stored(type, `activate(${read(type, 'x[i]')})`)};
   }
 }
 `,

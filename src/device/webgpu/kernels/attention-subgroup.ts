@@ -7,6 +7,7 @@
 
 import { defineKernel } from '../kernel.ts'
 import { ATTENTION_PARAMS, type AttentionSpec } from './attention.ts'
+import { type Element, elementSpec, read4, stored4, suffix } from './elements.ts'
 import { lines } from './matmul.ts'
 
 /** Largest head size: beyond it the driver takes seconds to compile. */
@@ -18,7 +19,11 @@ export const subgroupAttentionRows = (lanes: number) => own * lanes
 /** Queries of a lane. */
 const own = 2
 
-export function attentionSubgroupKernel(headSize: number, lanes: number): AttentionSpec {
+export function attentionSubgroupKernel(
+  headSize: number,
+  lanes: number,
+  type: Element = 'f32',
+): AttentionSpec {
   const rows = subgroupAttentionRows(lanes)
   const depth = headSize / 4
   /** Groups of columns, four to each lane; the last may be incomplete. */
@@ -27,16 +32,16 @@ export function attentionSubgroupKernel(headSize: number, lanes: number): Attent
     Array.from({ length: n }, (_, i) => make(i))
   const column = (c: number) => `min(${c * lanes}u + lane, ${depth - 1}u)`
   return defineKernel({
-    name: `attention ${headSize} subgroup`,
+    name: `attention ${headSize} subgroup${suffix({ x: type, y: type })}`,
+    ...elementSpec({ x: type, y: type }, [], ['subgroups']),
     bindings: {
-      q: 'read vec4<f32>',
-      k: 'read vec4<f32>',
-      v: 'read vec4<f32>',
+      q: `read vec4<${type}>`,
+      k: `read vec4<${type}>`,
+      v: `read vec4<${type}>`,
       key_mask: 'read f32',
-      y: 'read_write vec4<f32>',
+      y: `read_write vec4<${type}>`,
     },
     params: ATTENTION_PARAMS,
-    enables: ['subgroups'],
     body: /* wgsl */ `
 // A weight of -1 marks a key that the row does not see: its value may be infinite or NaN.
 fn weigh(weight: f32, value: vec4<f32>) -> vec4<f32> {
@@ -74,8 +79,8 @@ ${lines(own, (h) => `  var largest${h} = -3e38f;\n  var total${h} = 0f;\n  var w
     let key = start + own * width;
 ${lines(own, (h) => lines(lanes, (l) => `    var score${h}_${l} = 0f;`))}
     for (var d = 0u; d < ${depth}u; d++) {
-${lines(own, (h) => `      let q${h} = q[row${h} + d] * params.scale;`)}
-      let part = k[key + d];
+${lines(own, (h) => `      let q${h} = ${read4(type, `q[row${h} + d]`)} * params.scale;`)}
+      let part = ${read4(type, 'k[key + d]')};
       var b: vec4<f32>;
 ${lines(
   lanes,
@@ -110,7 +115,7 @@ ${lines(groups, (c) => `    sums${r}_${c} *= weight;`)}`,
 )}
     for (var l = 0u; l < ${lanes}u; l++) {
       let value = start + min(j + l, keys - 1u) * width;
-${lines(groups, (c) => `      let v${c} = v[value + ${column(c)}];`)}
+${lines(groups, (c) => `      let v${c} = ${read4(type, `v[value + ${column(c)}]`)};`)}
 ${lines(own, (h) => `      let own${h} = weights${h}[l];`)}
 ${lines(
   rows,
@@ -132,7 +137,7 @@ ${lines(groups, (c) => `  ends[${r * groups + c}] = sums${r}_${c};`)}`,
     let c = (i % ${groups}u) * ${lanes}u + lane;
     if (first + r < params.tokens && c < ${depth}u) {
       let total = totals[r];
-      y[rows0 + (first + r) * width + c] = select(ends[i] / total, vec4<f32>(), total == 0f);
+      y[rows0 + (first + r) * width + c] = ${stored4(type, 'select(ends[i] / total, vec4<f32>(), total == 0f)')};
     }
   }
 }

@@ -1,12 +1,13 @@
 // y = softmax(q * D^-0.5 * k^T, causal and without padded keys) * v for every sequence and head;
 // the softmax is online (Milakov and Gimelshein, arXiv 1805.02867), so no T x S matrix exists. q,
-// y [P*B*T, H*D], k, v [P*B*S, H*D], key_mask [B, S], f32; the T queries are the last of S
+// y [P*B*T, H*D], k, v [P*B*S, H*D], key_mask [B, S]; the T queries are the last of S
 // positions. Equals scaled_dot_product_attention with that mask. One invocation makes one query row
 // of one head, a workgroup 32 consecutive rows: all its lanes read the same key at the same time.
 // Keys come in order, so that a row's bits do not depend on T (with a cache or without). A row
 // that sees no key gives zeros.
 
 import { type Binding, defineKernel, type KernelSpec, type Params } from '../kernel.ts'
+import { type Element, elementSpec, read, stored, suffix } from './elements.ts'
 
 /** Largest head size: q and the sums of a row live in registers (beyond 128 GPUs spill some). */
 export const MAX_HEAD_SIZE = 256
@@ -28,15 +29,16 @@ export type AttentionSpec = KernelSpec<
   typeof ATTENTION_PARAMS
 >
 
-export const attentionKernel = (headSize: number): AttentionSpec =>
+export const attentionKernel = (headSize: number, type: Element = 'f32'): AttentionSpec =>
   defineKernel({
-    name: `attention ${headSize}`,
+    name: `attention ${headSize}${suffix({ x: type, y: type })}`,
+    ...elementSpec({ x: type, y: type }),
     bindings: {
-      q: 'read f32',
-      k: 'read f32',
-      v: 'read f32',
+      q: `read ${type}`,
+      k: `read ${type}`,
+      v: `read ${type}`,
       key_mask: 'read f32',
-      y: 'read_write f32',
+      y: `read_write ${type}`,
     },
     params: ATTENTION_PARAMS,
     constants: { D: headSize, ROWS: ATTENTION_ROWS },
@@ -62,7 +64,7 @@ fn main(
   var query: array<f32, D>;
   var sums: array<f32, D>;
   for (var d = 0u; d < D; d++) {
-    query[d] = q[row + d] * params.scale;
+    query[d] = ${read(type, 'q[row + d]')} * params.scale;
     sums[d] = 0f;
   }
   var largest = -3e38f;
@@ -75,7 +77,7 @@ fn main(
     let key = start + j * width;
     var score = 0f;
     for (var d = 0u; d < D; d++) {
-      score += query[d] * k[key + d];
+      score += query[d] * ${read(type, 'k[key + d]')};
     }
     let visible = j <= earlier + token;
     let next = select(largest, score, visible && score > largest);
@@ -84,13 +86,13 @@ fn main(
     total = total * shrink + weight;
     for (var d = 0u; d < D; d++) {
       // Not a product with zero: a value the row must not see may be infinite or NaN.
-      sums[d] = sums[d] * shrink + select(0f, weight * v[key + d], visible);
+      sums[d] = sums[d] * shrink + select(0f, weight * ${read(type, 'v[key + d]')}, visible);
     }
     largest = next;
   }
   if (token < params.tokens) {
     for (var d = 0u; d < D; d++) {
-      y[row + d] = select(sums[d] / total, 0f, total == 0f);
+      y[row + d] = ${stored(type, 'select(sums[d] / total, 0f, total == 0f)')};
     }
   }
 }

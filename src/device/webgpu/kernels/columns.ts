@@ -1,13 +1,16 @@
-// y = x[:, first .. first + cols): picks columns. x [rows, all], y [rows, cols], f32; equals
+// y = x[:, first .. first + cols): picks columns. x [rows, all], y [rows, cols]; equals
 // torch.narrow on dimension 1. One invocation per element of y.
 
 import { defineKernel } from '../kernel.ts'
+import { type Element, elementSpec, suffix } from './elements.ts'
 
-export const columnsKernel = defineKernel({
-  name: 'copyColumns',
-  bindings: { x: 'read f32', y: 'read_write f32' },
-  params: { count: 'u32', cols: 'u32', all: 'u32', first: 'u32' }, // count: elements of y
-  body: /* wgsl */ `
+export const columnsKernel = (type: Element) =>
+  defineKernel({
+    name: `copyColumns${suffix({ x: type, y: type })}`,
+    ...elementSpec({ x: type, y: type }),
+    bindings: { x: `read ${type}`, y: `read_write ${type}` },
+    params: { count: 'u32', cols: 'u32', all: 'u32', first: 'u32' }, // count: elements of y
+    body: /* wgsl */ `
 @compute @workgroup_size(256)
 fn main(
   @builtin(global_invocation_id) g: vec3<u32>,
@@ -19,4 +22,4 @@ fn main(
   }
 }
 `,
-})
+  })

@@ -1,13 +1,16 @@
-// y[i] = x[indices[i]]: picks rows. x [rows, cols], y [n, cols], f32; equals torch.index_select on
+// y[i] = x[indices[i]]: picks rows. x [rows, cols], y [n, cols]; equals torch.index_select on
 // dimension 0. One invocation per element of y.
 
 import { defineKernel } from '../kernel.ts'
+import { type Element, elementSpec, suffix } from './elements.ts'
 
-export const gatherKernel = defineKernel({
-  name: 'gatherRows',
-  bindings: { x: 'read f32', indices: 'read u32', y: 'read_write f32' },
-  params: { count: 'u32', cols: 'u32' }, // count: elements of y
-  body: /* wgsl */ `
+export const gatherKernel = (type: Element) =>
+  defineKernel({
+    name: `gatherRows${suffix({ x: type, y: type })}`,
+    ...elementSpec({ x: type, y: type }),
+    bindings: { x: `read ${type}`, indices: 'read u32', y: `read_write ${type}` },
+    params: { count: 'u32', cols: 'u32' }, // count: elements of y
+    body: /* wgsl */ `
 @compute @workgroup_size(256)
 fn main(
   @builtin(global_invocation_id) g: vec3<u32>,
@@ -19,4 +22,4 @@ fn main(
   }
 }
 `,
-})
+  })

@@ -5,20 +5,25 @@
 
 import { defineKernel } from '../kernel.ts'
 import { ADDEND_WGSL } from './addend.ts'
+import { elementSpec, F32_ROWS, read4, type RowTypes, suffix } from './elements.ts'
 import { lines, MATMUL_PARAMS, matmulBindings, type MatmulSpec, storeWgsl } from './matmul.ts'
 
 /** Columns of y that one workgroup makes. */
 const COLS = 128
 
-export const matmulRegisters = (rows: number, groups: number): MatmulSpec => ({
+export const matmulRegisters = (
+  rows: number,
+  groups: number,
+  types: RowTypes = F32_ROWS,
+): MatmulSpec => ({
   rows: rows * groups,
   cols: COLS,
   multiple: 4,
   spec: defineKernel({
-    name: `matmul registers ${rows}x8`,
-    bindings: matmulBindings('vec4<f32>'),
+    name: `matmul registers ${rows}x8${suffix(types)}`,
+    ...elementSpec(types, [ADDEND_WGSL, storeWgsl(16, types.y)]),
+    bindings: matmulBindings(4, types),
     params: MATMUL_PARAMS,
-    snippets: [ADDEND_WGSL, storeWgsl(16)],
     body: /* wgsl */ `
 @compute @workgroup_size(16, ${groups})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
@@ -40,7 +45,7 @@ ${lines(rows, (r) => `  var left${r} = vec4<f32>();\n  var right${r} = vec4<f32>
     var a: vec4<f32>;
 ${lines(
   rows,
-  (r) => `    a = x[x${r} + k];
+  (r) => `    a = ${read4(types.x, `x[x${r} + k]`)};
     left${r} += a.x * l[0]; left${r} += a.y * l[1]; left${r} += a.z * l[2]; left${r} += a.w * l[3];
     right${r} += a.x * r[0]; right${r} += a.y * r[1]; right${r} += a.z * r[2]; right${r} += a.w * r[3];`,
 )}

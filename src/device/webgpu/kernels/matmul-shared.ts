@@ -4,19 +4,20 @@
 
 import { defineKernel } from '../kernel.ts'
 import { ADDEND_WGSL } from './addend.ts'
+import { elementSpec, F32_ROWS, read, type RowTypes, suffix } from './elements.ts'
 import { lines, MATMUL_PARAMS, matmulBindings, type MatmulSpec, storeWgsl } from './matmul.ts'
 
 /** `rows`: sums of one invocation along the rows, 4 or 8. */
-export const matmulShared = (rows: number): MatmulSpec => ({
+export const matmulShared = (rows: number, types: RowTypes = F32_ROWS): MatmulSpec => ({
   rows: 16 * rows,
   cols: 64,
   multiple: 1,
   spec: defineKernel({
-    name: `matmul shared ${rows}x4`,
-    bindings: matmulBindings('f32'),
+    name: `matmul shared ${rows}x4${suffix(types)}`,
+    ...elementSpec(types, [ADDEND_WGSL, storeWgsl(16, types.y)]),
+    bindings: matmulBindings(1, types),
     params: MATMUL_PARAMS,
     constants: { STEP: 16, X_STRIDE: 16 * rows + 1, W_STRIDE: 65 },
-    snippets: [ADDEND_WGSL, storeWgsl(16)],
     body: /* wgsl */ `
 // Transposed: [k][row] and [k][column]; the odd stride spreads the stores over the banks.
 var<workgroup> xs: array<f32, STEP * X_STRIDE>;
@@ -38,7 +39,7 @@ ${lines(rows, (r) => `  var sums${r} = vec4<f32>();`)}
       let line = ty + 16u * i;
       var xv = 0f;
       if (k < params.depth && row0 + line < params.rows) {
-        xv = x[x0 + (row0 + line) * params.depth + k];
+        xv = ${read(types.x, 'x[x0 + (row0 + line) * params.depth + k]')};
       }
       xs[tx * X_STRIDE + line] = xv;
     }

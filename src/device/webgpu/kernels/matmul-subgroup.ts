@@ -8,6 +8,7 @@
 
 import { defineKernel } from '../kernel.ts'
 import { ADDEND_WGSL } from './addend.ts'
+import { elementSpec, F32_ROWS, read4, type RowTypes, suffix } from './elements.ts'
 import { lines, MATMUL_PARAMS, matmulBindings, type MatmulSpec, storeWgsl } from './matmul.ts'
 
 export interface SubgroupShape {
@@ -15,11 +16,12 @@ export interface SubgroupShape {
   readonly lanes: number
   /** Sums of one invocation along the rows: a multiple or a divisor of lanes. */
   readonly rows: number
+  readonly types?: RowTypes
 }
 
-export const matmulSubgroup = ({ lanes, rows }: SubgroupShape): MatmulSpec =>
+export const matmulSubgroup = ({ lanes, rows, types = F32_ROWS }: SubgroupShape): MatmulSpec =>
   subgroupMatmul({
-    ...{ lanes, rows, name: `matmul subgroup ${rows}x4`, transposed: false },
+    ...{ lanes, rows, types, name: `matmul subgroup ${rows}x4`, transposed: false },
     x: 'version * params.rows * depth',
     stride: 'depth',
     col: 'lane',
@@ -28,9 +30,13 @@ ${lines(4, (c) => `  let w${c} = ${start} + min(col + ${c * lanes}u, edge) * dep
     load: 'transpose(mat4x4(w[w0 + k], w[w1 + k], w[w2 + k], w[w3 + k]))',
   })
 
-export const matmulTransposedSubgroup = ({ lanes, rows }: SubgroupShape): MatmulSpec =>
+export const matmulTransposedSubgroup = ({
+  lanes,
+  rows,
+  types = F32_ROWS,
+}: SubgroupShape): MatmulSpec =>
   subgroupMatmul({
-    ...{ lanes, rows, name: `matmul transposed subgroup ${rows}x4`, transposed: true },
+    ...{ lanes, rows, types, name: `matmul transposed subgroup ${rows}x4`, transposed: true },
     x: '(version * params.rows * params.width + params.col0) / 4u',
     stride: 'params.width / 4u',
     col: '4u * lane',
@@ -45,7 +51,7 @@ export const matmulTransposedSubgroup = ({ lanes, rows }: SubgroupShape): Matmul
   })
 
 /** What the two differ in, as WGSL. */
-interface Layout extends SubgroupShape {
+interface Layout extends Required<SubgroupShape> {
   readonly name: string
   readonly transposed: boolean
   /** Where x starts and how far its rows are apart, in vec4. */
@@ -60,15 +66,18 @@ interface Layout extends SubgroupShape {
 }
 
 function subgroupMatmul(layout: Layout): MatmulSpec {
-  const { lanes, rows, name, transposed } = layout
+  const { lanes, rows, types, name, transposed } = layout
   const cols = 4 * lanes
   const loads = Math.max(1, rows / lanes)
   return {
     ...{ rows, cols, multiple: 4 },
     spec: defineKernel({
-      ...{ name, bindings: matmulBindings('vec4<f32>'), params: MATMUL_PARAMS },
-      enables: ['subgroups'],
-      snippets: [ADDEND_WGSL, storeWgsl(transposed ? 1 : lanes, transposed)],
+      ...{ name: name + suffix(types), bindings: matmulBindings(4, types), params: MATMUL_PARAMS },
+      ...elementSpec(
+        types,
+        [ADDEND_WGSL, storeWgsl(transposed ? 1 : lanes, types.y, transposed)],
+        ['subgroups'],
+      ),
       body: /* wgsl */ `
 @compute @workgroup_size(${lanes})
 fn main(
@@ -88,7 +97,7 @@ ${layout.weights('(params.weights0 + version * params.version) / 4u')}
 ${lines(rows, (r) => `  var sums${r} = vec4<f32>();`)}
   for (var k = 0u; k < depth; k++) {
     let b = ${layout.load};
-${lines(loads, (i) => `    let own${i} = x[x${i} + k];`)}
+${lines(loads, (i) => `    let own${i} = ${read4(types.x, `x[x${i} + k]`)};`)}
     var a: vec4<f32>;
 ${lines(
   rows,

@@ -3,19 +3,20 @@
 
 import { defineKernel } from '../kernel.ts'
 import { ADDEND_WGSL } from './addend.ts'
+import { elementSpec, F32_ROWS, read, type RowTypes, suffix } from './elements.ts'
 import { lines, MATMUL_PARAMS, matmulBindings, type MatmulSpec, storeWgsl } from './matmul.ts'
 
 const ROWS = 8
 
-export const matmulTransposed: MatmulSpec = {
+export const matmulTransposed = (types: RowTypes = F32_ROWS): MatmulSpec => ({
   rows: ROWS,
   cols: 256,
   multiple: 1,
   spec: defineKernel({
-    name: 'matmul transposed',
-    bindings: matmulBindings('f32'),
+    name: `matmul transposed${suffix(types)}`,
+    ...elementSpec(types, [ADDEND_WGSL, storeWgsl(64, types.y, true)]),
+    bindings: matmulBindings(1, types),
     params: MATMUL_PARAMS,
-    snippets: [ADDEND_WGSL, storeWgsl(64, true)],
     body: /* wgsl */ `
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
@@ -32,11 +33,11 @@ ${lines(ROWS, (r) => `  let x${r} = x_start + min(row + ${r}u, last) * params.wi
 ${lines(ROWS, (r) => `  var sums${r} = vec4<f32>();`)}
   for (var k = 0u; k < params.depth; k++) {
     let b = vec4(w[at.x], w[at.y], w[at.z], w[at.w]);
-${lines(ROWS, (r) => `    sums${r} += x[x${r} + k] * b;`)}
+${lines(ROWS, (r) => `    sums${r} += ${read(types.x, `x[x${r} + k]`)} * b;`)}
     at += params.cols;
   }
 ${lines(ROWS, (r) => `  store4(version, row + ${r}u, col, sums${r});`)}
 }
 `,
   }),
-}
+})

@@ -1,8 +1,8 @@
 // What all matmul kernels share: bindings, parameters, flags, and the epilogue that ends every sum.
 //   y[p, r, n] = sum_k x[p, r, k] * w[p, n, k] + bias[p, n] + addend   (then relu)
 // for one compute tile. Shapes: x [P*rows, K], w [versions, N, K], bias [>=P, width], y
-// [P*rows, width] from column col0, all f32; the addend's factors are in addend.ts. Equals
-// torch.nn.functional.linear per probe.
+// [P*rows, width] from column col0, all f32 but x and y, which may be f16; the addend's factors are in
+// addend.ts. Equals torch.nn.functional.linear per probe.
 //
 // A tile of a matrix whose file is transposed (GPT-2's Conv1D, [K, N]) is a range of K: w is
 // [versions, K, N], x has `width` columns of which the tile takes those from col0, y and bias have
@@ -12,6 +12,7 @@
 // depend neither on how many rows there are nor on how a matrix is cut into slabs.
 
 import type { Binding, KernelSpec, Params } from '../kernel.ts'
+import { type Element, read, type RowTypes, stored } from './elements.ts'
 
 export const MATMUL_PARAMS = {
   rows: 'u32', // that share a version: of one probe, or of all if there is only one version
@@ -32,15 +33,15 @@ export const MATMUL_PARAMS = {
   region: 'u32', // elements of the projection from one term to the next
 } as const satisfies Params
 
-/** Bindings with x and w as arrays of `element`; vec4 is for a K (and N) that four divides. */
-export const matmulBindings = <E extends 'f32' | 'vec4<f32>'>(element: E) =>
+/** Bindings with x and w taken one by one or by fours; that is for a K (and N) that four divides. */
+export const matmulBindings = (by: 1 | 4, { x, y }: RowTypes) =>
   ({
-    x: `read ${element}`,
-    w: `read ${element}`,
+    x: by === 4 ? (`read vec4<${x}>` as const) : (`read ${x}` as const),
+    w: by === 4 ? 'read vec4<f32>' : 'read f32',
     bias: 'read f32',
     projection: 'read f32',
     factors: 'read f32',
-    y: 'read_write f32',
+    y: `read_write ${y}`,
   }) as const
 
 export type MatmulBindings = Readonly<Record<keyof ReturnType<typeof matmulBindings>, Binding>>
@@ -59,7 +60,7 @@ export interface MatmulSpec {
 }
 
 /** `store4` ends four sums of a row: columns `col` and on, `spread` apart. */
-export const storeWgsl = (spread: number, transposed = false) => /* wgsl */ `
+export const storeWgsl = (spread: number, y: Element, transposed = false) => /* wgsl */ `
 fn store4(version: u32, row: u32, col: u32, sums: vec4<f32>) {
   if (row >= params.rows) {
     return;
@@ -77,13 +78,13 @@ fn store4(version: u32, row: u32, col: u32, sums: vec4<f32>) {
         sum += bias[probe * width + column];
       }
       if ((params.flags & ${FLAG.accumulate}u) != 0u) {
-        sum += y[at];
+        sum += ${read(y, 'y[at]')};
       }
       sum += addend(probe, line, n);
       if ((params.flags & ${FLAG.relu}u) != 0u) {
         sum = select(sum, 0f, sum < 0f); // max() may drop a NaN
       }
-      y[at] = sum;
+      y[at] = ${stored(y, 'sum')};
     }
   }
 }

@@ -1,13 +1,17 @@
-// y[indices[i]] = x[i]: places rows. x [n, cols], y [rows, cols], f32; indices are distinct. Equals
+// y[indices[i]] = x[i]: places rows. x [n, cols], y [rows, cols]; indices are distinct. Equals
 // torch's index_copy_ on dimension 0. One invocation per element of x.
 
 import { defineKernel } from '../kernel.ts'
+import { elementSpec, type RowTypes, stored, suffix } from './elements.ts'
 
-export const scatterKernel = defineKernel({
-  name: 'scatterRows',
-  bindings: { x: 'read f32', indices: 'read u32', y: 'read_write f32' },
-  params: { count: 'u32', cols: 'u32' }, // count: elements of x that are placed
-  body: /* wgsl */ `
+/** Rows of one type, or f32 rows to f16 ones. */
+export const scatterKernel = (types: RowTypes) =>
+  defineKernel({
+    name: `scatterRows${suffix(types)}`,
+    ...elementSpec(types),
+    bindings: { x: `read ${types.x}`, indices: 'read u32', y: `read_write ${types.y}` },
+    params: { count: 'u32', cols: 'u32' }, // count: elements of x that are placed
+    body: /* wgsl */ `
 @compute @workgroup_size(256)
 fn main(
   @builtin(global_invocation_id) g: vec3<u32>,
@@ -15,8 +19,8 @@ fn main(
 ) {
   let i = g.y * (groups.x * 256u) + g.x;
   if (i < params.count) {
-    y[indices[i / params.cols] * params.cols + i % params.cols] = x[i];
+    y[indices[i / params.cols] * params.cols + i % params.cols] = ${types.x === types.y ? 'x[i]' : stored(types.y, 'x[i]')};
   }
 }
 `,
-})
+  })
