@@ -6,14 +6,16 @@ import type { HostRates } from './calibrate-host.ts'
 import type { Addend, Device, Rows, Slot, Tensor, Weights } from './device/device.ts'
 import type { Recipe } from './noise/distributions.ts'
 import type { Rates } from './predict.ts'
-import { tilesOf } from '../scheduler/tiles.ts'
+import { TILE_ELEMENTS, tilesOf } from '../scheduler/tiles.ts'
 import { fillSynthetic } from './weights/synthetic.ts'
 import { DTYPE_BYTES, type DType } from './weights/types.ts'
 
-/** Of the matrix that is multiplied: four tiles, of which many rows take one. */
-const [N, K] = [4096, 1024]
+/** Of the matrix that is multiplied: whole tiles, of which many rows take one. */
+const TILES = 2
+const K = 1024
+const TILE = TILE_ELEMENTS / K
+const N = TILES * TILE
 const ELEMENTS = N * K
-const TILE = N / 4
 /** Of attention. */
 const [HEADS, HEAD_SIZE] = [32, 64]
 const COLS = HEADS * HEAD_SIZE
@@ -86,7 +88,7 @@ async function uploads(device: Device, slot: Slot): Promise<number> {
   return (1000 * bytes) / ms
 }
 
-const weights = (dtype: DType, recipe: Recipe, tiles = 4): Weights => ({
+const weights = (dtype: DType, recipe: Recipe, tiles = TILES): Weights => ({
   ...{ name: 'calibration', dtype, cols: K, tiles: tilesOf(N, K).slice(0, tiles), recipe },
 })
 
@@ -107,13 +109,13 @@ async function products(device: Device, slot: Slot, x: Tensor, y: Tensor) {
       await device.linear(x, slot, null, y, at)
       await device.sync()
     })
-    return (1e6 * 4 * ms) / (tiles * ELEMENTS)
+    return (1e6 * ms) / (tiles * TILE * K)
   }
 
   await load('F32')
   const points: [number, number][] = []
   for (const rows of [FEW, 128, MANY.rows, ROWS]) {
-    points.push([rows, await linear('F32', PLAIN, { probes: 1, rows }, rows > 128 ? 1 : 4)])
+    points.push([rows, await linear('F32', PLAIN, { probes: 1, rows }, rows > 128 ? 1 : TILES)])
   }
   const plain = points[2]![1]
   const logit = (await heads(device, slot, x)) - plain
@@ -122,14 +124,14 @@ async function products(device: Device, slot: Slot, x: Tensor, y: Tensor) {
     Math.max(0, (await withAddend(device, slot, x, y, which)) - plain) * ((TILE * K) / (MANY.rows * macs)) // prettier-ignore
   const addends = {
     'low-rank': await addend(LOW_RANK, RANK * (TILE + K)),
-    kronecker: await addend(KRONECKER, SIDE * (TILE + K)),
+    kronecker: await addend(KRONECKER, M2 * K + N1 * TILE),
   }
 
   await load('F16')
   const few = points[0]![1]
-  const widened = await linear('F16', PLAIN, { probes: 1, rows: FEW }, 4)
-  const noise = await linear('F16', NOISE, { probes: 2, rows: FEW }, 4)
-  const owed = await linear('F16', OWED, { probes: 2, rows: FEW }, 4)
+  const widened = await linear('F16', PLAIN, { probes: 1, rows: FEW }, TILES)
+  const noise = await linear('F16', NOISE, { probes: 2, rows: FEW }, TILES)
+  const owed = await linear('F16', OWED, { probes: 2, rows: FEW }, TILES)
   return {
     products: points,
     widen: Math.max(0, widened - few),
@@ -177,12 +179,13 @@ const LOW_RANK: Addend = {
   left: values(TILE * RANK),
   scales: new Float32Array(RANK).fill(1),
 }
-const SIDE = Math.sqrt(TILE)
+const [M1, M2] = [TILE / 48, 48]
+const [N1, N2] = [K / 32, 32]
 const KRONECKER: Addend = {
   kind: 'kronecker',
-  ...{ terms: 1, m1: SIDE, m2: SIDE, n1: SIDE, n2: SIDE },
-  right: values(TILE),
-  left: values(TILE),
+  ...{ terms: 1, m1: M1, m2: M2, n1: N1, n2: N2 },
+  right: values(M2 * N2),
+  left: values(M1 * N1),
 }
 
 type MakeTensor = (label: string, rows: number, cols: number) => Tensor

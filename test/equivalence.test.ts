@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Plan } from '../scheduler/plan.ts'
+import { TILE_ELEMENTS } from '../scheduler/tiles.ts'
 import type { Batch } from '../src/data/types.ts'
 import { openCpu } from '../src/device/cpu/device.ts'
 import type { Device } from '../src/device/device.ts'
@@ -26,7 +27,7 @@ import {
 } from './helpers/runs.ts'
 import { SEVERAL_TILES, writeSyntheticOpt } from './helpers/synthetic-opt.ts'
 
-const TILE = 4 * 2 ** 20 // a compute tile in f32, which is how a training run plans its slabs
+const TILE = 4 * TILE_ELEMENTS // a compute tile in f32, which is how a training run plans its slabs
 const STEPS = 3
 const LAYOUTS = fileURLToPath(new URL('./fixtures/layouts/', import.meta.url))
 const folder = tempFolder()
@@ -95,8 +96,8 @@ async function planOf(opened: OpenDevice, options: RunOptions): Promise<Plan> {
 /** Options under which some slabs stay on the device, not all. */
 async function someResident(opened: OpenDevice, method: RunOptions): Promise<RunOptions> {
   const options: RunOptions = { resident: 'auto', slabBytes: TILE }
-  const streamed = await planOf(opened, { ...method, ...options, resident: 'none' })
-  const budgetBytes = streamed.peakBytes + 2 * TILE
+  const all = await planOf(opened, { ...method, ...options, resident: 'all' })
+  const budgetBytes = all.peakBytes - 1
   const plan = await planOf(opened, { ...method, ...options, budgetBytes })
   expect(plan.residentSlabs).toBeGreaterThan(0)
   expect(plan.residentSlabs).toBeLessThan(plan.slabs.length)
