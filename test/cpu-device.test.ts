@@ -41,6 +41,8 @@ vi.mock('../src/threads.ts', async (original) => {
   }
 })
 
+const neverWiden = () => Promise.reject(new Error('nothing is f16 here'))
+
 async function withCpu<T>(threads: number, body: (d: Device) => Promise<T>): Promise<T> {
   const device = await openCpu({ threads })
   try {
@@ -183,7 +185,7 @@ describe('the noise workers', () => {
   })
 
   it('a worker that dies rejects all that is outstanding and all that comes', async () => {
-    const pool = new NoisePool(1)
+    const pool = new NoisePool(1, neverWiden)
     pool.reserve(2, 16)
     const raw = new Uint8Array(new SharedArrayBuffer(64))
     const recipe = { terms: [], scales: [0] }
@@ -201,6 +203,61 @@ describe('the noise workers', () => {
     }
     await expect(pool.submit(job).versions).rejects.toThrow(/noise worker .* ended/)
     await pool.close()
+  })
+
+  it('f16 without noise or updates is widened by the library, to the bits of the workers', async () => {
+    const ops = createOps(2)
+    let widened = 0
+    const pool = new NoisePool(1, (x, y) => (widened++, ops.widen(x, x.length, 0, y, y.length)))
+    try {
+      const count = 2 ** 16
+      pool.reserve(3, count)
+      const raw = new Uint8Array(new SharedArrayBuffer(2 * count))
+      new Uint16Array(raw.buffer).set(Uint16Array.from({ length: count }, (_, i) => i))
+      const job = { raw, dtype: 'F16' as const, first: 0, count }
+      const of = async (scales: number[]) => {
+        const made = pool.submit({ ...job, recipe: { terms: [], scales } })
+        const [first] = await made.versions
+        made.release()
+        return first!.map((value) => (Number.isNaN(value) ? 1 : value)) // of a NaN any bits will do
+      }
+      const [byLibrary, byWorker] = [await of([0]), await of([0, 0])]
+      expect(widened).toBe(1)
+      const bits = (values: Float32Array) => Buffer.from(values.buffer).toString('hex')
+      expect(bits(byLibrary) === bits(byWorker)).toBe(true)
+      expect([byLibrary[1], byLibrary[0x7bff], byLibrary[0xfc00]]).toEqual([
+        2 ** -24,
+        65504,
+        -Infinity,
+      ])
+    } finally {
+      await pool.close()
+      ops.close()
+    }
+  })
+
+  it('a widening that fails rejects its own tile; one that outlives the pool is waited for', async () => {
+    let end!: () => void
+    const widenings = [
+      () => Promise.reject(new Error('no memory')),
+      () => new Promise<void>((resolve) => (end = resolve)),
+    ]
+    const pool = new NoisePool(1, () => widenings.shift()!())
+    pool.reserve(2, 16)
+    const raw = new Uint8Array(new SharedArrayBuffer(32))
+    const recipe = { terms: [], scales: [0] }
+    const job = { raw, dtype: 'F16' as const, first: 0, count: 16, recipe }
+    const failing = pool.submit(job)
+    await expect(failing.versions).rejects.toThrow(/no memory/)
+    failing.release()
+    const running = pool.submit(job)
+    const order: string[] = []
+    const closed = pool.close().then(() => order.push('closed'))
+    await expect(running.versions).rejects.toThrow(/closed/)
+    order.push('ended')
+    end()
+    await closed
+    expect(order).toEqual(['ended', 'closed'])
   })
 
   it('misuse has a message: no reserve, wrong order, twice, too large', async () => {

@@ -33,7 +33,7 @@ export async function openCpu(options: { threads?: number } = {}): Promise<Devic
   const workers = Math.min(threads, MOST_WORKERS)
   const ledger = createLedger()
   const ops = createOps(threads)
-  const pool = new NoisePool(workers)
+  const pool = new NoisePool(workers, (x, y) => ops.widen(x, x.length, 0, y, y.length))
   const slots = new CpuSlots(pool)
   const queue = createQueue()
   const memory = new Memory(ledger, pool, slots)

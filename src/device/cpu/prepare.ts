@@ -1,4 +1,5 @@
-// The pool of noise workers: raw tiles in, perturbed f32 versions out, in the order asked for. Raw
+// Tiles as products take them: raw tiles in, perturbed f32 versions out, in the order asked for, made by
+// a pool of noise workers; f16 that is only to be widened is left to the library, which is faster. Raw
 // bytes and the fixed set of buffers for the versions are memory shared with the workers; buffers that
 // travel to and fro would count as garbage of every thread they leave (CHANGELOG, 2026-11-24).
 // Tiles are made in bursts, one for each worker, and the next burst starts when all of the last one
@@ -6,7 +7,7 @@
 // they push each other out of the caches (CHANGELOG, 2026-11-22). What noise means is in src/noise.
 
 import type { Worker } from 'node:worker_threads'
-import type { Recipe } from '../../noise/distributions.ts'
+import { perturbs, type Recipe } from '../../noise/distributions.ts'
 import { startWorker } from '../../threads.ts'
 import type { DType } from '../../weights/types.ts'
 
@@ -53,6 +54,12 @@ interface Entry {
   readDone(): void
 }
 
+/** y = x, an f16 each. */
+type Widen = (x: Uint16Array, y: Float32Array) => Promise<void>
+
+const onlyWidened = ({ dtype, recipe }: PrepareJob) =>
+  dtype === 'F16' && recipe.terms.length === 0 && recipe.scales.length === 1 && !perturbs(recipe)
+
 interface Member {
   readonly worker: Worker
   readonly running: Map<number, Entry>
@@ -61,6 +68,8 @@ interface Member {
 /** Worker threads that do not keep the process alive while idle. */
 export class NoisePool {
   readonly #members: Member[]
+  readonly #widen: Widen
+  readonly #widening = new Map<Entry, Promise<void>>()
   #free: SharedArrayBuffer[] = []
   #set = 0
   /** Jobs that hold buffers: what is left of the burst. */
@@ -69,7 +78,8 @@ export class NoisePool {
   #failure: Error | undefined
   #nextId = 0
 
-  constructor(workers: number) {
+  constructor(workers: number, widen: Widen) {
+    this.#widen = widen
     this.#members = Array.from({ length: workers }, () => this.#startMember())
   }
 
@@ -102,7 +112,10 @@ export class NoisePool {
     this.#fail(new Error('the cpu device is closed'))
     this.#set++
     this.#free = []
-    await Promise.all(this.#members.map((m) => m.worker.terminate()))
+    await Promise.all([
+      ...this.#members.map((m) => m.worker.terminate()),
+      ...this.#widening.values(),
+    ])
   }
 
   #startMember(): Member {
@@ -125,11 +138,15 @@ export class NoisePool {
       if (!entry || versions > this.#free.length) return
       this.#waiting.shift()
       this.#burst++
-      const id = this.#nextId++
       const buffers = this.#free.splice(0, versions)
       entry.state = 'running'
       entry.buffers = buffers
       entry.set = this.#set
+      if (onlyWidened(entry.job)) {
+        this.#startWidening(entry)
+        continue
+      }
+      const id = this.#nextId++
       member.running.set(id, entry)
       member.worker.ref() // the process must not end while somebody may wait for this job
       const request: PrepareRequest = { id, job: entry.job, buffers }
@@ -137,11 +154,29 @@ export class NoisePool {
     }
   }
 
+  #startWidening(entry: Entry): void {
+    const { raw, count } = entry.job
+    const x = new Uint16Array(raw.buffer, raw.byteOffset, count)
+    const over = (error?: unknown) => {
+      this.#widening.delete(entry)
+      if (entry.state === 'running') this.#made(entry, error)
+    }
+    const y = new Float32Array(entry.buffers[0]!, 0, count)
+    this.#widening.set(
+      entry,
+      this.#widen(x, y).then(() => over(), over),
+    )
+  }
+
   #receive(member: Member, { id, error }: PrepareReply): void {
     const entry = member.running.get(id)
     if (!entry) return // failed or closed meanwhile
     member.running.delete(id)
     if (member.running.size === 0) member.worker.unref()
+    this.#made(entry, error)
+  }
+
+  #made(entry: Entry, error: unknown): void {
     entry.state = 'ready'
     entry.readDone()
     if (error !== undefined) entry.reject(error)
@@ -174,7 +209,10 @@ export class NoisePool {
   /** The first failure ends all jobs, now and later. */
   #fail(error: Error): void {
     const failure = (this.#failure ??= error)
-    const running = this.#members.flatMap((m) => [...m.running.values()])
+    const running = [
+      ...this.#members.flatMap((m) => [...m.running.values()]),
+      ...this.#widening.keys(),
+    ]
     for (const member of this.#members) member.running.clear()
     for (const entry of [...running, ...this.#waiting]) {
       entry.state = 'over'
