@@ -6,6 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Config } from './config.ts'
+import { partOf, passesOf } from './cut.ts'
 import { collateExamples } from './data/batches.ts'
 import { randomExamples } from './data/random-tokens.ts'
 import { UserError } from './errors.ts'
@@ -23,6 +24,7 @@ export interface BenchResult {
   readonly layers: number
   readonly batch: number
   readonly tokens: number
+  readonly passes_per_step: number
   readonly steps: number
   /** Median of all steps but the first; of the one step if there is only one. */
   readonly step_ms: number
@@ -68,7 +70,10 @@ export async function bench(
     try {
       report.line(`device ${device.info.kind}: ${device.info.name} (${device.info.detail})`)
       const probes = engine.options.estimator.probes(config.eps).length
-      const { plan } = engine.workingSet({ probes, batch: B, tokens: T })
+      const shape = { probes, batch: B, tokens: T }
+      const cut = engine.cut(shape)
+      const { plan } = engine.workingSet(partOf(shape, cut))
+      if (cut.passes > 1) report.line(passesOf(cut))
       memoryTable(plan.bytes).forEach((row) => report.line(row))
       const randomBatch = (seed: number) =>
         collateExamples(randomExamples(B, T, model.vocabSize, seed), { padId: 0, padTo: 'right' })
@@ -99,7 +104,14 @@ export async function bench(
       return {
         ...{ model: loaded.source, method: config.method, device: device.info.name },
         device_kind: device.info.kind,
-        ...{ layers: model.layers, batch: B, tokens: T, steps, step_ms: Math.round(stepMs) },
+        ...{
+          layers: model.layers,
+          batch: B,
+          tokens: T,
+          passes_per_step: cut.passes,
+          steps,
+          step_ms: Math.round(stepMs),
+        },
         tokens_per_second: Math.round((B * T * 10_000) / stepMs) / 10,
         device_peak_bytes: peak.totalBytes,
         planned_peak_bytes: plan.peakBytes,

@@ -1,12 +1,12 @@
 // Objectives that a program brings along: a function of logits, token losses or generated texts that
 // gives a number for each example, which training makes smaller. It need not be differentiable.
 
+import { lossesOf } from './chunks.ts'
 import { IGNORED, type Batch, type Tokenizer } from './data/types.ts'
 import { UserError } from './errors.ts'
 import { labelCounts, labelLogits, type LabelLogits } from './label-logits.ts'
 import { labelledRows, type Total } from './loss.ts'
 import { answersTo, type Objective } from './objective.ts'
-import { forward } from './run.ts'
 
 type Numbers = readonly number[] | Promise<readonly number[]>
 
@@ -61,7 +61,7 @@ export function customObjective(custom: CustomObjective, tokenizer: Tokenizer | 
         const { rows, targets } = labelledRows(batch)
         const counts = labelCounts(batch)
         const totals: Total[] = []
-        for (const losses of await forward(engine, batch, probe, { kind: 'loss', rows, targets })) {
+        for (const losses of await lossesOf(engine, batch, probe, { rows, targets })) {
           let next = 0
           const ofRows = counts.map((count) => [...losses.subarray(next, (next += count))])
           totals.push(total(await spec.score(ofRows, batch), batch))

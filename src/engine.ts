@@ -6,6 +6,7 @@ import type { Model } from '../models/model.ts'
 import { plan, type Plan } from '../scheduler/plan.ts'
 import type { StreamCounters } from '../scheduler/stream.ts'
 import { tilesOf } from '../scheduler/tiles.ts'
+import { cutOf, planThatFits, type Cut } from './cut.ts'
 import type { Device, MemoryModel, TensorDType } from './device/device.ts'
 import { createNoiseKernel, type NoiseKernel } from './noise/wasm.ts'
 import type { Estimator } from './methods/estimator.ts'
@@ -69,6 +70,8 @@ export interface Engine {
   }
   /** The working set for a shape, grown if needed; one for a sweep is of its shape alone. */
   workingSet(shape: BatchShape): WorkingSet
+  /** In which parts a batch of this shape goes through the model (cut.ts). */
+  cut(shape: BatchShape): Cut
   /** Largest predicted peak of the working sets so far. */
   readonly plannedPeakBytes: number
   /** What `workingSet` would plan, within `limits` or else the run's own; `held`: it is there. */
@@ -138,12 +141,15 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
   let usual: BatchShape | null = null
   let plannedPeakBytes = 0
   let updateCount = options.folded
-  /** What a set for the shape would be: besides sweeps, as large as any shape so far. */
+  const exactly = (shape: BatchShape, limits?: Limits) =>
+    planFor({ ...options, ...limits }, tensors, shape, device.maxSlabBytes)
+  /** What a set for the shape would be: besides sweeps, as large as any shape so far if that fits. */
   const planned = (shape: BatchShape, limits?: Limits) => {
     const grown = usual && !shape.sweep ? largest(shape, usual) : shape
-    const all = { ...options, ...limits }
-    return { grown, plan: planFor(all, tensors, grown, device.maxSlabBytes) }
+    const plan = planThatFits(() => exactly(grown, limits))
+    return plan ? { grown, plan } : { grown: shape, plan: exactly(shape, limits) }
   }
+  const cuts = new Map<string, Cut>()
   const push = (update: Update) => {
     state.push(update)
     vectors.push(update)
@@ -190,6 +196,14 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
       if (!shape.sweep) usual = grown // only now: a shape that does not fit must not be tried again
       plannedPeakBytes = Math.max(plannedPeakBytes, plan.peakBytes)
       return current
+    },
+    cut(shape) {
+      const { probes, batch, tokens } = shape
+      if (current && fits(shape, current.shape)) return { probes, batch, passes: 1 }
+      const key = `${probes}x${batch}x${tokens}`
+      const cut = cuts.get(key) ?? cutOf(exactly, shape)
+      cuts.set(key, cut)
+      return cut
     },
     async close() {
       current?.free()

@@ -7,7 +7,6 @@ import { collate } from './data/batches.ts'
 import type { Batch, Example, Sequence } from './data/types.ts'
 import type { Engine } from './engine.ts'
 import { best, labelledRows, logSoftmax, sequenceLosses, type Total } from './loss.ts'
-import type { PassInput } from './run.ts'
 import { inSweeps } from './sweep.ts'
 
 export interface Evaluation {
@@ -121,7 +120,7 @@ function summary(totals: readonly Total[]): Evaluation {
   return { loss: sum / tokens, perplexity: Math.exp(sum / tokens), tokens }
 }
 
-const passOf = (input: Batch): PassInput => ({
+const passOf = (input: Batch) => ({
   input,
-  wanted: { kind: 'loss', ...labelledRows(input) },
+  wanted: { kind: 'loss' as const, ...labelledRows(input) },
 })

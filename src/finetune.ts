@@ -3,8 +3,10 @@
 // a run on examples (finetune-data.ts), `zo2 pretrain` one on a prepared text (pretrain.ts).
 
 import { join, resolve } from 'node:path'
+import type { Plan } from '../scheduler/plan.ts'
 import { exportLora } from './adapter.ts'
 import type { Config } from './config.ts'
+import { partOf, passesOf, type Cut } from './cut.ts'
 import type { Example } from './data/types.ts'
 import type { Engine } from './engine.ts'
 import { scoreExamples } from './evaluate-answers.ts'
@@ -92,9 +94,11 @@ async function runIn(
     const { info, ledger } = engine.device
     report.line(`device ${info.kind}: ${info.name} (${info.detail})`)
     const probes = engine.options.estimator.probes(config.eps).length
-    const set = engine.workingSet({ probes, ...largestBatch(config, data) })
-    report.line(describePlan(engine))
-    memoryTable(set.plan.bytes).forEach((row) => report.line(row))
+    const largest = { probes, ...largestBatch(config, data) }
+    const cut = engine.cut(largest)
+    const { plan } = engine.workingSet(partOf(largest, cut))
+    report.line(describePlan(plan, cut))
+    memoryTable(plan.bytes).forEach((row) => report.line(row))
     const { aim, notify } = data
     const feed = data.feed?.(engine) ?? examplesFeed({ engine, config, ...data, ...aim })
     const watch = notify ? { notify: notify(engine) } : {}
@@ -191,11 +195,11 @@ async function scoreTest(
   return evaluation
 }
 
-function describePlan(engine: Engine): string {
-  const { plan } = engine.workingSet({ probes: 1, batch: 1, tokens: 1 })
+function describePlan(plan: Plan, cut: Cut): string {
   const streamed = plan.slabs.length - plan.residentSlabs
   const ring = plan.slots > 0 ? `, ${plan.slots} slots of ${formatBytes(plan.slotBytes)}` : ''
-  return `plan: ${plan.slabs.length} slabs, ${plan.residentSlabs} resident, ${streamed} streamed${ring}`
+  const passes = cut.passes > 1 ? `, ${passesOf(cut)}` : ''
+  return `plan: ${plan.slabs.length} slabs, ${plan.residentSlabs} resident, ${streamed} streamed${ring}${passes}`
 }
 
 /** Folder of what a run writes at its end: a prefix has no place in a model folder. */

@@ -1,6 +1,7 @@
 // What a step makes smaller. Most objectives are functions of each probe's token losses (loss.ts), so
 // that one forward pass serves all probes; one that reads generated text runs the probes one by one.
 
+import { lossesOf } from './chunks.ts'
 import type { Config } from './config.ts'
 import { f1Score } from './data/tasks/metrics.ts'
 import type { Batch, Tokenizer } from './data/types.ts'
@@ -16,7 +17,6 @@ import {
   type Total,
 } from './loss.ts'
 import type { Probe } from './methods/method.ts'
-import { forward } from './run.ts'
 
 /** Sum and count of a batch for every probe. */
 export type Objective = (engine: Engine, batch: Batch, probe: Probe) => Promise<readonly Total[]>
@@ -26,7 +26,7 @@ export const ofLosses =
   (score: LossScore): Objective =>
   async (engine, batch, probe) => {
     const { rows, targets } = labelledRows(batch)
-    const losses = await forward(engine, batch, probe, { kind: 'loss', rows, targets })
+    const losses = await lossesOf(engine, batch, probe, { rows, targets })
     return losses.map((ofProbe) => score(ofProbe, batch))
   }
 

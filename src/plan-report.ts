@@ -7,6 +7,7 @@ import { createModel } from '../models/index.ts'
 import type { Model } from '../models/model.ts'
 import type { Plan } from '../scheduler/plan.ts'
 import type { Config } from './config.ts'
+import { cutOf, partOf, passesOf, type Cut } from './cut.ts'
 import { planFor, type Engine } from './engine.ts'
 import { UserError } from './errors.ts'
 import { predictStep, type Rates, type Tier } from './predict.ts'
@@ -31,6 +32,7 @@ import { overlayBytes } from './weights/overlay.ts'
 import { fitsPageCache } from './weights/page-cache.ts'
 import { isSynthetic, parseSynthetic } from './weights/synthetic.ts'
 import { DTYPE_BYTES, type DType } from './weights/types.ts'
+import type { BatchShape } from './working-set.ts'
 
 /** Bindings of WebGPU's common adapters; the run itself asks its own adapter. */
 const MAX_SLAB_BYTES = 128 * 2 ** 20
@@ -67,19 +69,32 @@ export async function planReport(source: string, config: Config, report: Reporte
     plan: planFor({ ...options, ...limits }, tensors, shape, MAX_SLAB_BYTES),
     held: false,
   })
-  const { plan } = planned({ probes, batch, tokens })
+  const exactly = (shape: BatchShape) => planned(shape).plan
+  const shape = { probes, batch, tokens }
+  const cut = cutOf(exactly, shape)
+  const plan = exactly(partOf(shape, cut))
   const trained = tensorsOf(model).filter(({ name }) => chosen.methodOptions.selection.trains(name))
   const demand = chosen.method.demand(chosen.methodOptions, tensorsOf(model), probes)
   const kept = folds ? overlayBytes(chosen.methodOptions) * elements(trained) : 0
-  const workOf = (plan: Plan) => stepWork({ model, plan, ...chosen, probes, folds, dtype, config })
-  const work = workOf(plan)
+  const workOf = (plan: Plan, cut: Cut) =>
+    stepWork({ model, plan, cut, ...chosen, probes, folds, dtype, config })
+  const work = workOf(plan, cut)
   // With nothing streamed, to say whether more memory would help.
-  const ample = planned({ probes, batch, tokens }, { budgetBytes: Infinity, resident: 'all' }).plan
+  const ample = planned(shape, { budgetBytes: Infinity, resident: 'all' }).plan
+  const least = { budgetBytes: Infinity, resident: 'none', slabBytes: 1 } as const
+  const onePass = planFor({ ...options, ...least }, tensors, shape, MAX_SLAB_BYTES).peakBytes
   const described = describe(source, model, plan, work, config, kept, demand.hostBytes)
+  const passes = passReport(cut, onePass)
   const evaluated = sweepReport(planned, config)
-  const json = { ...described.json, ...evaluated.json }
-  const lines = [...described.lines, ...evaluated.lines]
-  return { json, lines, work, files, ample: { peakBytes: ample.peakBytes, work: workOf(ample) } }
+  const json = { ...described.json, ...passes.json, ...evaluated.json }
+  const lines = [...described.lines, ...passes.lines, ...evaluated.lines]
+  return {
+    json,
+    lines,
+    work,
+    files,
+    ample: { peakBytes: ample.peakBytes, work: workOf(ample, { ...shape, passes: 1 }) },
+  }
 }
 
 export type Planned = Awaited<ReturnType<typeof planReport>>
@@ -126,14 +141,30 @@ export function predictionReport(
 /** Evaluation of many batches: how many share an upload of the weights, and the device's peak. */
 function sweepReport(planned: Engine['planFor'], config: Config) {
   const shape = { batch: config.evalBatchSize ?? config.batchSize, tokens: config.maxLength }
-  const batches = batchesPerSweep(planned, config.memory, shape, MANY_BATCHES)
-  const { plan } = planned({ probes: 1, ...shape, ...(batches > 1 && { sweep: batches }) })
+  const cut = cutOf((each) => planned(each).plan, { probes: 1, ...shape })
+  const part = { ...shape, batch: cut.batch }
+  const whole = cut.passes === 1
+  const batches = whole ? batchesPerSweep(planned, config.memory, shape, MANY_BATCHES) : 1
+  const { plan } = planned({ probes: 1, ...part, ...(batches > 1 && { sweep: batches }) })
   return {
-    json: { eval_batches_per_sweep: batches, eval_device_peak_bytes: plan.peakBytes },
+    json: { eval_batches_per_sweep: batches, eval_passes_per_batch: cut.passes, eval_device_peak_bytes: plan.peakBytes }, // prettier-ignore
     lines: table([
-      ['evaluation', `${batches} x ${shape.batch} sequences per upload, peak ${formatBytes(plan.peakBytes)}`], // prettier-ignore
+      ['evaluation', `${batches} x ${part.batch} sequences per upload, peak ${formatBytes(plan.peakBytes)}`], // prettier-ignore
     ]),
   }
+}
+
+/** Passes over the weights in a step; why, and what one pass would need, where there are several. */
+function passReport(cut: Cut, onePassBytes: number) {
+  const json = {
+    passes_per_step: cut.passes,
+    probes_per_pass: cut.probes,
+    sequences_per_pass: cut.batch,
+    one_pass_device_peak_bytes: cut.passes === 1 ? null : onePassBytes,
+  }
+  if (cut.passes === 1) return { json, lines: [] }
+  const enough = `one pass with --memory ${formatBytes(onePassBytes, 'up')}`
+  return { json, lines: table([['passes', `${passesOf(cut)}; ${enough}`]]) }
 }
 
 /** Matrices and tables, tied ones once. */

@@ -57,6 +57,9 @@ export interface StepWork {
   readonly probes: number
   readonly batch: number
   readonly tokens: number
+  /** Over the weights, and in how many parts the sequences go. */
+  readonly passes: number
+  readonly sequenceParts: number
   readonly layers: number
   readonly hidden: number
   readonly vocabSize: number
@@ -114,7 +117,7 @@ export function predictStep(
 
   const traffic = Math.max(uploadMs, diskMs)
   const computed = compute(work.batch)
-  const first = (1000 * work.slabBytes) / rate + upload(work.slabBytes)
+  const first = work.passes * ((1000 * work.slabBytes) / rate + upload(work.slabBytes))
   return {
     stepMs: Math.max(computed, traffic) + first,
     computeMs: computed,
@@ -130,18 +133,22 @@ function computeMs(work: StepWork, rates: Rates, batch: number): number {
   const { probes, tokens, layers, hidden, partedElements, sharedElements, terms } = work
   const rows = batch * tokens
   const all = probes * rows
-  const version = probes * (rates.version + interpolate(rates.products, rows, 1))
+  const { passes, sequenceParts } = work
+  /** ns of a weight element's products with so many rows, in `parts` passes. */
+  const products = (count: number, parts: number) =>
+    parts * interpolate(rates.products, count / parts, 1)
+  const version = probes * (sequenceParts * rates.version + products(rows, sequenceParts))
   const widen = work.ready ? 0 : rates.widen
   const ns =
-    partedElements * (version + terms * rates.term) +
-    sharedElements * (widen + interpolate(rates.products, all, 1)) +
+    partedElements * (version + passes * terms * rates.term) +
+    sharedElements * (passes * widen + products(all, passes)) +
     all * work.vocabSize * rates.logit +
     (work.addend ? all * work.addend.macs * rates.addends[work.addend.kind] : 0) +
     layers * all * tokens * hidden * interpolate(rates.attention, Math.log2(tokens), 0) +
     SWEEPS_PER_LAYER * layers * all * hidden * rates.element
   const foldMs = (work.foldElements * (rates.fold + work.foldTerms * rates.foldTerm) * NS) / rates.threads // prettier-ignore
   const host = rows * rates.rowReadMs + (rates.kind === 'cpu' ? foldMs : 0)
-  return ns * NS + CALLS_PER_LAYER * layers * rates.callMs + host
+  return ns * NS + CALLS_PER_LAYER * layers * passes * rates.callMs + host
 }
 
 /** Beyond the last point y grows as x^power; before the first it is the first. */
@@ -174,17 +181,20 @@ export interface TrafficInput {
   readonly steps: number
   /** Steps between two folds; Infinity where none happens. */
   readonly foldEvery: number
+  /** Over the weights in each step. */
+  readonly passes: number
   /** Bytes of one pass over the streamed slabs, as the files have them and once folded. */
   readonly streamed: { readonly baseBytes: number; readonly foldedBytes: number }
   readonly resident: { readonly baseBytes: number; readonly foldedBytes: number }
 }
 
 /** The mean over the run's steps. Weights are never downloaded. */
-export function trafficOf({ steps, foldEvery, streamed, resident }: TrafficInput): Traffic {
+export function trafficOf({ steps, foldEvery, passes, streamed, resident }: TrafficInput): Traffic {
   const count = Math.max(1, steps)
   const before = Math.min(count, foldEvery)
   const folds = Math.floor((count - 1) / foldEvery)
-  const streamedBytes = before * streamed.baseBytes + (count - before) * streamed.foldedBytes
+  const streamedBytes =
+    passes * (before * streamed.baseBytes + (count - before) * streamed.foldedBytes)
   const residentBytes = resident.baseBytes + folds * resident.foldedBytes
   const readBytes = Math.round((streamedBytes + residentBytes) / count)
   return { readBytes, uploadBytes: readBytes, downloadBytes: 0 }

@@ -3,13 +3,16 @@
 import type { Model } from '../models/model.ts'
 import type { Plan, Slab } from '../scheduler/plan.ts'
 import type { Config } from './config.ts'
+import type { Cut } from './cut.ts'
 import type { Method, MethodOptions } from './methods/method.ts'
 import { trafficOf, type StepWork, type Traffic } from './predict.ts'
 import { DTYPE_BYTES, type DType } from './weights/types.ts'
 
 export interface WorkInput {
   readonly model: Model
+  /** Of one pass. */
   readonly plan: Plan
+  readonly cut: Cut
   readonly method: Method
   readonly methodOptions: MethodOptions
   readonly probes: number
@@ -27,7 +30,7 @@ export interface FullWork extends StepWork {
 }
 
 export function stepWork(input: WorkInput): FullWork {
-  const { model, plan, method, methodOptions, probes, folds, dtype, config } = input
+  const { model, plan, cut, method, methodOptions, probes, folds, dtype, config } = input
   const { steps, window, replayWindow } = config
   const dense = method.structure === 'dense'
   const trains = ({ name }: { name: string }) => methodOptions.selection.trains(name)
@@ -39,10 +42,12 @@ export function stepWork(input: WorkInput): FullWork {
   const base = bytesOf(plan, ({ rows, cols }) => rows * cols * DTYPE_BYTES[dtype])
   const folded = bytesOf(plan, ({ bytes }) => bytes)
   const pick = (kind: 'streamed' | 'resident') => ({ baseBytes: base[kind], foldedBytes: folded[kind] }) // prettier-ignore
-  const traffic: Traffic = trafficOf({ steps, foldEvery, streamed: pick('streamed'), resident: pick('resident') }) // prettier-ignore
+  const traffic: Traffic = trafficOf({ steps, foldEvery, passes: cut.passes, streamed: pick('streamed'), resident: pick('resident') }) // prettier-ignore
   const owed = Math.max(0, Math.min(steps, foldEvery) - 1) / 2
   return {
     probes,
+    passes: cut.passes,
+    sequenceParts: Math.ceil(config.batchSize / cut.batch),
     batch: config.batchSize,
     tokens: config.maxLength,
     layers: model.layers,
@@ -60,7 +65,7 @@ export function stepWork(input: WorkInput): FullWork {
     traffic,
     slabBytes: plan.slots > 0 ? plan.slotBytes : 0,
     weightBytes: base.streamed + base.resident,
-    foldedBytes: foldEvery < Infinity ? folded.streamed : base.streamed,
+    foldedBytes: cut.passes * (foldEvery < Infinity ? folded.streamed : base.streamed),
   }
 }
 

@@ -1,9 +1,11 @@
 // Sweeps: how many batches share one upload of the weights, and running them. Only batches that look at
 // the weights as they are (evaluation); a step's probes are one batch anyway.
 
+import type { ModelInput } from '../models/model.ts'
 import type { Plan } from '../scheduler/plan.ts'
+import { lossesOf, type LossWanted } from './chunks.ts'
 import type { Engine } from './engine.ts'
-import { forwardAll, type PassInput } from './run.ts'
+import { forwardAll } from './run.ts'
 import type { BatchShape } from './working-set.ts'
 
 /** The shape of one batch, without probes; with `keys` where it has a cache. */
@@ -13,7 +15,7 @@ export type SweepShape = Pick<BatchShape, 'batch' | 'tokens' | 'keys'>
 export interface Batches extends SweepShape {
   readonly count: number
   /** Made when its sweep begins; at most [batch, tokens]. */
-  at(index: number): PassInput
+  at(index: number): { readonly input: ModelInput; readonly wanted: LossWanted }
 }
 
 /**
@@ -61,9 +63,17 @@ export async function inSweeps(
 ): Promise<Float64Array[]> {
   const { count, batch, tokens } = batches
   const { budgetBytes } = engine.options
+  const losses: Float64Array[] = []
+  if (engine.cut({ probes: 1, batch, tokens }).passes > 1) {
+    for (let i = 0; i < count; i++) {
+      const { input, wanted } = batches.at(i)
+      losses.push(...(await lossesOf(engine, input, null, wanted)))
+      onProgress?.(i + 1)
+    }
+    return losses
+  }
   const sweep = batchesPerSweep(engine.planFor, budgetBytes, { batch, tokens }, count)
   const shape = { probes: 1, batch, tokens, ...(sweep > 1 && { sweep }) }
-  const losses: Float64Array[] = []
   for (let first = 0; first < count; first += sweep) {
     const size = Math.min(sweep, count - first)
     const passes = Array.from({ length: size }, (_, i) => batches.at(first + i))

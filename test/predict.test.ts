@@ -26,7 +26,16 @@ const RATES: Rates = {
 const bytes = (n: number) => ({ readBytes: n, uploadBytes: n, downloadBytes: 0 })
 /** 1e6 elements, two probes of 8 rows: 16 ms of products. */
 const WORK: StepWork = {
-  ...{ probes: 2, batch: 2, tokens: 4, layers: 2, hidden: 16, vocabSize: 100 },
+  ...{
+    probes: 2,
+    passes: 1,
+    sequenceParts: 1,
+    batch: 2,
+    tokens: 4,
+    layers: 2,
+    hidden: 16,
+    vocabSize: 100,
+  },
   ...{ partedElements: 0, sharedElements: 1e6, ready: true, terms: 0, addend: null },
   ...{ foldElements: 0, foldTerms: 0, traffic: bytes(2e6), slabBytes: 0 },
 }
@@ -42,6 +51,11 @@ describe('predictStep', () => {
     const flat = { products: [[100, 10]] as const }
     expect(predict({}, flat).computeMs).toBeCloseTo(10)
     expect(predict(parted, flat).computeMs).toBeCloseTo(20)
+    // Four passes, two for the probes of each half of the batch.
+    const four = { passes: 4, sequenceParts: 2 }
+    expect(predict({ ...four }, flat).computeMs).toBeCloseTo(40)
+    expect(predict({ ...parted, ...four }, flat).computeMs).toBeCloseTo(40)
+    expect(predict({ ...four }).computeMs).toBeCloseTo(16)
   })
 
   it('adds noise by versions and terms, heads by logits, attention by T^2', () => {
@@ -87,6 +101,7 @@ describe('predictStep', () => {
 
 describe('trafficOf', () => {
   const pass = {
+    passes: 1,
     streamed: { baseBytes: 10, foldedBytes: 20 },
     resident: { baseBytes: 6, foldedBytes: 12 },
   }
@@ -96,6 +111,7 @@ describe('trafficOf', () => {
     // Steps 0 and 1 read the base, 2 to 5 folded weights; folds before steps 2 and 4.
     const six = trafficOf({ steps: 6, foldEvery: 2, ...pass })
     expect(six.readBytes).toBe(Math.round((2 * 10 + 4 * 20 + 6 + 2 * 12) / 6))
+    expect(trafficOf({ steps: 1, foldEvery: 2, ...pass, passes: 3 }).readBytes).toBe(36)
     expect(six).toMatchObject({ uploadBytes: six.readBytes, downloadBytes: 0 })
   })
 })
