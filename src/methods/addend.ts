@@ -35,18 +35,33 @@ function lowRankAddend(
   const columns = new Float32Array(scales.length * rank)
   let at = 0
   terms.forEach((term, i) => {
-    for (let c = 0; c < term.rank; c++, at++) {
-      scales.forEach((ofProbe, p) => (columns[p * rank + at] = ofProbe[i]!))
-      if (transposed) {
-        for (let n = 0; n < N; n++) left[n * rank + at] = term.right[c * N + n]!
-        for (let k = 0; k < K; k++) right[at * K + k] = term.left[k * term.rank + c]!
-      } else {
-        for (let n = 0; n < N; n++) left[n * rank + at] = term.left[n * term.rank + c]!
-        right.set(term.right.subarray(c * K, (c + 1) * K), at * K)
-      }
+    const r = term.rank
+    scales.forEach((ofProbe, p) => columns.fill(ofProbe[i]!, p * rank + at, p * rank + at + r))
+    // left [N, r] and right [r, K] of the product; the file's are exchanged where it is transposed.
+    if (transposed) {
+      copyBlock(transpose(term.right, r, N), N, r, left, rank, at)
+      right.set(transpose(term.left, K, r), at * K)
+    } else {
+      copyBlock(term.left, N, r, left, rank, at)
+      right.set(term.right, at * K)
     }
+    at += r
   })
   return { kind: 'low-rank', rank, right, left, scales: columns }
+}
+
+/** Columns [at, at + cols) of to [rows, toCols] = from [rows, cols]. */
+function copyBlock(
+  from: Float32Array,
+  rows: number,
+  cols: number,
+  to: Float32Array,
+  toCols: number,
+  at: number,
+): void {
+  for (let row = 0, source = 0, target = at; row < rows; row++, target += toCols) {
+    for (let c = 0; c < cols; c++) to[target + c] = from[source++]!
+  }
 }
 
 /** Terms with the same right factor are one: the sum of their left factors, per probe. */

@@ -115,12 +115,11 @@ export function shareOf(
   const { rank } = addend
   const inner = rank + at.probes
   const left = scratch.factors.subarray(0, tile.rows * inner)
-  for (let n = 0; n < tile.rows; n++) {
-    for (let j = 0; j < rank; j++) left[n * inner + j] = addend.left[(tile.row0 + n) * rank + j]!
-  }
-  for (let p = 0; p < at.probes; p++) {
-    const bias = biases && biasOf(biases, p, tile)
-    for (let n = 0; n < tile.rows; n++) left[n * inner + rank + p] = bias ? bias[n]! : 0
+  const of = Array.from({ length: at.probes }, (_, p) => biases && biasOf(biases, p, tile))
+  const own = addend.left.subarray(tile.row0 * rank, (tile.row0 + tile.rows) * rank)
+  for (let n = 0, to = 0, from = 0; n < tile.rows; n++) {
+    for (let j = 0; j < rank; j++) left[to++] = own[from++]!
+    for (let p = 0; p < at.probes; p++) left[to++] = of[p]?.[n] ?? 0
   }
   return {
     rowElements: 0,

@@ -20,6 +20,7 @@ import { keep, mostRows, placeFor, widened } from './halves.ts'
 import { headTile, linearTile, logitsTile, type TileCall } from './matrices.ts'
 import { cpuScratch } from './memory.ts'
 import type { CpuOps } from './ops.ts'
+import { onHugePages } from './pages.ts'
 import type { Queue } from './queue.ts'
 import type { CpuSlots } from './slots.ts'
 
@@ -44,18 +45,19 @@ export interface Scratch extends AddendScratch {
 export function createScratch(workload: Workload): Scratch {
   const { product, projection, factors, blocks, mask, attention, chunk, logits, wide } =
     cpuScratch(workload)
+  const large = (elements: number) => onHugePages(new Float32Array(elements))
   return {
     workload,
-    product: new Float32Array(product),
-    projection: new Float32Array(projection),
+    product: large(product),
+    projection: large(projection),
     factors: new Float32Array(factors),
-    blocks: new Float32Array(blocks),
-    mask: new Float32Array(mask),
+    blocks: large(blocks),
+    mask: large(mask),
     attention,
     chunk: new Float32Array(chunk),
-    logits: new Float32Array(logits),
-    room: new Float32Array(logits),
-    wide: new Float32Array(wide),
+    logits: large(logits),
+    room: large(logits),
+    wide: large(wide),
     projected: undefined,
   }
 }

@@ -1,6 +1,7 @@
 // ONNX Runtime by its C API: the library comes with the package onnxruntime-node, the calls go through
-// koffi. The package's own binding holds the JavaScript thread while a graph runs and copies every
-// result into new memory, half of the time of a large product (CHANGELOG, 2026-11-23). Owns the
+// koffi. The package's own binding copies every result into new memory, half of the time of a large
+// product (CHANGELOG, 2026-11-23). A graph runs on the JavaScript thread, which has nothing else to do on
+// a machine whose cores all multiply; only long ones, and those that run side by side, do not. Owns the
 // library's environment, sessions and values; which graphs there are is said in sessions.ts. Source:
 // onnxruntime_c_api.h, whose table of functions only ever grows at its end.
 
@@ -10,6 +11,7 @@ import { dirname, join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import koffi, { type LibraryHandle } from 'koffi'
 import { UserError } from '../../errors.ts'
+import { openLibrary } from './native.ts'
 
 /** A dense tensor whose memory is the caller's; numbers of 16 bits are f16. */
 export interface Value {
@@ -20,8 +22,11 @@ export interface Value {
 export type Values = Readonly<Record<string, Value>>
 
 export interface OrtSession {
-  /** Runs the graph; the results are written into the memory of `into`, which nothing else may touch. */
-  run(feeds: Values, into: Values): Promise<void>
+  /**
+   * Runs the graph; the results are written into the memory of `into`, which nothing else may touch.
+   * `beside`: other graphs are to run at the same time.
+   */
+  run(feeds: Values, into: Values, beside?: boolean): Promise<void>
   release(): void
 }
 
@@ -66,7 +71,7 @@ type Call = ReturnType<LibraryHandle['func']>
 type Api = Record<keyof typeof SIGNATURES, Call>
 
 interface Library {
-  /** Held for the life of the process: koffi unloads a library whose handle is collected. */
+  /** Held for the life of the process. */
   readonly handle: LibraryHandle
   readonly version: string
   readonly api: Api
@@ -104,7 +109,7 @@ export function openSession(model: Uint8Array, threads: number): OrtSession {
     const create = api.CreateSessionFromArray
     const session = made((out) => check(api, create(env, model, model.length, options, out)))
     return {
-      run: (feeds, into) => run(session, feeds, into),
+      run: (feeds, into, beside = false) => run(session, feeds, into, beside),
       release: () => void api.ReleaseSession(session),
     }
   } finally {
@@ -112,7 +117,7 @@ export function openSession(model: Uint8Array, threads: number): OrtSession {
   }
 }
 
-async function run(session: Pointer, feeds: Values, into: Values): Promise<void> {
+async function run(session: Pointer, feeds: Values, into: Values, beside: boolean): Promise<void> {
   const { api } = library()
   const held: Pointer[] = []
   const create = (values: Values) => {
@@ -128,7 +133,8 @@ async function run(session: Pointer, feeds: Values, into: Values): Promise<void>
       (sum, { data }) => sum + data.byteLength,
       0,
     )
-    const work = bytes < BACKGROUND_BYTES ? inTurn(api.Run, args) : inBackground(api.Run, args)
+    const long = bytes >= BACKGROUND_BYTES
+    const work = beside || long ? inBackground(api.Run, args) : inTurn(api.Run, args)
     check(api, await work)
   } finally {
     for (const value of held) api.ReleaseValue(value)
@@ -136,11 +142,11 @@ async function run(session: Pointer, feeds: Values, into: Values): Promise<void>
 }
 
 /**
- * Tensors of a graph that runs in the background: handing it over costs 0.1 ms, for which the rest of
- * the process goes on meanwhile.
+ * Tensors of a graph that runs in the background: a product of a tenth of a second or more, beside
+ * which the 0.2 ms of handing it to another thread and back are nothing.
  */
-export const BACKGROUND_BYTES = 4 * 2 ** 20
-/** Longest time for which small graphs, one after the other, keep everything else waiting. */
+const BACKGROUND_BYTES = 128 * 2 ** 20
+/** Longest time for which graphs, one after the other, keep everything else waiting; a long one is alone. */
 const TURN_MS = 5
 
 let turnEnds = 0
@@ -189,16 +195,12 @@ function library(): Library {
   return (loaded ??= load())
 }
 
-/** Kernels keep packed panels on the stack, of which koffi's own 128 KiB would leave little. */
-const STACK_BYTES = 2 * 2 ** 20
-
 function load(): Library {
   // Since 1.30 the library tells Microsoft of every process, and leaves files for it in the home and
   // temporary folders, unless this is set before it is loaded.
   process.env['ORT_DISABLE_TELEMETRY'] ??= '1'
-  koffi.config({ async_stack_size: STACK_BYTES })
   const path = libraryPath()
-  const handle = koffi.load(path)
+  const handle = openLibrary(path)
   const base = handle.func('const void *OrtGetApiBase()')() as Pointer
   const [getApi, getVersion] = pointers(base, 2)
   const version = callAt(getVersion, 'const char *()')() as string

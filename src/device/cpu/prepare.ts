@@ -10,6 +10,7 @@ import type { Worker } from 'node:worker_threads'
 import { perturbs, type Recipe } from '../../noise/distributions.ts'
 import { startWorker } from '../../threads.ts'
 import type { DType } from '../../weights/types.ts'
+import { onHugePages } from './pages.ts'
 
 /** Elements [first, first + count) of a tensor; raw is a view of shared memory. */
 export interface PrepareJob {
@@ -91,7 +92,11 @@ export class NoisePool {
     this.#set++
     this.#burst = 0
     this.#free = [] // let go of the old ones before the new ones are made
-    this.#free = Array.from({ length: count }, () => new SharedArrayBuffer(elements * 4))
+    this.#free = Array.from({ length: count }, () => {
+      const buffer = new SharedArrayBuffer(elements * 4)
+      onHugePages(new Uint8Array(buffer))
+      return buffer
+    })
   }
 
   /** Jobs are made in the order of the calls; `reserve` must have made room for their versions. */

@@ -4,7 +4,6 @@
 // in matrices.ts, how factors are laid out in addends.ts. `Gemm` and `MatMul` are MLAS sgemm (stableThreads).
 
 import type { OnnxGraph, OnnxNode } from './onnx.ts'
-import { BACKGROUND_BYTES } from './ort.ts'
 import { f32, ints, stableThreads, type Sessions } from './sessions.ts'
 
 export interface GemmSize {
@@ -76,8 +75,9 @@ export interface Products {
   ): Promise<void>
 }
 
-/** Whether a product of this size leaves the calling thread free for another beside it. */
-export const runsBeside = ({ m, n, k }: GemmSize) => 4 * (m * k + n * k + m * n) >= BACKGROUND_BYTES
+/** Operands of products that are worth running side by side: handing one to another thread takes 0.1 ms. */
+const BESIDE_BYTES = 4 * 2 ** 20
+export const runsBeside = ({ m, n, k }: GemmSize) => 4 * (m * k + n * k + m * n) >= BESIDE_BYTES
 
 export function createProducts({ run }: Sessions, threads: number): Products {
   const share = (lanes: number) => Math.max(1, Math.floor(threads / lanes))
@@ -100,7 +100,7 @@ export function createProducts({ run }: Sessions, threads: number): Products {
       const rank = c ? c.dims.length : 0
       const graph = () => gemmGraph(rank, relu, transposed)
       const name = `gemm ${rank} ${relu} ${transposed}`
-      await run(name, graph, stableThreads(m, n, share(lanes)), feeds, { y: result })
+      await run(name, graph, stableThreads(m, n, share(lanes)), feeds, { y: result }, lanes > 1)
     },
     async kronecker({ probes, blocks, inner, width, skip, rows, left, bias, room }, y, m, n) {
       const each = m / probes
@@ -154,7 +154,7 @@ export function createProducts({ run }: Sessions, threads: number): Products {
         g: f32(lse, m, 1),
       }
       const t = stableThreads(m, n, share(lanes))
-      await run(`head ${start}`, () => headGraph(start === 'there'), t, feeds, into)
+      await run(`head ${start}`, () => headGraph(start === 'there'), t, feeds, into, lanes > 1)
       // log-softmax is logit - lse; any column tells it.
       for (let row = 0; row < m; row++) lse[row] = target[row]! - lse[row]!
     },

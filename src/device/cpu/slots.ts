@@ -6,6 +6,7 @@
 import { perturbs, type Recipe } from '../../noise/distributions.ts'
 import { DTYPE_BYTES } from '../../weights/types.ts'
 import type { Slot, Tile, Weights } from '../device.ts'
+import { onHugePages } from './pages.ts'
 import type { NoisePool, Prepared } from './prepare.ts'
 
 /** A committed slab, from its commit until it is used up or discarded. */
@@ -52,7 +53,7 @@ export class CpuSlots {
 
   /** Throws RangeError when there is no such memory. */
   create(slot: Slot): void {
-    const bytes = new Uint8Array(new SharedArrayBuffer(slot.bytes))
+    const bytes = onHugePages(new Uint8Array(new SharedArrayBuffer(slot.bytes)))
     this.#states.set(slot, { bytes, use: undefined, idle: Promise.resolve() })
   }
 

@@ -6,6 +6,7 @@ import { tensorBytes, type Category, type Slot, type Tensor, type TensorDType, t
 import type { Ledger } from '../ledger.ts'
 import { createScratch, type Scratch } from './compute.ts'
 import { cpuMemory, cpuScratch } from './memory.ts'
+import { onHugePages } from './pages.ts'
 import type { NoisePool } from './prepare.ts'
 import type { CpuSlots } from './slots.ts'
 
@@ -39,7 +40,7 @@ export class Memory {
   ): Tensor {
     const bytes = tensorBytes(rows, cols, dtype)
     const Elements = dtype === 'F16' ? Uint16Array : Float32Array
-    const data = allocate(label, bytes, () => new Elements(rows * cols))
+    const data = allocate(label, bytes, () => onHugePages(new Elements(rows * cols)))
     return this.#hold({ label, dtype, rows, cols }, { category, bytes, data })
   }
 
