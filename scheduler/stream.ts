@@ -9,8 +9,11 @@ import type { Slots } from './slots.ts'
 
 /** Where slabs come from; src/weights/overlay.ts implements it for checkpoint files. */
 export interface SlabSource {
-  /** What the slab's bytes are now: their number, a version that changes when they do, the recipe. */
-  describe(slab: Slab): { bytes: number; version: number; weights: Weights }
+  /**
+   * What the slab's bytes are now: their number, of how many bytes they are made, a version that
+   * changes when they do, the recipe.
+   */
+  describe(slab: Slab): { bytes: number; readBytes: number; version: number; weights: Weights }
   /** Fills `into` (exactly `bytes` long) with the slab. */
   read(slab: Slab, into: Uint8Array): Promise<void>
 }
@@ -55,14 +58,14 @@ export async function* stream(
   const start = (i: number) => {
     const slab = slabs[i]!
     const slot = slots.of(slab)
-    const { bytes, version, weights } = source.describe(slab)
+    const { bytes, readBytes, version, weights } = source.describe(slab)
     const staged = slots.holds(slab, version)
       ? Promise.resolve(false)
       : reads.add(async () => {
           if (!open) return false
           slots.note(slab, null)
           await source.read(slab, await device.stage(slot, bytes))
-          counters.readBytes += bytes
+          counters.readBytes += readBytes
           counters.uploadBytes += bytes
           return true
         })

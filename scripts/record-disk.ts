@@ -72,7 +72,8 @@ const source = {
   describe({ name, rows, cols, tiles }: Slab) {
     const dtype = engine.store.dtype(name)
     const weights = { name, dtype, cols, tiles, recipe: { terms: [], scales: [0] } }
-    return { bytes: rows * cols * DTYPE_BYTES[dtype], version: 0, weights }
+    const bytes = rows * cols * DTYPE_BYTES[dtype]
+    return { bytes, readBytes: bytes, version: 0, weights }
   },
   read: (slab: Slab, into: Uint8Array) => engine.store.read(slab.name, slab.row0, into),
 }

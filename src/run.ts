@@ -4,12 +4,11 @@
 import type { ModelInput } from '../models/model.ts'
 import { stream } from '../scheduler/stream.ts'
 import { inTurns, type NextSlab } from '../scheduler/turns.ts'
-import type { Slab } from '../scheduler/plan.ts'
 import type { Tile } from './device/device.ts'
 import type { Engine } from './engine.ts'
 import type { Probe } from './methods/method.ts'
 import { onePass } from './pass.ts'
-import { DTYPE_BYTES } from './weights/types.ts'
+import { slabSource } from './slab-source.ts'
 import type { BatchShape } from './working-set.ts'
 
 /**
@@ -77,32 +76,13 @@ export async function forwardAll(
   probe: Probe | null,
   { shape, onSlab }: SweepOptions = {},
 ): Promise<Float64Array[][]> {
-  const { device, model } = engine
+  const { device } = engine
   // A run resumed from its journal may owe more than the replay window that recipes are planned for.
   await foldOverdue(engine, 1)
   const set = engine.workingSet(shape ?? shapeOf(passes, probe))
   engine.vectors.upload(device, probe)
 
-  const transposed = new Set(model.matrices.filter((m) => m.transposed).map((m) => m.name))
-  const source = {
-    describe: (slab: Slab) => {
-      const dtype = engine.store.dtype(slab.name)
-      return {
-        bytes: slab.rows * slab.cols * DTYPE_BYTES[dtype],
-        version: engine.store.version(slab.name),
-        weights: {
-          name: slab.name,
-          dtype,
-          cols: slab.cols,
-          tiles: slab.tiles,
-          recipe: engine.state.recipe(slab.name, probe),
-          transposed: transposed.has(slab.name),
-        },
-      }
-    },
-    read: (slab: Slab, into: Uint8Array) =>
-      engine.store.read(slab.name, slab.row0, into, slab.resident),
-  }
+  const source = slabSource(engine, probe)
   const slabs = stream(set.plan, set.slots, device, source, engine.counters, passes.length)
   const total = set.plan.slabs.length * passes.length
   try {

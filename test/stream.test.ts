@@ -53,7 +53,7 @@ function setup(
       const { name, cols, tiles } = slab
       const recipe = { terms: [], scales: [0] }
       const weights = { name, dtype: 'F32' as const, cols, tiles, recipe }
-      return { bytes: slab.bytes, version: this.version, weights }
+      return { bytes: slab.bytes, readBytes: slab.bytes, version: this.version, weights }
     },
     async read(slab: Slab, into: Uint8Array) {
       expect(into.length).toBe(slab.bytes)

@@ -152,6 +152,8 @@ export interface Device {
   readonly ledger: Ledger
   /** Largest slab one slot can hold, in bytes (binding limits). */
   readonly maxSlabBytes: number
+  /** Whether f32 weights are used as they are and others widened at every use: the cpu's case. */
+  readonly prefersF32: boolean
 
   /**
    * Allocates [rows, cols], f32 if `dtype` is left out, and charges its bytes to the ledger. Throws

@@ -43,6 +43,7 @@ export function openReference(): ReferenceDevice {
     info: { kind: 'cpu', name: 'reference', detail: 'f64 loops', software: true },
     ledger: createLedger(),
     maxSlabBytes: Infinity,
+    prefersF32: false,
     exact: of,
     tensor(_category, label, rows, cols, dtype = 'F32') {
       const tensor: Tensor = { label, dtype, rows, cols }

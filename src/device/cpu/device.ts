@@ -51,6 +51,7 @@ export async function openCpu(options: { threads?: number } = {}): Promise<Devic
     info: infoOf(threads, workers),
     ledger,
     maxSlabBytes: MAX_SLAB_BYTES,
+    prefersF32: true,
     tensor: open((...args) => memory.tensor(...args)),
     view: open((...args) => memory.view(...args)),
     slot: open((...args) => memory.slot(...args)),

@@ -56,6 +56,7 @@ export async function openWebgpu(options: WebgpuOptions = {}): Promise<Device> {
       },
       ledger: runtime.ledger,
       maxSlabBytes: Math.floor(adapter.maxBindingBytes / 4) * 4,
+      prefersF32: false,
       ...createHostPart(runtime),
       ...createSlabPart(runtime, choice),
       ...createRowPart(runtime),
