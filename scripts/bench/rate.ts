@@ -1,7 +1,8 @@
-// Bench (f): how much of a step's time its matrix products would take by themselves: ONNX Runtime's
-// Gemm at the shapes of the step's own products (all rows of both probes, one compute tile), on the
-// same threads, beside whole steps of LOZO, in turns. The share is also the step's rate in multiplications,
-// all else counted as time lost, as a part of the library's own.
+// Bench (f): the rate of a whole step of LOZO, in multiplications, beside that of ONNX Runtime's Gemm at the
+// shapes of the step's own products (all rows of both probes, one compute tile), on the same threads, in
+// turns. Counted are products with weights, the addends' small ones, and scores and values of attention
+// as far as they are causal. `products`: of the step's time, what its products with weights would take by
+// themselves, all else counted as time lost.
 //   bash scripts/bench/run.sh f [--sizes opt-125m] [--shapes 16x64] [--labels all] [--memory 1GiB]
 //     [--rounds 5] [--steps 2]
 
@@ -21,6 +22,8 @@ const options = flags({
 })
 const PROBES = 2
 const CALLS = 5
+/** Rank 2 in each of the history's four windows (steps.ts), in the current one, and in the step's own direction. */
+const ADDEND_RANK = 12
 
 /** y [m, n] = x [m, k] * w [n, k]^T, `count` times in a step. */
 interface Product {
@@ -30,20 +33,25 @@ interface Product {
   readonly count: number
 }
 
-/** The products of a step of LOZO with all weights, tile by tile; equal ones are one. */
-function productsOf(size: string, batch: number, tokens: number, labels: string): Product[] {
-  const { matrices } = syntheticModel({ size }).model
+/** The products of a step of LOZO with all weights, tile by tile, equal ones as one, and other work. */
+function workOf(size: string, batch: number, tokens: number, labels: string) {
+  const { matrices, hidden, layers } = syntheticModel({ size }).model
   const labelled = labels === 'all' ? tokens - 1 : 1
   const found = new Map<string, Product>()
+  // Scores and weighted values: query t has t + 1 keys.
+  let otherFlops = 2 * 2 * layers * PROBES * batch * tokens * ((tokens + 1) / 2) * hidden
   for (const [i, { rows, cols: k }] of matrices.entries()) {
     const head = i === matrices.length - 1
     const m = PROBES * batch * (head ? labelled : tokens)
+    otherFlops += 2 * m * ADDEND_RANK * (rows + k)
     for (const { rows: n } of tilesOf(rows, k)) {
       const key = `${m} ${n} ${k}`
       found.set(key, { m, n, k, count: (found.get(key)?.count ?? 0) + 1 })
     }
   }
-  return [...found.values()]
+  const products = [...found.values()]
+  const flops = products.reduce((sum, { m, n, k, count }) => sum + 2 * m * n * k * count, 0)
+  return { products, flops, otherFlops }
 }
 
 const random = (length: number) => Float32Array.from({ length }, () => Math.random() - 0.5)
@@ -72,8 +80,7 @@ for (const size of listed(options.sizes)) {
   try {
     for (const shape of listed(options.shapes)) {
       const [batch, tokens] = shape.split('x').map(Number) as [number, number]
-      const products = productsOf(size, batch, tokens, options.labels)
-      const flops = products.reduce((sum, { m, n, k, count }) => sum + 2 * m * n * k * count, 0)
+      const { products, flops, otherFlops } = workOf(size, batch, tokens, options.labels)
       const of: Variant = {
         ...{ model, batch, tokens, method: 'lozo', labels: options.labels as Variant['labels'] },
         ...{ device: 'cpu', memory: options.memory, resident: 'auto' },
@@ -89,12 +96,13 @@ for (const size of listed(options.sizes)) {
         note(`round ${round}: ${sum.toFixed(0)} ms of products, step ${stepMs.at(-1)!.toFixed(0)}`)
       }
       const shares = gemmMs.map((ms, i) => ms / stepMs[i]!)
-      const rate = (ms: number) => (flops / ms / 1e6).toFixed(0)
-      record('rate', { ...of, model: size, flops, stepMs, gemmMs, shares })
+      const rates = shares.map((share) => (share * (flops + otherFlops)) / flops)
+      const rate = (flops: number, ms: number[]) => (flops / median(ms) / 1e6).toFixed(0)
+      record('rate', { ...of, model: size, flops, otherFlops, stepMs, gemmMs, shares, rates })
       rows.push([
         `${size}, ${shape}, ${options.labels} labels`,
-        ...[spread(stepMs), spread(gemmMs), rate(median(stepMs)), rate(median(gemmMs))],
-        spread(shares, 3),
+        ...[spread(stepMs), spread(gemmMs), rate(flops + otherFlops, stepMs), rate(flops, gemmMs)],
+        ...[spread(rates, 3), spread(shares, 3)],
       ])
     }
   } finally {
@@ -103,4 +111,10 @@ for (const size of listed(options.sizes)) {
 }
 session.release()
 say(`\nLOZO, cpu; median (min-max) of ${options.rounds} rounds\n`)
-table(['', 'step, ms', 'its products alone, ms', 'GFLOP/s of the step', 'alone', 'share'], rows)
+table(
+  [
+    ...['', 'step, ms', 'its products alone, ms', 'GFLOP/s of the step', 'alone'],
+    ...['rate / alone', 'products'],
+  ],
+  rows,
+)
