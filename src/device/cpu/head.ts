@@ -21,7 +21,7 @@ export async function addTile(
   tile: Tile,
   weights: Float32Array,
   memory: { readonly logits: Float32Array; readonly room: Float32Array },
-  options: { readonly start: 'zero' | 'there'; readonly lanes: number },
+  options: { readonly start: 'zero' | 'there' },
 ): Promise<void> {
   const m = targets.length
   const [lse, target] = [new Float32Array(m), new Float32Array(m)]

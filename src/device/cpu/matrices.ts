@@ -1,7 +1,7 @@
 // linear, crossEntropy and logits of the cpu device, a tile at a time: which rows and which version of
 // the weights meet in one call of products.ts. Probes that share the weights go together, so that the
-// library packs a tile once; those that do not go side by side, each on its share of the threads. How
-// addends join in is said in addends.ts.
+// library packs a tile once; those that do not go one after the other. How addends join in is said in
+// addends.ts.
 
 import type { Addend, Rows, Tensor, Tile, Weights } from '../device.ts'
 import { biasOf, runsOf, shareOf } from './addends.ts'
@@ -9,8 +9,8 @@ import type { AddendScratch, Biases, Run, Share } from './addends.ts'
 import type { Context } from './compute.ts'
 import { mostRows as rowsAtOnce, placeFor, keep, widened } from './halves.ts'
 import { addTile } from './head.ts'
-import { headElements, MOST_LANES, widenedRows } from './memory.ts'
-import { runsBeside, type GemmSize, type Start } from './products.ts'
+import { headElements, widenedRows } from './memory.ts'
+import type { Start } from './products.ts'
 import type { Versions } from './slots.ts'
 
 /** One tile, its weights and what is added to their product. */
@@ -50,46 +50,21 @@ async function intoColumns(
   const whole = tile.rows === y.cols && y.dtype === 'F32'
   const share = addend && shareOf(addend, tile, biases, at, projected(c, addend, at))
   const together = versions.shared && (share !== undefined || !biases)
-  const lanes = lanesFor(c, at, together || share !== undefined, {
-    m: at.rows,
-    n: tile.rows,
-    k: x.cols,
-  })
-  const room = Math.floor(product.length / lanes)
-  const most = Math.min(whole ? Infinity : room / tile.rows, mostRows(c, share), atOnce(x, tile))
-  await eachRun(runsOf(at, together, most), lanes, async (run, lane) => {
+  const room = whole ? Infinity : product.length / tile.rows
+  const most = Math.min(room, mostRows(c, share), atOnce(x, tile))
+  for (const run of runsOf(at, together, most)) {
     const size = { m: run.rows, n: tile.rows, k: x.cols }
-    const own = laneOf(product, lane, lanes)
-    const into = whole ? c.rows(y, run.row, run.rows) : partOf(own, run.rows * tile.rows)
+    const into = whole ? c.rows(y, run.row, run.rows) : partOf(product, run.rows * tile.rows)
     await share?.begin(c.ops, run, into)
     const start = startOf(share, biases, tile, run)
-    const ownRows = laneOf(wide, lane, lanes)
-    const from = await widened(c, x, run.row, run.rows, ownRows)
-    await c.ops.gemm(from, versions.of(run.probe), into, size, { start, relu, lanes })
-    if (whole) return
+    const from = await widened(c, x, run.row, run.rows, wide)
+    await c.ops.gemm(from, versions.of(run.probe), into, size, { start, relu })
+    if (whole) continue
     if (y.dtype === 'F32') copyColumns(into, tile, c.rows(y, run.row, run.rows), y.cols)
     else {
       const target = c.halves(y, run.row, run.rows)
-      await c.ops.narrowColumns(into, target, y.cols, tile.row0, ownRows)
+      await c.ops.narrowColumns(into, target, y.cols, tile.row0, wide)
     }
-  })
-}
-
-/** How many runs go side by side: one where all rows go together or an addend takes its scratch. */
-function lanesFor(c: Context, at: Rows, alone: boolean, size: GemmSize): number {
-  if (alone || !runsBeside(size)) return 1
-  return Math.min(MOST_LANES, c.ops.threads, at.probes)
-}
-
-/** Runs in their order, `lanes` of them at a time; returns when none is under way, also on error. */
-async function eachRun(
-  runs: readonly Run[],
-  lanes: number,
-  body: (run: Run, lane: number) => Promise<void>,
-): Promise<void> {
-  for (let i = 0; i < runs.length; i += lanes) {
-    const ended = await Promise.allSettled(runs.slice(i, i + lanes).map(body))
-    for (const one of ended) if (one.status === 'rejected') throw one.reason
   }
 }
 
@@ -139,27 +114,18 @@ export async function headTile(
   }
   const share = addend && shareOf(addend, tile, null, at, projected(c, addend, at))
   const { logits, room, wide } = c.scratch()
-  const lanes = lanesFor(c, at, versions.shared || share !== undefined, {
-    m: at.rows,
-    n: tile.rows,
-    k: x.cols,
-  })
-  const most = Math.min(
-    headElements(tile.rows) / tile.rows / lanes,
-    mostRows(c, share),
-    atOnce(x, tile),
-  )
-  await eachRun(runsOf(at, versions.shared, most), lanes, async (run, lane) => {
-    const memory = { logits: laneOf(logits, lane, lanes), room: laneOf(room, lane, lanes) }
-    await share?.begin(c.ops, run, memory.logits)
+  const most = Math.min(headElements(tile.rows) / tile.rows, mostRows(c, share), atOnce(x, tile))
+  const memory = { logits, room }
+  for (const run of runsOf(at, versions.shared, most)) {
+    await share?.begin(c.ops, run, logits)
     const rows = {
-      x: await widened(c, x, run.row, run.rows, laneOf(wide, lane, lanes)),
+      x: await widened(c, x, run.row, run.rows, wide),
       targets: targets.subarray(run.row, run.row + run.rows),
       state: c.rows(state, run.row, run.rows),
     }
     const start = share ? 'there' : 'zero'
-    await addTile(c.ops, rows, tile, versions.of(run.probe), memory, { start, lanes })
-  })
+    await addTile(c.ops, rows, tile, versions.of(run.probe), memory, { start })
+  }
 }
 
 /** Logits [P*rows, tile.rows] of one tile, in memory of their own: the caller may keep them. */
@@ -189,12 +155,6 @@ const mostRows = (c: Context, share: Share | undefined) =>
 /** Rows of x that go together with a tile: where they are f16, as many as can be widened. */
 const atOnce = (x: Tensor, tile: Tile) =>
   x.dtype === 'F32' ? Infinity : widenedRows(Math.max(x.cols, tile.rows))
-
-/** A lane's share of scratch. */
-function laneOf(scratch: Float32Array, lane: number, lanes: number): Float32Array {
-  const part = Math.floor(scratch.length / lanes)
-  return scratch.subarray(lane * part, (lane + 1) * part)
-}
 
 function startOf(share: Share | undefined, biases: Biases | null, tile: Tile, run: Run): Start {
   if (share) return 'there'

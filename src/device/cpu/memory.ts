@@ -8,9 +8,7 @@ import { attentionScratch, halfAttentionScratch } from './attention-cut.ts'
 export const RING_TILES = 2
 /** Element-wise operations and soft-max statistics go through in runs of this many elements. */
 const CHUNK_ELEMENTS = 262_144
-/** Products of several probes' own weights at the same time. */
-export const MOST_LANES = 2
-/** Logits of the runs of the head that go side by side, unless 64 rows of each have more. */
+/** Logits of one run of the head, unless 64 rows have more. */
 const HEAD_ELEMENTS = 2 ** 21
 /** f32 elements that f16 rows are widened to at a time, unless LEAST_ROWS of them have more. */
 const WIDENED_ELEMENTS = 2 ** 20
@@ -42,22 +40,21 @@ export interface CpuScratch {
   readonly chunk: number
   /** Logits of one run of the head, of which there are two copies. */
   readonly logits: number
-  /** Rows of f16 activations that are widened at a time, for each product that goes side by side. */
+  /** Rows of f16 activations that are widened at a time. */
   readonly wide: number
 }
 
 export function cpuScratch(w: Workload): CpuScratch {
   const { probes, versions, projectionCols, addendElements } = w
   const addend = projectionCols > 0
-  // Probes that share the weights go together, others side by side.
-  const product = (versions < probes ? probes : Math.min(probes, MOST_LANES)) * w.rows * w.tileRows
+  // Probes that share the weights go together, others one after the other.
+  const product = (versions < probes ? probes : 1) * w.rows * w.tileRows
   const halves = w.halfCols > 0
   const shape = { ...w, sequences: probes * w.batch }
   const { widened, ...attention } = halves
     ? halfAttentionScratch(shape)
     : { ...attentionScratch(shape), widened: 0 }
-  const lanes = versions < probes ? 1 : Math.min(probes, MOST_LANES)
-  const wide = lanes * runElements(probes * w.rows, Math.max(w.halfCols, w.tileRows))
+  const wide = runElements(probes * w.rows, Math.max(w.halfCols, w.tileRows))
   const logits = Math.min(probes * w.headRows * w.tileRows, headElements(w.tileRows))
   return {
     ringBuffers: RING_TILES * versions,
@@ -78,8 +75,7 @@ const runElements = (rows: number, cols: number) =>
   Math.min(rows * cols, Math.max(WIDENED_ELEMENTS, LEAST_ROWS * cols))
 
 /** Logits of one run of the head at most. */
-export const headElements = (tileRows: number) =>
-  Math.max(HEAD_ELEMENTS, MOST_LANES * 64 * tileRows)
+export const headElements = (tileRows: number) => Math.max(HEAD_ELEMENTS, LEAST_ROWS * tileRows)
 
 export const cpuMemory: MemoryModel = {
   kind: 'cpu',

@@ -1,7 +1,7 @@
 // ONNX Runtime by its C API: the library comes with the package onnxruntime-node, the calls go through
 // koffi. The package's own binding copies every result into new memory, half of the time of a large
 // product (CHANGELOG, 2026-11-23). A graph runs on the JavaScript thread, which has nothing else to do on
-// a machine whose cores all multiply; only long ones, and those that run side by side, do not. Owns the
+// a machine whose cores all multiply; only long ones do not. Owns the
 // library's environment, sessions and values; which graphs there are is said in sessions.ts. Source:
 // onnxruntime_c_api.h, whose table of functions only ever grows at its end.
 
@@ -22,11 +22,8 @@ export interface Value {
 export type Values = Readonly<Record<string, Value>>
 
 export interface OrtSession {
-  /**
-   * Runs the graph; the results are written into the memory of `into`, which nothing else may touch.
-   * `beside`: other graphs are to run at the same time.
-   */
-  run(feeds: Values, into: Values, beside?: boolean): Promise<void>
+  /** Runs the graph; the results are written into the memory of `into`, which nothing else may touch. */
+  run(feeds: Values, into: Values): Promise<void>
   release(): void
 }
 
@@ -109,7 +106,7 @@ export function openSession(model: Uint8Array, threads: number): OrtSession {
     const create = api.CreateSessionFromArray
     const session = made((out) => check(api, create(env, model, model.length, options, out)))
     return {
-      run: (feeds, into, beside = false) => run(session, feeds, into, beside),
+      run: (feeds, into) => run(session, feeds, into),
       release: () => void api.ReleaseSession(session),
     }
   } finally {
@@ -117,7 +114,7 @@ export function openSession(model: Uint8Array, threads: number): OrtSession {
   }
 }
 
-async function run(session: Pointer, feeds: Values, into: Values, beside: boolean): Promise<void> {
+async function run(session: Pointer, feeds: Values, into: Values): Promise<void> {
   const { api } = library()
   const held: Pointer[] = []
   const create = (values: Values) => {
@@ -133,8 +130,7 @@ async function run(session: Pointer, feeds: Values, into: Values, beside: boolea
       (sum, { data }) => sum + data.byteLength,
       0,
     )
-    const long = bytes >= BACKGROUND_BYTES
-    const work = beside || long ? inBackground(api.Run, args) : inTurn(api.Run, args)
+    const work = bytes < BACKGROUND_BYTES ? inTurn(api.Run, args) : inBackground(api.Run, args)
     check(api, await work)
   } finally {
     for (const value of held) api.ReleaseValue(value)

@@ -34,8 +34,6 @@ export interface Kronecker {
 
 export interface GemmOptions {
   readonly start?: Start
-  /** Calls that are made at the same time, among which the threads are shared out; 1 if left out. */
-  readonly lanes?: number
   readonly relu?: boolean
   /** w is [k, n] instead. */
   readonly transposed?: boolean
@@ -49,7 +47,6 @@ export interface HeadResult {
 }
 
 export interface Products {
-  readonly threads: number
   /** y [m, n] = start + x [m, k] * w [n, k]^T, then relu if asked for. */
   gemm(
     x: Float32Array,
@@ -71,25 +68,13 @@ export interface Products {
     into: HeadResult,
     size: GemmSize,
     memory: { readonly logits: Float32Array; readonly room: Float32Array },
-    options?: { readonly start?: 'zero' | 'there'; readonly lanes?: number },
+    options?: { readonly start?: 'zero' | 'there' },
   ): Promise<void>
 }
 
-/** Operands of products that are worth running side by side: handing one to another thread takes 0.1 ms. */
-const BESIDE_BYTES = 4 * 2 ** 20
-export const runsBeside = ({ m, n, k }: GemmSize) => 4 * (m * k + n * k + m * n) >= BESIDE_BYTES
-
 export function createProducts({ run }: Sessions, threads: number): Products {
-  const share = (lanes: number) => Math.max(1, Math.floor(threads / lanes))
   return {
-    threads,
-    async gemm(
-      x,
-      w,
-      y,
-      { m, n, k },
-      { start = 'zero', lanes = 1, relu = false, transposed = false } = {},
-    ) {
+    async gemm(x, w, y, { m, n, k }, { start = 'zero', relu = false, transposed = false } = {}) {
       const result = f32(y, m, n)
       const c = start === 'there' ? result : start === 'zero' ? null : f32(start.bias, n)
       const feeds = {
@@ -100,7 +85,7 @@ export function createProducts({ run }: Sessions, threads: number): Products {
       const rank = c ? c.dims.length : 0
       const graph = () => gemmGraph(rank, relu, transposed)
       const name = `gemm ${rank} ${relu} ${transposed}`
-      await run(name, graph, stableThreads(m, n, share(lanes)), feeds, { y: result }, lanes > 1)
+      await run(name, graph, stableThreads(m, n, threads), feeds, { y: result })
     },
     async kronecker({ probes, blocks, inner, width, skip, rows, left, bias, room }, y, m, n) {
       const each = m / probes
@@ -137,7 +122,7 @@ export function createProducts({ run }: Sessions, threads: number): Products {
       { lse, target },
       { m, n, k },
       { logits, room },
-      { start = 'zero', lanes = 1 } = {},
+      { start = 'zero' } = {},
     ) {
       const h = f32(logits.subarray(0, m * n), m, n)
       const index = { data: columns, dims: [m, 1] }
@@ -153,8 +138,8 @@ export function createProducts({ run }: Sessions, threads: number): Products {
         t: f32(target, m, 1),
         g: f32(lse, m, 1),
       }
-      const t = stableThreads(m, n, share(lanes))
-      await run(`head ${start}`, () => headGraph(start === 'there'), t, feeds, into, lanes > 1)
+      const t = stableThreads(m, n, threads)
+      await run(`head ${start}`, () => headGraph(start === 'there'), t, feeds, into)
       // log-softmax is logit - lse; any column tells it.
       for (let row = 0; row < m; row++) lse[row] = target[row]! - lse[row]!
     },

@@ -7,14 +7,13 @@ import { encodeModel, type OnnxGraph } from './onnx.ts'
 import { openSession, type OrtSession, type Value, type Values } from './ort.ts'
 
 export interface Sessions {
-  /** Runs graph `name` on `feeds`, `beside` others or not; results are written into the memory of `into`. */
+  /** Runs graph `name` on `feeds`; results are written into the memory of `into`. */
   run(
     name: string,
     graph: () => OnnxGraph,
     threads: number,
     feeds: Values,
     into: Values,
-    beside?: boolean,
   ): Promise<void>
   close(): void
 }
@@ -30,11 +29,11 @@ export const ints = (...numbers: number[]): Value => ({
 export function createSessions(): Sessions {
   const sessions = new Map<string, OrtSession>()
   return {
-    async run(name, graph, threads, feeds, into, beside) {
+    async run(name, graph, threads, feeds, into) {
       const key = `${name} ${threads}`
       let session = sessions.get(key)
       if (!session) sessions.set(key, (session = openSession(encodeModel(graph()), threads)))
-      await session.run(feeds, into, beside)
+      await session.run(feeds, into)
     },
     close() {
       for (const session of sessions.values()) session.release()
