@@ -1,7 +1,7 @@
 // The cpu device: ONNX Runtime's kernels behind the contract of device.ts. Joins its parts: memory and
 // ledger (tensors.ts), the order of operations (queue.ts), which rows go to which kernel
 // (compute.ts), perturbed weights (slots.ts, prepare.ts). An operation is done when its promise
-// resolves; the library's part of it runs beside the calling thread.
+// resolves; only long ones leave the calling thread free meanwhile (ort.ts).
 
 import { availableParallelism, cpus } from 'node:os'
 import { UserError } from '../../errors.ts'
