@@ -7,7 +7,7 @@ import type { Device, Slot, Weights } from '../src/device/device.ts'
 import type { Plan, Slab } from './plan.ts'
 import type { Slots } from './slots.ts'
 
-/** Where slabs come from; src/weights/overlay.ts implements it for checkpoint files. */
+/** Where slabs come from; src/slab-source.ts makes it of a run's weights. */
 export interface SlabSource {
   /**
    * What the slab's bytes are now: their number, of how many bytes they are made, a version that

@@ -95,7 +95,8 @@ function kroneckerAddend(
   return { kind: 'kronecker', terms: J, ...size, right, left }
 }
 
-function transpose(a: Float32Array, rows: number, cols: number): Float32Array {
+/** [cols, rows] of a [rows, cols]. */
+export function transpose(a: Float32Array, rows: number, cols: number): Float32Array {
   const out = new Float32Array(a.length)
   for (let i = 0; i < rows; i++) for (let j = 0; j < cols; j++) out[j * rows + i] = a[i * cols + j]!
   return out

@@ -6,6 +6,7 @@ import type { Addend } from '../device/device.ts'
 import { NO_CHANGE, type Change } from '../noise/factors.ts'
 import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
 import type { NoiseKernel } from '../noise/wasm.ts'
+import { transpose } from './addend.ts'
 import type {
   LoraPair,
   MatrixShape,
@@ -157,10 +158,4 @@ function startLora(
       return { kind: 'low-rank', rank: columns, right, left, scales }
     },
   }
-}
-
-function transpose(a: Float32Array, rows: number, cols: number): Float32Array {
-  const out = new Float32Array(a.length)
-  for (let i = 0; i < rows; i++) for (let j = 0; j < cols; j++) out[j * rows + i] = a[i * cols + j]!
-  return out
 }

@@ -1,9 +1,9 @@
 // ONNX Runtime by its C API: the library comes with the package onnxruntime-node, the calls go through
 // koffi. The package's own binding copies every result into new memory, half of the time of a large
 // product (CHANGELOG, 2026-11-23). A graph runs on the JavaScript thread, which has nothing else to do on
-// a machine whose cores all multiply; only long ones do not. Owns the
-// library's environment, sessions and values; which graphs there are is said in sessions.ts. Source:
-// onnxruntime_c_api.h, whose table of functions only ever grows at its end.
+// a machine whose cores all multiply; only long ones do not. Owns the library's environment, sessions and
+// values; which graphs there are is said in sessions.ts. Source: onnxruntime_c_api.h, whose table of
+// functions only ever grows at its end.
 
 import { readdirSync } from 'node:fs'
 import { createRequire } from 'node:module'

@@ -18,12 +18,13 @@ interface Libc {
   readonly advise: (address: bigint, bytes: number, advice: number) => number
 }
 
+/** null: there is none to ask. */
 let libc: Libc | null | undefined
 
 /** The array, whose pages become huge ones where the system has them to give. Its contents stay. */
 export function onHugePages<A extends Float32Array | Uint16Array | Uint8Array>(array: A): A {
   if (array.byteLength < LEAST_BYTES) return array
-  libc ??= openLibc()
+  if (libc === undefined) libc = openLibc()
   if (libc) {
     const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength)
     const skip = Number(-libc.move(bytes, bytes, 0) & BigInt(ALIGNMENT - 1))
