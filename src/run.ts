@@ -6,7 +6,7 @@ import { stream } from '../scheduler/stream.ts'
 import { inTurns, type NextSlab } from '../scheduler/turns.ts'
 import type { Tile } from './device/device.ts'
 import type { Engine } from './engine.ts'
-import type { Probe } from './methods/method.ts'
+import type { Fold, Probe } from './methods/method.ts'
 import { onePass } from './pass.ts'
 import { slabSource } from './slab-source.ts'
 import type { BatchShape } from './working-set.ts'
@@ -116,5 +116,14 @@ function shapeOf(passes: readonly PassInput[], probe: Probe | null): BatchShape 
 /** Starts folding what dense methods owe beyond the replay window and `spare` updates more. */
 export async function foldOverdue(engine: Engine, spare: number): Promise<void> {
   const fold = engine.state.overdue(spare)
-  if (fold) await engine.store.fold(fold)
+  if (fold) await startFold(engine, fold)
+}
+
+/**
+ * Folds in the background of the pass that follows, unless both would want the same cores and caches:
+ * one after the other they take a tenth less time (CHANGELOG, 2026-11-28).
+ */
+export async function startFold({ store, device }: Engine, fold: Fold): Promise<void> {
+  await store.fold(fold)
+  if (device.info.kind === 'cpu') await store.foldedInMemory()
 }

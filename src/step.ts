@@ -13,7 +13,7 @@ import type { Batch } from './data/types.ts'
 import type { Engine } from './engine.ts'
 import { entryOf, updateOf, type JournalEntry } from './journal.ts'
 import { MEAN_LOSS, type Objective } from './objective.ts'
-import { foldOverdue } from './run.ts'
+import { foldOverdue, startFold } from './run.ts'
 
 export interface StepInput {
   /** Micro-batches: all are seen by the same probes; their tokens count alike. */
@@ -38,7 +38,7 @@ export async function zoStep(engine: Engine, input: StepInput): Promise<JournalE
   const { step, lr, eps, weightDecay, objective = MEAN_LOSS } = input
 
   const fold = engine.state.begin(step)
-  if (fold) await engine.store.fold(fold)
+  if (fold) await startFold(engine, fold)
   await foldOverdue(engine, 0)
 
   const probe = { step, probes: estimator.probes(eps) }

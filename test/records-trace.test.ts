@@ -61,6 +61,14 @@ describe('--trace', () => {
     expect(new Set(events.map((e) => e.pid))).toEqual(new Set([1]))
   })
 
+  it('shows that weights in memory are folded before a pass of the cpu device, not beside it', () => {
+    const on = spansOf(eventsOf(at('trace.json')))
+    const beside = on('folds').filter((fold) =>
+      on('device').some((op) => op.ts < fold.ts + fold.dur && fold.ts < op.ts + op.dur),
+    )
+    expect(beside).toEqual([])
+  })
+
   it('traces evaluation and generation too', async () => {
     const args = ['generate', TINY, '--prompt', 'a', '--max-new-tokens', '2', '--device', 'cpu', '--threads', '1'] // prettier-ignore
     await cliJson([...args, '--trace', at('generate.json')])

@@ -62,28 +62,32 @@ parentPort!.on('message', (job: FoldJob) => {
 
 function fold(job: FoldJob): void {
   const size = DTYPE_BYTES[job.dtype]
+  const room = job.rounding ? rounded : folded
+  const width = room.BYTES_PER_ELEMENT
   for (let i = 0; i < job.count; i += STEP_ELEMENTS) {
     const n = Math.min(STEP_ELEMENTS, job.count - i)
-    const bytes = raw.subarray(0, n * size)
+    const [source, sourceAt] = workspace(job.source, i * size, raw.buffer)
+    const [target, targetAt] = workspace(job.target, i * width, room.buffer)
+    const e = job.rounding ? folded.subarray(0, n) : new Float32Array(target, targetAt, n)
+    const bytes = new Uint8Array(source, sourceAt, n * size)
     transfer(job.source, i * size, bytes, 'read')
-    const e = folded.subarray(0, n)
+    // A run that is folded where it lies is read before it is written.
     kernel.change(bytes, job.dtype, job.first + i, job.cols, job.change, e)
-    const result = job.rounding ? rounded.subarray(0, n) : e
-    if (job.rounding) kernel.roundHalf(e, job.first + i, job.rounding, rounded.subarray(0, n))
-    const at = i * result.BYTES_PER_ELEMENT
-    transfer(job.target, at, new Uint8Array(result.buffer, 0, result.byteLength), 'write')
+    if (job.rounding) {
+      kernel.roundHalf(e, job.first + i, job.rounding, new Uint16Array(target, targetAt, n))
+    }
+    transfer(job.target, i * width, new Uint8Array(target, targetAt, n * width), 'write')
   }
 }
+/** Where a place's bytes from `atBytes` on are worked with: where they are if that is memory, else in `room`. */
+const workspace = (place: Place, atBytes: number, room: ArrayBufferLike) =>
+  'memory' in place ? ([place.memory, place.offsetBytes + atBytes] as const) : ([room, 0] as const)
 
+/** Between a place and its workspace. */
 function transfer(place: Place, atBytes: number, bytes: Uint8Array, way: 'read' | 'write'): void {
+  if ('memory' in place) return
   const offset = place.offsetBytes + atBytes
   if ('synthetic' in place) return fillSynthetic(offset, bytes)
-  if ('memory' in place) {
-    const there = new Uint8Array(place.memory, offset, bytes.length)
-    if (way === 'read') bytes.set(there)
-    else there.set(bytes)
-    return
-  }
   for (let done = way === 'read' ? readDirect(place, offset, bytes) : 0; done < bytes.length;) {
     const [at, left] = [offset + done, bytes.length - done]
     const moved =

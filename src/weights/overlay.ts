@@ -44,6 +44,8 @@ export interface WeightStore {
    * opening. A failure surfaces at the next read.
    */
   fold(changeOf: (name: string) => Change): Promise<void>
+  /** Resolves, never rejects, once what is being folded in memory is there; at once if the overlay is a file. */
+  foldedInMemory(): Promise<void>
   /** The tile's weights as f32 after a further `change`, made by a fold thread in `memory`. */
   materialise(
     name: string,
@@ -244,6 +246,10 @@ function createStore(
         })
         if (m.version++ === 0) share.release(`base ${m.name}`)
       }
+    },
+
+    async foldedInMemory() {
+      if (inMemory) await Promise.allSettled([...stored.values()].flatMap((m) => m.ready))
     },
 
     async materialise(name, tile, change, memory) {

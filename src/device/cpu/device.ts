@@ -9,7 +9,6 @@ import type { Device, DeviceInfo, Tensor, Weights, Workload } from '../device.ts
 import { fromHalves, toHalves } from '../halves.ts'
 import { createLedger } from '../ledger.ts'
 import { createOperations } from './compute.ts'
-import { RING_TILES } from './memory.ts'
 import { createOps } from './ops.ts'
 import { ortVersion } from './ort.ts'
 import { NoisePool } from './prepare.ts'
@@ -18,8 +17,8 @@ import { CpuSlots, versionsOf } from './slots.ts'
 import { Memory } from './tensors.ts'
 
 const MAX_SLAB_BYTES = 2 ** 30
-/** The ring feeds no more: one tile is being multiplied while the others are made. */
-const MOST_WORKERS = RING_TILES
+/** Noise is made by all cores; each worker costs some MiB. */
+const MOST_WORKERS = 8
 
 /**
  * Opens the cpu device. `threads` is how many cores matrix products use (default: all); results do

@@ -2,14 +2,15 @@
 // a pool of noise workers; f16 that is only to be widened is left to the library, which is faster. Raw
 // bytes and the fixed set of buffers for the versions are memory shared with the workers; buffers that
 // travel to and fro would count as garbage of every thread they leave (CHANGELOG, 2026-11-24).
-// Tiles are made in bursts, one for each worker, and the next burst starts when all of the last one
-// are used up: noise and matrix products take turns on all cores. Side by side they cost more, for
-// they push each other out of the caches (CHANGELOG, 2026-11-22). What noise means is in src/noise.
+// Tiles are made in bursts, each worker an equal part of every tile, and the next burst starts when all of
+// the last one are used up: noise and matrix products take turns on all cores. Side by side they cost more,
+// for they push each other out of the caches (CHANGELOG, 2026-11-22). What noise means is in src/noise.
 
 import type { Worker } from 'node:worker_threads'
 import { perturbs, type Recipe } from '../../noise/distributions.ts'
 import { startWorker } from '../../threads.ts'
-import type { DType } from '../../weights/types.ts'
+import { DTYPE_BYTES, type DType } from '../../weights/types.ts'
+import { RING_TILES } from './memory.ts'
 import { onHugePages } from './pages.ts'
 
 /** Elements [first, first + count) of a tensor; raw is a view of shared memory. */
@@ -22,16 +23,14 @@ export interface PrepareJob {
   readonly recipe: Recipe
 }
 
-export interface PrepareRequest {
-  readonly id: number
+/** A worker's part of a tile: a job of its own, and where its versions go. */
+export interface PreparePart {
   readonly job: PrepareJob
-  readonly buffers: readonly SharedArrayBuffer[]
+  readonly versions: readonly Float32Array[]
 }
 
-export interface PrepareReply {
-  readonly id: number
-  error?: unknown
-}
+/** What went wrong with each part, undefined where nothing did. */
+export type PrepareReply = readonly unknown[]
 
 /** A job under way. */
 export interface Prepared {
@@ -50,6 +49,9 @@ interface Entry {
   set: number
   released: boolean
   buffers: SharedArrayBuffer[]
+  /** Parts that workers have not made yet, and what the first failed with. */
+  parts: number
+  error: unknown
   resolve(versions: Float32Array[]): void
   reject(error: unknown): void
   readDone(): void
@@ -63,7 +65,24 @@ const onlyWidened = ({ dtype, recipe }: PrepareJob) =>
 
 interface Member {
   readonly worker: Worker
-  readonly running: Map<number, Entry>
+  /** The tiles of each burst that it has to make its parts of: more than one after `reserve`. */
+  readonly running: (readonly Entry[])[]
+}
+
+/** Tiles are parted at multiples of so many elements: whole turns of the noise kernel, whole cache lines. */
+const PART_ELEMENTS = 1024
+
+/** Part `i` of `count` about equal ones; none if nothing is left for it. */
+function partOf({ job, buffers }: Entry, i: number, count: number): PreparePart | undefined {
+  const size = Math.ceil(job.count / count / PART_ELEMENTS) * PART_ELEMENTS
+  const [start, end] = [i * size, Math.min(job.count, (i + 1) * size)]
+  if (start >= end) return undefined
+  const bytes = DTYPE_BYTES[job.dtype]
+  const raw = job.raw.subarray(start * bytes, end * bytes)
+  return {
+    job: { ...job, raw, first: job.first + start, count: end - start },
+    versions: buffers.map((buffer) => new Float32Array(buffer, start * 4, end - start)),
+  }
 }
 
 /** Worker threads that do not keep the process alive while idle. */
@@ -77,7 +96,6 @@ export class NoisePool {
   #burst = 0
   #waiting: Entry[] = []
   #failure: Error | undefined
-  #nextId = 0
 
   constructor(workers: number, widen: Widen) {
     this.#widen = widen
@@ -124,10 +142,8 @@ export class NoisePool {
   }
 
   #startMember(): Member {
-    const member: Member = {
-      worker: startWorker('./prepare-worker', import.meta.url),
-      running: new Map(),
-    }
+    const worker = startWorker('./prepare-worker', import.meta.url)
+    const member: Member = { worker, running: [] }
     member.worker.on('message', (reply: PrepareReply) => this.#receive(member, reply))
     member.worker.on('error', (error) => this.#fail(error))
     member.worker.on('exit', () => this.#fail(new Error('a noise worker of the cpu device ended')))
@@ -137,25 +153,27 @@ export class NoisePool {
 
   #dispatch(): void {
     if (this.#burst > 0) return
-    for (const member of this.#members) {
+    const noisy: Entry[] = []
+    while (this.#burst < RING_TILES) {
       const [entry] = this.#waiting
       const versions = entry?.job.recipe.scales.length ?? 0
-      if (!entry || versions > this.#free.length) return
+      if (!entry || versions > this.#free.length) break
       this.#waiting.shift()
       this.#burst++
-      const buffers = this.#free.splice(0, versions)
       entry.state = 'running'
-      entry.buffers = buffers
+      entry.buffers = this.#free.splice(0, versions)
       entry.set = this.#set
-      if (onlyWidened(entry.job)) {
-        this.#startWidening(entry)
-        continue
-      }
-      const id = this.#nextId++
-      member.running.set(id, entry)
-      member.worker.ref() // the process must not end while somebody may wait for this job
-      const request: PrepareRequest = { id, job: entry.job, buffers }
-      member.worker.postMessage(request)
+      if (onlyWidened(entry.job)) this.#startWidening(entry)
+      else noisy.push(entry)
+    }
+    for (const [i, member] of this.#members.entries()) {
+      const parts = noisy.map((entry) => partOf(entry, i, this.#members.length))
+      const own = noisy.filter((_, k) => parts[k] !== undefined)
+      if (own.length === 0) continue
+      for (const entry of own) entry.parts++
+      member.running.push(own)
+      member.worker.ref() // the process must not end while somebody may wait for these jobs
+      member.worker.postMessage(parts.filter((part) => part !== undefined))
     }
   }
 
@@ -173,12 +191,13 @@ export class NoisePool {
     )
   }
 
-  #receive(member: Member, { id, error }: PrepareReply): void {
-    const entry = member.running.get(id)
-    if (!entry) return // failed or closed meanwhile
-    member.running.delete(id)
-    if (member.running.size === 0) member.worker.unref()
-    this.#made(entry, error)
+  #receive(member: Member, errors: PrepareReply): void {
+    const entries = member.running.shift() ?? [] // none if all have failed meanwhile
+    if (member.running.length === 0) member.worker.unref()
+    for (const [k, entry] of entries.entries()) {
+      entry.error ??= errors[k]
+      if (--entry.parts === 0) this.#made(entry, entry.error)
+    }
   }
 
   #made(entry: Entry, error: unknown): void {
@@ -214,12 +233,8 @@ export class NoisePool {
   /** The first failure ends all jobs, now and later. */
   #fail(error: Error): void {
     const failure = (this.#failure ??= error)
-    const running = [
-      ...this.#members.flatMap((m) => [...m.running.values()]),
-      ...this.#widening.keys(),
-    ]
-    for (const member of this.#members) member.running.clear()
-    for (const entry of [...running, ...this.#waiting]) {
+    const running = this.#members.flatMap((m) => m.running.splice(0).flat())
+    for (const entry of [...running, ...this.#widening.keys(), ...this.#waiting]) {
       entry.state = 'over'
       entry.readDone()
       entry.reject(failure)
@@ -241,6 +256,8 @@ function createEntry(job: PrepareJob) {
     set: 0,
     released: false,
     buffers: [],
+    parts: 0,
+    error: undefined,
     ...settle,
     readDone,
   }
