@@ -2,13 +2,13 @@
 // place by sequences or query rows, f16 rows by heads too, since they are widened. Pure; what is done
 // with it is attention.ts's matter and memory.ts's.
 
-/** Bound on what one attention call allocates, not counting the keys and values of a long sequence. */
+/** Bound on what one attention call holds, not counting the keys and values of a long sequence. */
 const ATTENTION_ELEMENTS = 2 ** 22
 /** Fewer query rows per call would spend more on rearranging keys than on scores. */
 const MIN_QUERIES = 32
 
 /**
- * Bounds for f16 rows, which are cut by heads too: what a call holds and allocates, and what its
+ * Bounds for f16 rows, which are cut by heads too: what a call holds, and what its
  * keys and values, and its queries and results, are widened to; as far as one head allows.
  */
 const HALF_ATTENTION_ELEMENTS = 3 * 2 ** 20
@@ -57,16 +57,13 @@ export function cutAttention(shape: AttentionShape): AttentionCut {
  * What to set aside so that every shape with at most these sequences, tokens and keys fits: an upper
  * bound, as cutting to whole rows leaves a remainder that a smaller shape may use.
  */
-export function attentionScratch(shape: AttentionShape) {
+export function attentionScratch(shape: AttentionShape): number {
   const { sequences, tokens, keys, heads, headSize } = shape
   const perCall = Math.max(ATTENTION_ELEMENTS, MIN_QUERIES * queryElements(shape))
-  return {
-    attention: Math.min(
-      attentionElements(shape, { sequences, queries: tokens }),
-      perCall + 2 * keys * heads * headSize,
-    ),
-    mask: Math.min(sequences * tokens * keys, Math.floor(perCall / (heads + 1))),
-  }
+  return Math.min(
+    attentionElements(shape, { sequences, queries: tokens }),
+    perCall + 2 * keys * heads * headSize,
+  )
 }
 
 /** How attention of f16 rows is cut: `heads` of them at a time. */
@@ -106,7 +103,6 @@ export function halfAttentionScratch(shape: AttentionShape) {
   const { sequences, tokens, keys, heads, headSize } = shape
   const all = { sequences, queries: tokens, heads }
   // With fewer keys more heads go together, which together have no more keys and values.
-  const least = headsAtOnce(shape)
   const width = heads * headSize
   const scores = Math.min((heads + 1) * keys, HALF_KEY_ELEMENTS / (2 * headSize) + 2 * keys)
   const forced = MIN_QUERIES * (scores + 2 * width)
@@ -114,10 +110,6 @@ export function halfAttentionScratch(shape: AttentionShape) {
   const attention = Math.max(HALF_ATTENTION_ELEMENTS, both + forced)
   return {
     attention: Math.min(attentionElements(shape, all), attention),
-    mask: Math.min(
-      sequences * tokens * keys,
-      Math.max(Math.floor(HALF_ATTENTION_ELEMENTS / (least + 1)), MIN_QUERIES * keys),
-    ),
     widened: Math.min(
       widenedElements(shape, all),
       both + Math.max(HALF_QUERY_ELEMENTS, 2 * MIN_QUERIES * width),

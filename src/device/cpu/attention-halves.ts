@@ -22,12 +22,12 @@ export async function attendHalves(
   ops: CpuOps,
   { q, k, v, keyMask, y }: HalfArrays,
   shape: AttentionShape,
-  scratch: { mask: Float32Array; attention: number; wide: Float32Array },
+  scratch: { attention: Float32Array; wide: Float32Array },
 ): Promise<void> {
   const { tokens, keys, headSize } = shape
   const all = shape.heads * headSize
   const cut = cutHalves(shape)
-  if (attentionElements({ ...shape, heads: cut.heads }, cut) > scratch.attention) {
+  if (attentionElements({ ...shape, heads: cut.heads }, cut) > scratch.attention.length) {
     throw new Error('cpu device: attention is larger than what reserve() was told')
   }
   const wide = frontOf(scratch.wide, widenedElements(shape, cut))
@@ -50,11 +50,12 @@ export async function attendHalves(
         const row = s * tokens + token
         const rows = [row * all, (row + count) * all] as const
         await ops.widen(q.subarray(...rows), all, first, q32, cols)
-        const scores = scratch.mask.subarray(0, count * seen)
-        fillMask(scores, keyMask, s, { keys, queries, seen })
+        const mask = scratch.attention.subarray(0, count * seen)
+        const room = scratch.attention.subarray(mask.length)
+        fillMask(mask, keyMask, s, { keys, queries, seen })
         const [seenK, seenV] = [k32, v32].map((a) => a.subarray(0, sequences * seen * cols))
         const call = { sequences, queries, keys: seen, heads }
-        await ops.attention(q32, seenK!, seenV!, scores, y32, call)
+        await ops.attention(q32, seenK!, seenV!, mask, y32, call, room)
         await ops.narrowColumns(y32, y.subarray(...rows), all, first, q32)
       }
     }

@@ -1,6 +1,7 @@
-// Causal attention with padding on the cpu device, cut so that the kernel's workspace stays small:
+// Causal attention with padding on the cpu device, cut so that its workspace stays small:
 // several whole sequences at once, or blocks of query rows of one sequence, which then see only the
-// keys up to their last row. Queries are the last tokens of their keys. How it is cut is said in memory.ts.
+// keys up to their last row. Queries are the last tokens of their keys. How it is cut is said in
+// attention-cut.ts, the arithmetic in ops.ts.
 
 import { attentionElements, cutAttention, type AttentionShape } from './attention-cut.ts'
 import type { CpuOps } from './ops.ts'
@@ -18,19 +19,19 @@ export interface AttentionArrays {
 }
 
 /**
- * y = attention of shape.sequences sequences; sequence s takes row s % B of keyMask. `scratch` is
- * what memory.ts sets aside: `mask` is filled here, `attention` counts the kernel's workspace too.
+ * y = attention of shape.sequences sequences; sequence s takes row s % B of keyMask.
+ * `scratch.attention`, which memory.ts sets aside, takes the mask and the workspace of a call.
  */
 export async function attend(
   ops: CpuOps,
   arrays: AttentionArrays,
   shape: AttentionShape,
-  scratch: { mask: Float32Array; attention: number },
+  scratch: { attention: Float32Array },
 ): Promise<void> {
   const { tokens, keys, heads } = shape
   const cols = heads * shape.headSize
   const cut = cutAttention(shape)
-  if (attentionElements(shape, cut) > scratch.attention) {
+  if (attentionElements(shape, cut) > scratch.attention.length) {
     throw new Error('cpu device: attention is larger than what reserve() was told')
   }
   for (let s = 0; s < shape.sequences; s += cut.sequences) {
@@ -41,15 +42,16 @@ export async function attend(
       /** Several sequences are whole ones; of a single one, rows [from, from + count). */
       const rows = (a: Float32Array, length: number, from: number, count: number) =>
         a.subarray((s * length + from) * cols, (s * length + from + sequences * count) * cols)
-      const scores = scratch.mask.subarray(0, sequences * queries * seen)
-      fillMask(scores, arrays.keyMask, s, { keys, queries, seen })
+      const mask = scratch.attention.subarray(0, sequences * queries * seen)
+      fillMask(mask, arrays.keyMask, s, { keys, queries, seen })
       await ops.attention(
         rows(arrays.q, tokens, first, queries),
         rows(arrays.k, keys, 0, seen),
         rows(arrays.v, keys, 0, seen),
-        scores,
+        mask,
         rows(arrays.y, tokens, first, queries),
         { sequences, queries, keys: seen, heads },
+        scratch.attention.subarray(mask.length),
       )
     }
   }

@@ -29,9 +29,8 @@ export interface Scratch extends AddendScratch {
   readonly workload: Workload
   /** Product of the rows that go together with one tile. */
   readonly product: Float32Array
-  readonly mask: Float32Array
-  /** Elements one attention call may take, the library's own workspace included. */
-  readonly attention: number
+  /** Mask and workspace of one attention call. */
+  readonly attention: Float32Array
   readonly chunk: Float32Array
   /** Logits of one run of the head, and what becomes of them. */
   readonly logits: Float32Array
@@ -43,7 +42,7 @@ export interface Scratch extends AddendScratch {
 }
 
 export function createScratch(workload: Workload): Scratch {
-  const { product, projection, factors, blocks, mask, attention, chunk, logits, wide } =
+  const { product, projection, factors, blocks, attention, chunk, logits, wide } =
     cpuScratch(workload)
   const large = (elements: number) => onHugePages(new Float32Array(elements))
   return {
@@ -52,8 +51,7 @@ export function createScratch(workload: Workload): Scratch {
     projection: large(projection),
     factors: new Float32Array(factors),
     blocks: large(blocks),
-    mask: large(mask),
-    attention,
+    attention: large(attention),
     chunk: new Float32Array(chunk),
     logits: large(logits),
     room: large(logits),

@@ -32,10 +32,8 @@ export interface CpuScratch {
   readonly factors: number
   /** Whole blocks of a Kronecker product that a tile has a part of, for the rows of `product`. */
   readonly blocks: number
-  /** The mask, and what the attention kernel allocates while it runs. */
+  /** The mask, and the workspace of one call of attention. */
   readonly attention: number
-  /** The mask alone, a part of `attention`: it is one of heads + 1 score matrices. */
-  readonly mask: number
   /** Results of element-wise runs. */
   readonly chunk: number
   /** Logits of one run of the head, of which there are two copies. */
@@ -51,9 +49,9 @@ export function cpuScratch(w: Workload): CpuScratch {
   const product = (versions < probes ? probes : 1) * w.rows * w.tileRows
   const halves = w.halfCols > 0
   const shape = { ...w, sequences: probes * w.batch }
-  const { widened, ...attention } = halves
+  const { widened, attention } = halves
     ? halfAttentionScratch(shape)
-    : { ...attentionScratch(shape), widened: 0 }
+    : { attention: attentionScratch(shape), widened: 0 }
   const wide = runElements(probes * w.rows, Math.max(w.halfCols, w.tileRows))
   const logits = Math.min(probes * w.headRows * w.tileRows, headElements(w.tileRows))
   return {
@@ -63,7 +61,7 @@ export function cpuScratch(w: Workload): CpuScratch {
     projection: addend ? probes * w.rows * (projectionCols + probes) : 0,
     factors: addend ? (1 + probes) * addendElements + probes * w.tileRows : 0,
     blocks: addend ? (halves ? wide : product) : 0,
-    ...attention,
+    attention,
     chunk: CHUNK_ELEMENTS,
     logits: halves ? Math.min(logits, wide) : logits,
     wide: halves ? Math.max(wide, widened) : 0,
