@@ -17,7 +17,7 @@ import { CpuSlots, versionsOf } from './slots.ts'
 import { Memory } from './tensors.ts'
 
 const MAX_SLAB_BYTES = 2 ** 30
-/** Noise is made by all cores; each worker costs some MiB. */
+/** Noise is made by all cores, up to so many; each worker costs 15 MiB of the process. */
 const MOST_WORKERS = 8
 
 /**
