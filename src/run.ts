@@ -121,7 +121,7 @@ export async function foldOverdue(engine: Engine, spare: number): Promise<void> 
 
 /**
  * Folds in the background of the pass that follows, unless both would want the same cores and caches:
- * one after the other they take a tenth less time (CHANGELOG, 2026-11-28).
+ * one after the other then takes less time than both at once (CHANGELOG, 2026-11-28).
  */
 export async function startFold({ store, device }: Engine, fold: Fold): Promise<void> {
   await store.fold(fold)

@@ -79,6 +79,7 @@ function fold(job: FoldJob): void {
     transfer(job.target, i * width, new Uint8Array(target, targetAt, n * width), 'write')
   }
 }
+
 /** Where a place's bytes from `atBytes` on are worked with: where they are if that is memory, else in `room`. */
 const workspace = (place: Place, atBytes: number, room: ArrayBufferLike) =>
   'memory' in place ? ([place.memory, place.offsetBytes + atBytes] as const) : ([room, 0] as const)

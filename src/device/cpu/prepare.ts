@@ -72,11 +72,11 @@ interface Member {
 /** Tiles are parted at multiples of so many elements: whole turns of the noise kernel, whole cache lines. */
 const PART_ELEMENTS = 1024
 
-/** Part `i` of `count` about equal ones; none if nothing is left for it. */
-function partOf({ job, buffers }: Entry, i: number, count: number): PreparePart | undefined {
+/** Part `i` of `count` about equal ones; the last ones of a small tile are empty. */
+function partOf({ job, buffers }: Entry, i: number, count: number): PreparePart {
   const size = Math.ceil(job.count / count / PART_ELEMENTS) * PART_ELEMENTS
-  const [start, end] = [i * size, Math.min(job.count, (i + 1) * size)]
-  if (start >= end) return undefined
+  const start = Math.min(job.count, i * size)
+  const end = Math.min(job.count, start + size)
   const bytes = DTYPE_BYTES[job.dtype]
   const raw = job.raw.subarray(start * bytes, end * bytes)
   return {
@@ -166,14 +166,13 @@ export class NoisePool {
       if (onlyWidened(entry.job)) this.#startWidening(entry)
       else noisy.push(entry)
     }
+    if (noisy.length === 0) return
     for (const [i, member] of this.#members.entries()) {
       const parts = noisy.map((entry) => partOf(entry, i, this.#members.length))
-      const own = noisy.filter((_, k) => parts[k] !== undefined)
-      if (own.length === 0) continue
-      for (const entry of own) entry.parts++
-      member.running.push(own)
+      for (const entry of noisy) entry.parts++
+      member.running.push(noisy)
       member.worker.ref() // the process must not end while somebody may wait for these jobs
-      member.worker.postMessage(parts.filter((part) => part !== undefined))
+      member.worker.postMessage(parts)
     }
   }
 
