@@ -2,7 +2,7 @@
 // their defaults is each model's own.
 
 import type { Activation } from '../src/device/device.ts'
-import { UserError } from '../src/errors.ts'
+import { UserError } from '../src/util/errors.ts'
 
 export type Config = Readonly<Record<string, unknown>>
 

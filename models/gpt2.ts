@@ -3,7 +3,7 @@
 // leading "transformer.". nanogpt.ts is the same network under other keys and runs this code.
 
 import type { Activation } from '../src/device/device.ts'
-import { UserError } from '../src/errors.ts'
+import { UserError } from '../src/util/errors.ts'
 import {
   checkHeads,
   readActivation,

@@ -1,6 +1,6 @@
 // model_type -> model. Adding one: models/README.md.
 
-import { UserError } from '../src/errors.ts'
+import { UserError } from '../src/util/errors.ts'
 import type { Config } from './config.ts'
 import { gpt2 } from './gpt2.ts'
 import type { Model } from './model.ts'

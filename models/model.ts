@@ -65,7 +65,7 @@ export interface ModelInput {
   readonly seen?: readonly number[]
 }
 
-/** The hands a model works with; src/run.ts joins stream, method and device behind it. */
+/** The hands a model works with; src/engine/forward.ts joins stream, method and device behind it. */
 export interface Run {
   readonly device: Device
   /** P probes of B*T rows; P is 1 until the first perturbed tensor, so read it when it is needed. */

@@ -1,8 +1,8 @@
 // Prefix tuning (Li & Liang, arXiv 2101.00190, without reparametrisation, as MeZO trains it): n key-value
 // pairs of each layer that every sequence sees before its own. To model code they are further vectors and
-// positions that are taken; that attention sees them is src/attend.ts's matter.
+// positions that are taken; that attention sees them is src/engine/attention.ts's matter.
 
-import { UserError } from '../src/errors.ts'
+import { UserError } from '../src/util/errors.ts'
 import type { Model } from './model.ts'
 
 export type PrefixPart = 'keys' | 'values'

@@ -1,6 +1,6 @@
 // GPT-2's sizes, and the config.json of a GPT made from scratch in either layout.
 
-import { UserError } from '../src/errors.ts'
+import { UserError } from '../src/util/errors.ts'
 import type { Config } from './config.ts'
 
 export interface GptSize {

@@ -2,7 +2,7 @@
 // the planner counts by it, the working set allocates by it. Which buffers may share is the model's
 // to say, since only its forward knows when each of them is in use.
 
-import { VIEW_BYTES } from '../src/units.ts'
+import { VIEW_BYTES } from '../src/util/units.ts'
 
 /** An activation buffer as the planner sees it; models/model.ts has the same fields. */
 export interface PlanBuffer {

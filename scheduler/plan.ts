@@ -3,8 +3,8 @@
 // device's own memory comes in as a MemoryModel. `zo2 plan` prints what this returns.
 
 import type { Category, MemoryModel, Tile, Workload } from '../src/device/device.ts'
-import { UserError } from '../src/errors.ts'
-import { formatBytes } from '../src/units.ts'
+import { UserError } from '../src/util/errors.ts'
+import { formatBytes } from '../src/util/units.ts'
 import { arenas, type PlanBuffer } from './arena.ts'
 import { slabTiles, tilesOf } from './tiles.ts'
 

@@ -7,7 +7,7 @@ import type { Device, Slot, Weights } from '../src/device/device.ts'
 import type { Plan, Slab } from './plan.ts'
 import type { Slots } from './slots.ts'
 
-/** Where slabs come from; src/slab-source.ts makes it of a run's weights. */
+/** Where slabs come from; src/engine/slabs.ts makes it of a run's weights. */
 export interface SlabSource {
   /**
    * What the slab's bytes are now: their number, of how many bytes they are made, a version that
@@ -36,7 +36,7 @@ export interface StreamCounters {
 
 /**
  * All slabs of the plan, each committed for `passes` uses and handed over as often, in a row, to one
- * pass after the other (turns.ts). A slab's slot is valid until the next one is asked for.
+ * pass after the other (interleave.ts). A slab's slot is valid until the next one is asked for.
  * Closing the generator early (break, throw, return) drains what is in flight and discards it.
  */
 export async function* stream(

@@ -7,4 +7,4 @@ execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconf
   stdio: 'inherit',
 })
 copyFileSync('src/noise/noise.wasm', 'dist/src/noise/noise.wasm')
-chmodSync('dist/src/bin.js', 0o755)
+chmodSync('dist/src/cli/bin.js', 0o755)

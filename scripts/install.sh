@@ -21,8 +21,8 @@ if [ ! -f node_modules/.package-lock.json ] || [ package-lock.json -nt node_modu
 fi
 
 # Build when a source is newer than the last build.
-if [ ! -f dist/src/bin.js ] ||
-  [ -n "$(find src scheduler models package.json tsconfig.json tsconfig.build.json -newer dist/src/bin.js -print -quit)" ]; then
+if [ ! -f dist/src/cli/bin.js ] ||
+  [ -n "$(find src scheduler models package.json tsconfig.json tsconfig.build.json -newer dist/src/cli/bin.js -print -quit)" ]; then
   echo "building ..." >&2
   npm run --silent build >&2
 fi

@@ -8,7 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/install.sh"
 out=${OUT:-out/quickstart}
 device=${DEVICE:-auto}
 rm -rf "$out" && mkdir -p "$(dirname "$out")"
-zo2="node dist/src/bin.js"
+zo2="node dist/src/cli/bin.js"
 
 $zo2 finetune test/fixtures/tiny-opt --method mezo-sgd --device "$device" \
   --train examples/tinyshakespeare/train.txt --eval-file examples/tinyshakespeare/val.txt \

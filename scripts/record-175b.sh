@@ -5,5 +5,5 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/install.sh"
 echo "$(date -u +%F)  zo2 at $(git rev-parse --short HEAD)  $(nproc) cores, $(awk '/MemTotal/ { printf "%.1f GiB", $2 / 2^20 }' /proc/meminfo) of RAM, node $(node --version)"
-node dist/src/bin.js bench --synthetic opt-175b --method lozo --device cpu --memory 2800MiB \
+node dist/src/cli/bin.js bench --synthetic opt-175b --method lozo --device cpu --memory 2800MiB \
   --batch-size 1 --max-length 16 --steps 1 2>&1

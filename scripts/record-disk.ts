@@ -7,15 +7,15 @@ import { tmpdir } from 'node:os'
 import { createSlots } from '../scheduler/slots.ts'
 import type { Slab } from '../scheduler/plan.ts'
 import { stream } from '../scheduler/stream.ts'
-import type { BenchResult } from '../src/bench.ts'
-import { parseConfig } from '../src/config.ts'
+import type { BenchResult } from '../src/plan/bench.ts'
+import { parseConfig } from '../src/config/options.ts'
 import { cpuMemory } from '../src/device/cpu/memory.ts'
-import { createEngine } from '../src/engine.ts'
-import { silent } from '../src/report.ts'
-import { engineOptions, loadModel } from '../src/setup.ts'
-import { alignedBytes } from '../src/weights/direct.ts'
+import { createEngine } from '../src/engine/engine.ts'
+import { silent } from '../src/util/console.ts'
+import { engineOptions, loadModel } from '../src/engine/open.ts'
+import { alignedBytes } from '../src/io/direct.ts'
 import { cacheRoomBytes } from '../src/weights/page-cache.ts'
-import { DTYPE_BYTES } from '../src/weights/types.ts'
+import { DTYPE_BYTES } from '../src/checkpoint/types.ts'
 import { fakeDevice } from '../test/helpers/fake-device.ts'
 
 const [dir, rounds = '3', steps = '3', ...flags] = process.argv.slice(2)
@@ -88,7 +88,7 @@ const streamed = () =>
 
 /** The steps but the first, in which the page cache fills. */
 function trained(): { result: BenchResult; rates: Rate[] } {
-  const args = ['dist/src/bin.js', 'bench', dir!, ...ARGS, '--device', 'cpu', '--steps', steps]
+  const args = ['dist/src/cli/bin.js', 'bench', dir!, ...ARGS, '--device', 'cpu', '--steps', steps]
   const stdio: ['ignore', 'pipe', 'inherit'] = ['ignore', 'pipe', 'inherit']
   const text = execFileSync('node', [...args, ...flags, '--quiet', '--json'], { stdio })
   const result = JSON.parse(text.toString()) as BenchResult

@@ -16,7 +16,7 @@ USAGE
   exit 2
 }
 
-if node dist/src/bin.js env --json 2>/dev/null | grep -q '"software":false'; then devices='cpu webgpu'; fi
+if node dist/src/cli/bin.js env --json 2>/dev/null | grep -q '"software":false'; then devices='cpu webgpu'; fi
 while [ $# -gt 0 ]; do
   case "$1" in
     --adapter) adapter="${2:?}" devices='cpu webgpu' ;;
@@ -41,8 +41,8 @@ record() {
       local args=(--synthetic "$1" ${2:+--layers "$2"} --method "$method" "${on[@]}"
         --batch-size "$batch" --max-length "$tokens" --memory "$memory" --slab "$slab"
         --resident none --steps "$steps" --quiet --json)
-      node dist/src/bin.js bench "${args[@]}" >>"$out"
-      node dist/src/bin.js plan "${args[@]}" >>"${out%.jsonl}-plan.jsonl"
+      node dist/src/cli/bin.js bench "${args[@]}" >>"$out"
+      node dist/src/cli/bin.js plan "${args[@]}" >>"${out%.jsonl}-plan.jsonl"
     done
   done
 }

@@ -7,7 +7,7 @@
 //   await zo.save('out/model')
 //   await model.close()
 
-export { fromPretrained, zoInit } from './api.ts'
+export { fromPretrained, zoInit } from './api/model.ts'
 export type {
   ForwardResult,
   MethodArguments,
@@ -16,33 +16,33 @@ export type {
   Zo,
   ZoModel,
   ZoOptions,
-} from './api.ts'
-export { EarlyStoppingCallback } from './callbacks.ts'
+} from './api/model.ts'
+export { EarlyStoppingCallback } from './train/callbacks.ts'
 export type {
   EventDetails,
   StepHooks,
   TrainerCallback,
   TrainerControl,
   TrainerState,
-} from './callbacks.ts'
-export type { CustomObjective, LogitsScore, LossesScore, TextScore } from './custom-objective.ts'
-export { dataLoader } from './data-loader.ts'
-export type { DataCollator, LoaderOptions } from './data-loader.ts'
+} from './train/callbacks.ts'
+export type { CustomObjective, LogitsScore, LossesScore, TextScore } from './api/objective.ts'
+export { dataLoader } from './train/data-loader.ts'
+export type { DataCollator, LoaderOptions } from './train/data-loader.ts'
 export type { Batch, BatchInput, Example, Tokenizer } from './data/types.ts'
 export { collate, collateExamples } from './data/batches.ts'
 export { loadExamples } from './data/examples.ts'
 export { loadTokenizer } from './data/tokenizer.ts'
-export type { ComputeMetrics, EvalPrediction, PreprocessLogits } from './datasets.ts'
+export type { ComputeMetrics, EvalPrediction, PreprocessLogits } from './api/data.ts'
 export type { Device, DeviceInfo } from './device/device.ts'
-export { UserError } from './errors.ts'
-export type { Evaluation } from './evaluate.ts'
-export type { Goal } from './goal.ts'
-export type { JournalEntry } from './journal.ts'
-export type { LabelLogits } from './label-logits.ts'
-export { loadTask } from './load-task.ts'
-export type { TaskArguments, TaskExamples } from './load-task.ts'
-export { TrainingArguments } from './training-arguments.ts'
-export type { TrainingArgumentsInput, TrainingArgumentsSpelled } from './training-arguments.ts'
-export { VERSION } from './version.ts'
-export { ZOTrainer } from './zo-trainer.ts'
-export type { TrainOutput, ZOTrainerOptions } from './zo-trainer.ts'
+export { UserError } from './util/errors.ts'
+export type { Evaluation } from './train/evaluate.ts'
+export type { Goal } from './api/goal.ts'
+export type { JournalEntry } from './run/journal.ts'
+export type { LabelLogits } from './train/logits.ts'
+export { loadTask } from './api/load-task.ts'
+export type { TaskArguments, TaskExamples } from './api/load-task.ts'
+export { TrainingArguments } from './api/training-arguments.ts'
+export type { TrainingArgumentsInput, TrainingArgumentsSpelled } from './api/training-arguments.ts'
+export { VERSION } from './util/version.ts'
+export { ZOTrainer } from './api/trainer.ts'
+export type { TrainOutput, ZOTrainerOptions } from './api/trainer.ts'

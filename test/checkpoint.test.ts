@@ -3,8 +3,8 @@
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { openCheckpoint } from '../src/weights/checkpoint.ts'
-import { writeSafetensors } from '../src/weights/safetensors.ts'
+import { openCheckpoint } from '../src/checkpoint/open.ts'
+import { writeSafetensors } from '../src/checkpoint/safetensors.ts'
 import { temporaryFolder } from './helpers/hostile.ts'
 import { writeTorchFile } from './helpers/torch-file.ts'
 

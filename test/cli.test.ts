@@ -11,9 +11,9 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { OPTIONS } from '../src/config.ts'
-import { flagName } from '../src/option-values.ts'
-import type { OptionSpec } from '../src/option-values.ts'
+import { OPTIONS } from '../src/config/options.ts'
+import { flagName } from '../src/config/values.ts'
+import type { OptionSpec } from '../src/config/values.ts'
 import { cli, cliJson, LAYOUTS, makeFolder, SENTIMENT, TINY } from './helpers/cli.ts'
 import { prepare } from './helpers/crash.ts'
 

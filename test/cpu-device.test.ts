@@ -9,12 +9,12 @@ import {
   cutAttention,
   cutHalves,
   widenedElements,
-} from '../src/device/cpu/attention-cut.ts'
+} from '../src/device/cpu/attention-split.ts'
 import { cpuScratch } from '../src/device/cpu/memory.ts'
 import { createOps } from '../src/device/cpu/ops.ts'
 import { stableThreads } from '../src/device/cpu/sessions.ts'
 import type { Device } from '../src/device/device.ts'
-import { UserError } from '../src/errors.ts'
+import { UserError } from '../src/util/errors.ts'
 import {
   filled,
   load,

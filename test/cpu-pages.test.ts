@@ -2,7 +2,7 @@
 
 import { existsSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { onHugePages } from '../src/device/cpu/pages.ts'
+import { onHugePages } from '../src/device/cpu/huge-pages.ts'
 
 const MiB = 2 ** 20
 

@@ -14,7 +14,7 @@ import {
 } from 'node:fs'
 import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { openJournal, readJournal } from '../src/journal.ts'
+import { openJournal, readJournal } from '../src/run/journal.ts'
 import { cli, makeFolder, startCli } from './helpers/cli.ts'
 import {
   differences,

@@ -4,9 +4,9 @@
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createModel } from '../models/index.ts'
-import type { Engine } from '../src/engine.ts'
-import { evaluateBatches } from '../src/evaluate.ts'
-import { replay, type JournalEntry } from '../src/journal.ts'
+import type { Engine } from '../src/engine/engine.ts'
+import { evaluateBatches } from '../src/train/evaluate.ts'
+import { replay, type JournalEntry } from '../src/run/journal.ts'
 import type { Update } from '../src/methods/method.ts'
 import { openDevices } from './helpers/devices.ts'
 import { observerOf, type Observed } from './helpers/observe.ts'

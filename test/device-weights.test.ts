@@ -1,12 +1,12 @@
-// What every device owes beside its arithmetic: perturbed weights with the bits of distributions.ts,
+// What every device owes beside its arithmetic: perturbed weights with the bits of src/noise/distributions.ts,
 // results that no slab size or row split changes, slots in order, a ledger that equals the memory
 // model, and errors a user understands. Operations against f64: device.test.ts.
 // Alone: npx vitest run test/device-weights.test.ts
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Device, Slot, Workload } from '../src/device/device.ts'
-import { UserError } from '../src/errors.ts'
-import type { DType } from '../src/weights/types.ts'
+import { UserError } from '../src/util/errors.ts'
+import type { DType } from '../src/checkpoint/types.ts'
 import {
   filled,
   load,

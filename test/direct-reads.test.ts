@@ -11,11 +11,11 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { tilesOf } from '../scheduler/tiles.ts'
 import type { Change } from '../src/noise/factors.ts'
-import { alignedBytes, blocksAround, createLanes, openDirect } from '../src/weights/direct.ts'
-import { openFiles, type WeightFiles } from '../src/weights/files.ts'
-import { openStore, type StoreOptions, type WeightStore } from '../src/weights/overlay.ts'
+import { alignedBytes, blocksAround, createLanes, openDirect } from '../src/io/direct.ts'
+import { openFiles, type WeightFiles } from '../src/io/read.ts'
+import { openStore, type StoreOptions, type WeightStore } from '../src/weights/store.ts'
 import { createCacheShare, fitsPageCache } from '../src/weights/page-cache.ts'
-import type { TensorEntry } from '../src/weights/types.ts'
+import type { TensorEntry } from '../src/checkpoint/types.ts'
 
 const MiB = 2 ** 20
 /** More than three chunks of 8 MiB and a tail that no block divides. */

@@ -1,7 +1,7 @@
 // Element conversion against definitions written another way: values by their formula, rounding by
 // looking at both neighbours. Every 16-bit pattern and every rounding boundary is tried.
 import { describe, expect, it } from 'vitest'
-import { convertElements } from '../src/weights/dtypes.ts'
+import { convertElements } from '../src/util/dtypes.ts'
 import { seeded } from './helpers/hostile.ts'
 
 const ALL16 = Uint16Array.from({ length: 65536 }, (_, i) => i)

@@ -13,8 +13,8 @@ import type { Batch } from '../src/data/types.ts'
 import { openCpu } from '../src/device/cpu/device.ts'
 import type { Device } from '../src/device/device.ts'
 import { openWebgpu } from '../src/device/webgpu/device.ts'
-import type { JournalEntry } from '../src/journal.ts'
-import type { DType } from '../src/weights/types.ts'
+import type { JournalEntry } from '../src/run/journal.ts'
+import type { DType } from '../src/checkpoint/types.ts'
 import { openDevices, type TestDevice } from './helpers/devices.ts'
 import {
   exportedDigests,

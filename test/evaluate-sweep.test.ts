@@ -5,14 +5,14 @@
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Engine } from '../src/engine.ts'
-import { evaluateBatches, evaluateExamples } from '../src/evaluate.ts'
-import type { JournalEntry } from '../src/journal.ts'
-import { labelledRows } from '../src/loss.ts'
-import { generate, generateInSweeps } from '../src/generate.ts'
-import { forward, forwardAll } from '../src/run.ts'
-import { zoStep } from '../src/step.ts'
-import { batchesPerSweep } from '../src/sweep.ts'
+import type { Engine } from '../src/engine/engine.ts'
+import { evaluateBatches, evaluateExamples } from '../src/train/evaluate.ts'
+import type { JournalEntry } from '../src/run/journal.ts'
+import { labelledRows } from '../src/train/loss.ts'
+import { generate, generateInSweeps } from '../src/generate/generate.ts'
+import { forward, forwardAll } from '../src/engine/forward.ts'
+import { zoStep } from '../src/train/step.ts'
+import { batchesPerSweep } from '../src/engine/sweep.ts'
 import {
   filled,
   matrixOf,

@@ -12,8 +12,8 @@ import {
   readIndex,
   repoCache,
   writeRef,
-} from '../src/weights/hub-cache.ts'
-import { INDEX_MAX_BYTES, shardNames } from '../src/weights/hub-files.ts'
+} from '../src/hub/cache.ts'
+import { INDEX_MAX_BYTES, shardNames } from '../src/hub/files.ts'
 
 const disk = vi.hoisted(() => ({ refusesLinks: false }))
 vi.mock('node:fs/promises', async (original) => {

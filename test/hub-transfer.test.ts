@@ -9,8 +9,8 @@ import { hostname, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { resolveModel } from '../src/weights/hub.ts'
-import { withFileLock } from '../src/weights/hub-lock.ts'
+import { resolveModel } from '../src/hub/resolve.ts'
+import { withFileLock } from '../src/hub/lock.ts'
 import { type Fault, gitOid, type MockHub, sha256, startMockHub } from './helpers/mock-hub.ts'
 
 // The pauses between attempts (12 s before giving up) pass 20 times faster here.
@@ -210,7 +210,7 @@ describe('stopping', () => {
 
 /** Another process that resolves the same model. */
 function download(): ChildProcess {
-  const source = new URL('../src/weights/hub.ts', import.meta.url)
+  const source = new URL('../src/hub/resolve.ts', import.meta.url)
   const code = `import { resolveModel } from '${source.href}'\nawait resolveModel('o/m')`
   const flags = ['--import', 'tsx', '--input-type=module', '-e', code]
   return spawn(process.execPath, flags, { stdio: ['ignore', 'inherit', 'inherit'] })

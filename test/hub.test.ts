@@ -14,8 +14,8 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { UserError } from '../src/errors.ts'
-import { remoteWeights, resolveModel } from '../src/weights/hub.ts'
+import { UserError } from '../src/util/errors.ts'
+import { remoteWeights, resolveModel } from '../src/hub/resolve.ts'
 import {
   blobName,
   type MockFile,

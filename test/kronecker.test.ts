@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { projectionCols, type Device } from '../src/device/device.ts'
 import { addendOf } from '../src/methods/addend.ts'
-import { chooseKronDims, divisorPair, KRON_STRATEGIES } from '../src/methods/kronecker.ts'
+import { chooseKronDims, divisorPair, KRON_STRATEGIES } from '../src/methods/kron-sizes.ts'
 import { gaussianAt } from '../src/noise/distributions.ts'
 import { noiseKey } from '../src/noise/threefry.ts'
 import { openDevices } from './helpers/devices.ts'

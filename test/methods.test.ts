@@ -4,8 +4,8 @@
 
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { JournalEntry } from '../src/journal.ts'
-import { openCheckpoint } from '../src/weights/checkpoint.ts'
+import type { JournalEntry } from '../src/run/journal.ts'
+import { openCheckpoint } from '../src/checkpoint/open.ts'
 import { openDevices } from './helpers/devices.ts'
 import { exportedTensors, openRun, syntheticBatch, trainSteps, type OpenDevice } from './helpers/runs.ts' // prettier-ignore
 import { readParameters, type Parameters } from './reference/opt.ts'

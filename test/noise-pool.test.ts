@@ -5,16 +5,16 @@
 import type { Worker } from 'node:worker_threads'
 import { describe, expect, it, vi } from 'vitest'
 import { createOps } from '../src/device/cpu/ops.ts'
-import { NoisePool, type PrepareJob } from '../src/device/cpu/prepare.ts'
+import { NoisePool, type PrepareJob } from '../src/device/cpu/noise-pool.ts'
 import { createNoiseKernel } from '../src/noise/wasm.ts'
-import type { DType } from '../src/weights/types.ts'
-import { convertElements } from '../src/weights/dtypes.ts'
+import type { DType } from '../src/checkpoint/types.ts'
+import { convertElements } from '../src/util/dtypes.ts'
 import { recipeOf, values } from './helpers/devices.ts'
 
 /** Every worker that is started, so that one can be killed. */
 const started = vi.hoisted((): Worker[] => [])
-vi.mock('../src/threads.ts', async (original) => {
-  const actual = await original<typeof import('../src/threads.ts')>()
+vi.mock('../src/util/threads.ts', async (original) => {
+  const actual = await original<typeof import('../src/util/threads.ts')>()
   return {
     startWorker(...args: Parameters<typeof actual.startWorker>) {
       const worker = actual.startWorker(...args)

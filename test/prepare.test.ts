@@ -9,7 +9,7 @@ import { describe, expect, it } from 'vitest'
 import { characterTokenizer, loadGpt2Tokenizer } from '../src/data/gpt-tokenizers.ts'
 import { prepare } from '../src/data/prepare.ts'
 import { drawBatch, openTokenFile, readMeta, tokenizerOf } from '../src/data/prepared.ts'
-import { labelledRows } from '../src/loss.ts'
+import { labelledRows } from '../src/train/loss.ts'
 import { temporaryFolder } from './helpers/hostile.ts'
 
 const folder = temporaryFolder()

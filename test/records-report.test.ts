@@ -5,10 +5,10 @@ import { appendFileSync, cpSync, mkdirSync, readFileSync, rmSync, truncateSync, 
 import { join } from 'node:path'
 import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { chartsOf, smooth, type Chart } from '../src/records/report-charts.ts'
-import { readRun } from '../src/records/report-data.ts'
-import { drawCharts } from '../src/records/report-draw.ts'
-import { reportPage } from '../src/records/report-page.ts'
+import { chartsOf, smooth, type Chart } from '../src/records/report/charts.ts'
+import { readRun } from '../src/records/report/data.ts'
+import { drawCharts } from '../src/records/report/draw.ts'
+import { reportPage } from '../src/records/report/page.ts'
 import { cli, cliJson, makeFolder, SENTIMENT, TINY } from './helpers/cli.ts'
 
 const home = makeFolder()

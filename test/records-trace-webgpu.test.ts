@@ -4,7 +4,7 @@
 import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { createTracedEngine } from '../src/records/trace-engine.ts'
+import { createTracedEngine } from '../src/engine/trace.ts'
 import { openTrace } from '../src/records/trace.ts'
 import type { Device } from '../src/device/device.ts'
 import { openWebgpu } from '../src/device/webgpu/device.ts'

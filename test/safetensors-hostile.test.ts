@@ -3,8 +3,8 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { readSafetensorsHeader, writeSafetensors } from '../src/weights/safetensors.ts'
-import type { TensorEntry } from '../src/weights/types.ts'
+import { readSafetensorsHeader, writeSafetensors } from '../src/checkpoint/safetensors.ts'
+import type { TensorEntry } from '../src/checkpoint/types.ts'
 import {
   answersOrRefuses,
   mutate,

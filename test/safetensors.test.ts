@@ -6,14 +6,14 @@ import { open } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { openFiles } from '../src/weights/files.ts'
+import { openFiles } from '../src/io/read.ts'
 import {
   readSafetensorsHeader,
   writeSafetensors,
   writeShardedSafetensors,
   type TensorSpec,
-} from '../src/weights/safetensors.ts'
-import type { TensorEntry } from '../src/weights/types.ts'
+} from '../src/checkpoint/safetensors.ts'
+import type { TensorEntry } from '../src/checkpoint/types.ts'
 import { temporaryFolder } from './helpers/hostile.ts'
 
 const folder = temporaryFolder()

@@ -3,7 +3,7 @@
 // Alone: npx vitest run test/schedule.test.ts
 
 import { describe, expect, it } from 'vitest'
-import { createEpsRule, lrAt } from '../src/schedule.ts'
+import { createEpsRule, lrAt } from '../src/train/schedule.ts'
 
 const base = { lr: 2e-4, steps: 100, warmupSteps: 0 }
 

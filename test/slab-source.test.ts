@@ -4,7 +4,7 @@
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import type { JournalEntry } from '../src/journal.ts'
+import type { JournalEntry } from '../src/run/journal.ts'
 import { openDevices } from './helpers/devices.ts'
 import { onFresh, openRun, syntheticBatch, trainSteps, type RunOptions } from './helpers/runs.ts'
 

@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest'
 import type { Plan, Slab } from '../scheduler/plan.ts'
 import { createSlots, type Slots } from '../scheduler/slots.ts'
 import { stream, type SlabSource } from '../scheduler/stream.ts'
-import { inTurns, type NextSlab } from '../scheduler/turns.ts'
+import { inTurns, type NextSlab } from '../scheduler/interleave.ts'
 import { fakeDevice, type FakeDevice } from './helpers/fake-device.ts'
 import { randomOf } from './helpers/random.ts'
 

@@ -5,12 +5,12 @@
 import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { bench } from '../src/bench.ts'
-import { parseConfig } from '../src/config.ts'
-import { planReport } from '../src/plan-report.ts'
-import { silent } from '../src/report.ts'
-import { syntheticModel } from '../src/setup.ts'
-import { fillSynthetic, SYNTHETIC_SIZES } from '../src/weights/synthetic.ts'
+import { bench } from '../src/plan/bench.ts'
+import { parseConfig } from '../src/config/options.ts'
+import { planReport } from '../src/plan/report.ts'
+import { silent } from '../src/util/console.ts'
+import { syntheticModel } from '../src/engine/open.ts'
+import { fillSynthetic, SYNTHETIC_SIZES } from '../src/checkpoint/synthetic.ts'
 import { cli, cliJson, makeFolder } from './helpers/cli.ts'
 
 const stop = new AbortController().signal

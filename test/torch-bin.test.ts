@@ -4,10 +4,10 @@
 import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { openFiles } from '../src/weights/files.ts'
-import { readSafetensorsHeader } from '../src/weights/safetensors.ts'
-import { readTorchBin } from '../src/weights/torch-bin.ts'
-import type { TensorEntry } from '../src/weights/types.ts'
+import { openFiles } from '../src/io/read.ts'
+import { readSafetensorsHeader } from '../src/checkpoint/safetensors.ts'
+import { readTorchBin } from '../src/checkpoint/torch/bin.ts'
+import type { TensorEntry } from '../src/checkpoint/types.ts'
 import { refusal, temporaryFolder } from './helpers/hostile.ts'
 import {
   bytesOf,

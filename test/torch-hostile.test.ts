@@ -3,9 +3,9 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { isTuple, unpickle } from '../src/weights/pickle.ts'
-import { readTorchBin } from '../src/weights/torch-bin.ts'
-import type { TensorEntry } from '../src/weights/types.ts'
+import { isTuple, unpickle } from '../src/checkpoint/torch/pickle.ts'
+import { readTorchBin } from '../src/checkpoint/torch/bin.ts'
+import type { TensorEntry } from '../src/checkpoint/types.ts'
 import { answersOrRefuses, mutate, refusal, seeded, temporaryFolder } from './helpers/hostile.ts'
 import {
   bytesOf,

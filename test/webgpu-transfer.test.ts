@@ -8,8 +8,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Device, Tile, Weights } from '../src/device/device.ts'
 import { openWebgpu } from '../src/device/webgpu/device.ts'
 import { webgpuMemory } from '../src/device/webgpu/memory.ts'
-import { UserError } from '../src/errors.ts'
-import { DTYPE_BYTES, type DType } from '../src/weights/types.ts'
+import { UserError } from '../src/util/errors.ts'
+import { DTYPE_BYTES, type DType } from '../src/checkpoint/types.ts'
 import { ADAPTER, plain, randoms, workload } from './helpers/webgpu.ts'
 
 describe.each(['ring', 'direct'] as const)('uploads by %s', (transfer) => {

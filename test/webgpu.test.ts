@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process'
 import { describe, expect, it } from 'vitest'
 import type { Device } from '../src/device/device.ts'
 import { openWebgpu } from '../src/device/webgpu/device.ts'
-import { UserError } from '../src/errors.ts'
+import { UserError } from '../src/util/errors.ts'
 import { ADAPTER, adapters, plain, randoms, SOFTWARE, workload } from './helpers/webgpu.ts'
 import { openReference } from './reference/device.ts'
 

@@ -5,9 +5,9 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { bestOf, withoutImprovement } from '../src/best.ts'
-import { parseConfig } from '../src/config.ts'
-import { finetune } from '../src/finetune.ts'
+import { bestOf, withoutImprovement } from '../src/run/best.ts'
+import { parseConfig } from '../src/config/options.ts'
+import { finetune } from '../src/train/finetune.ts'
 import {
   collateExamples,
   dataLoader,
@@ -26,7 +26,7 @@ import {
   type ZoModel,
   type ZOTrainerOptions,
 } from '../src/index.ts'
-import { silent } from '../src/report.ts'
+import { silent } from '../src/util/console.ts'
 import { cli, ROOT, TINY } from './helpers/cli.ts'
 import { tempFolder } from './helpers/runs.ts'
 
@@ -459,7 +459,7 @@ describe('TrainingArguments', () => {
   })
 
   it('means the options of zo2 finetune', async () => {
-    const { configOf } = await import('../src/training-arguments.ts')
+    const { configOf } = await import('../src/api/training-arguments.ts')
     const of = (given: TrainingArgumentsSpelled) =>
       configOf(new TrainingArguments({ outputDir, ...given }), 100, { device: 'cpu' })
     expect(

@@ -6,9 +6,9 @@ import { mkdir, rename, rm, writeFile } from 'node:fs/promises'
 import { NOISE_STD, round16 } from '../../src/noise/distributions.ts'
 import { noiseKey } from '../../src/noise/threefry.ts'
 import { createNoiseKernel } from '../../src/noise/wasm.ts'
-import { syntheticModel } from '../../src/setup.ts'
-import { convertElements } from '../../src/weights/dtypes.ts'
-import { writeShardedSafetensors } from '../../src/weights/safetensors-writer.ts'
+import { syntheticModel } from '../../src/engine/open.ts'
+import { convertElements } from '../../src/util/dtypes.ts'
+import { writeShardedSafetensors } from '../../src/checkpoint/safetensors-writer.ts'
 import { note, ROOT } from './common.ts'
 
 const STD = 0.02

@@ -7,17 +7,17 @@
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { parseConfig, type Config } from '../../src/config.ts'
+import { parseConfig, type Config } from '../../src/config/options.ts'
 import { collate } from '../../src/data/batches.ts'
 import { loadExamples } from '../../src/data/examples.ts'
 import { indicesForStep } from '../../src/data/order.ts'
 import type { Example, Tokenizer } from '../../src/data/types.ts'
-import { evaluateExamples, type Evaluation } from '../../src/evaluate.ts'
-import { meanLoss } from '../../src/journal.ts'
-import { tokenizerOf } from '../../src/model-tokenizer.ts'
-import { silent } from '../../src/report.ts'
-import { loadModel, openEngine } from '../../src/setup.ts'
-import { zoStep } from '../../src/step.ts'
+import { evaluateExamples, type Evaluation } from '../../src/train/evaluate.ts'
+import { meanLoss } from '../../src/run/journal.ts'
+import { tokenizerOf } from '../../src/data/model-tokenizer.ts'
+import { silent } from '../../src/util/console.ts'
+import { loadModel, openEngine } from '../../src/engine/open.ts'
+import { zoStep } from '../../src/train/step.ts'
 
 const ROOT = new URL('../../', import.meta.url).pathname
 const MODEL = `${ROOT}test/fixtures/tiny-opt`

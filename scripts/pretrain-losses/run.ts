@@ -9,11 +9,11 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { parseConfig } from '../../src/config.ts'
+import { parseConfig } from '../../src/config/options.ts'
 import { prepare } from '../../src/data/prepare.ts'
-import { pretrain } from '../../src/pretrain.ts'
-import { silent } from '../../src/report.ts'
-import { readSteps } from '../../src/run-folder.ts'
+import { pretrain } from '../../src/train/pretrain.ts'
+import { silent } from '../../src/util/console.ts'
+import { readSteps } from '../../src/run/folder.ts'
 
 const SEEDS = [0, 1, 2]
 const RATES = [1e-3, 3e-3, 1e-2]

@@ -3,8 +3,8 @@
 
 import { readFile, stat } from 'node:fs/promises'
 import { tableFromIPC, type Table } from '@uwdata/flechette'
-import { UserError } from '../errors.ts'
-import type { Json, SourceRecord } from './files.ts'
+import { UserError } from '../util/errors.ts'
+import type { Json, SourceRecord } from './whole-file.ts'
 
 // Twice what `datasets` makes a shard at most.
 const MAX_BYTES = 2 ** 30

@@ -1,7 +1,7 @@
 // Rectangular batches: padding of our own examples, and the check of a batch that a user's loop
 // made. Which examples go together is order.ts's matter; what their labels mean, types.ts's.
 
-import { UserError } from '../errors.ts'
+import { UserError } from '../util/errors.ts'
 import {
   IGNORED,
   type Batch,

@@ -3,8 +3,8 @@
 // log-probability of its answer tokens, and the right one's sequence is trained on.
 // Source: princeton-nlp/MeZO, large_models/{templates,utils}.py.
 
-import { UserError } from '../errors.ts'
-import { excerpt, type SourceRecord } from './files.ts'
+import { UserError } from '../util/errors.ts'
+import { excerpt, type SourceRecord } from './whole-file.ts'
 import { columnText, columnsOf, fitContext, labelled, type Maker } from './sequences.ts'
 import type { Tokenizer } from './types.ts'
 

@@ -3,9 +3,9 @@
 // words (classification.ts). Labels are not shifted (types.ts); order, batches and padding come
 // later. Over-long prompts lose their left end but keep BOS, as in MeZO's `encode_prompt`.
 
-import { UserError } from '../errors.ts'
+import { UserError } from '../util/errors.ts'
 import { classificationMaker } from './classification.ts'
-import { type SourceRecord } from './files.ts'
+import { type SourceRecord } from './whole-file.ts'
 import { readRecords } from './readers.ts'
 import { columnText, columnsOf, fitContext, labelled, type Maker } from './sequences.ts'
 import { IGNORED, type DataKind, type Example, type Sequence, type Tokenizer } from './types.ts'

@@ -3,8 +3,8 @@
 
 import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } from 'hyparquet'
 import { compressors } from 'hyparquet-compressors'
-import { UserError } from '../errors.ts'
-import type { SourceRecord } from './files.ts'
+import { UserError } from '../util/errors.ts'
+import type { SourceRecord } from './whole-file.ts'
 
 // Writers aim at pages of 1 MiB; a claim beyond this is a mistake or an attack.
 const MAX_PAGE_BYTES = 256 * 2 ** 20

@@ -4,10 +4,10 @@
 // Source: karpathy/nanoGPT, data/*/prepare.py.
 
 import { join } from 'node:path'
-import { UserError } from '../errors.ts'
+import { UserError } from '../util/errors.ts'
 import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
-import { writeAtomically, writeTextAtomically, type Append } from '../weights/atomic.ts'
-import { buildFolder } from '../weights/convert.ts'
+import { writeAtomically, writeTextAtomically, type Append } from '../io/atomic.ts'
+import { buildFolder } from '../checkpoint/convert.ts'
 import { characterTokenizer, END_OF_TEXT, loadGpt2Tokenizer } from './gpt-tokenizers.ts'
 import { META_FILE, type Meta } from './prepared.ts'
 import { readRecords, utf8Chunks } from './readers.ts'

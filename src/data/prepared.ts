@@ -3,9 +3,9 @@
 
 import { open, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
-import { UserError } from '../errors.ts'
+import { UserError } from '../util/errors.ts'
 import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
-import { isObject, parseJson, readText } from './files.ts'
+import { isObject, parseJson, readText } from './whole-file.ts'
 import { characterTokenizer, loadGpt2Tokenizer } from './gpt-tokenizers.ts'
 import { IGNORED, type Batch, type Tokenizer } from './types.ts'
 

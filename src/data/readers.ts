@@ -7,9 +7,16 @@ import { stat } from 'node:fs/promises'
 import { extname } from 'node:path'
 import { pipeline, Readable } from 'node:stream'
 import { CsvError, parse } from 'csv-parse'
-import { UserError } from '../errors.ts'
+import { UserError } from '../util/errors.ts'
 import { arrowRecords } from './arrow.ts'
-import { excerpt, isObject, parseJson, readText, type Json, type SourceRecord } from './files.ts'
+import {
+  excerpt,
+  isObject,
+  parseJson,
+  readText,
+  type Json,
+  type SourceRecord,
+} from './whole-file.ts'
 import { parquetRecords } from './parquet.ts'
 
 const READERS: Readonly<Record<string, (path: string) => AsyncIterable<SourceRecord>>> = {

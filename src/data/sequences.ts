@@ -1,7 +1,7 @@
 // What the kinds of data in examples.ts and classification.ts share: columns, cutting, labels.
 
-import { UserError } from '../errors.ts'
-import { excerpt, type Json, type SourceRecord } from './files.ts'
+import { UserError } from '../util/errors.ts'
+import { excerpt, type Json, type SourceRecord } from './whole-file.ts'
 import { IGNORED, type DataKind, type Example, type Sequence } from './types.ts'
 
 /** Turns records of one kind into examples, and remembers what the user should know about them. */

@@ -5,8 +5,8 @@
 // Source of the rules: transformers `convert_slow_tokenizer.py` (GPT2Converter), tokenizers `bpe`.
 
 import { join } from 'node:path'
-import { UserError } from '../errors.ts'
-import { excerpt, isObject, parseJson, readText, type Json } from './files.ts'
+import { UserError } from '../util/errors.ts'
+import { excerpt, isObject, parseJson, readText, type Json } from './whole-file.ts'
 
 /** A token that is found in a text before anything else is. */
 export interface AddedToken {

@@ -16,7 +16,7 @@
 // slab size changes a bit of the result.
 
 import type { Recipe } from '../noise/distributions.ts'
-import { DTYPE_BYTES, type DType } from '../weights/types.ts'
+import { DTYPE_BYTES, type DType } from '../checkpoint/types.ts'
 import type { Ledger } from './ledger.ts'
 
 /** What device memory is used for; the rows of every memory table. */
@@ -162,7 +162,7 @@ export interface Device {
   tensor(category: Category, label: string, rows: number, cols: number, dtype?: TensorDType): Tensor
   /**
    * A tensor [rows, cols] of the dtype of `of` inside its memory, from its element `first` on, a whole
-   * number of VIEW_BYTES (units.ts): for tensors that are never in use at the same time. Charges nothing;
+   * number of VIEW_BYTES (src/util/units.ts): for tensors that are never in use at the same time. Charges nothing;
    * is freed before `of`. No operation may read one part of a memory and write another (WebGPU's rule).
    */
   view(of: Tensor, label: string, first: number, rows: number, cols: number): Tensor

@@ -1,6 +1,6 @@
 // method name -> method.
 
-import { UserError } from '../errors.ts'
+import { UserError } from '../util/errors.ts'
 import { kronzo, kronzoM } from './kronzo.ts'
 import { lozo, lozoM } from './lozo.ts'
 import type { Method } from './method.ts'

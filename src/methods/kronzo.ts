@@ -10,7 +10,7 @@
 // counterpart of LOZO-M's, because KronZO is rank-1 LOZO on the rearranged matrix.
 
 import { factoredMethod, type FactoredRecipe } from './factored-method.ts'
-import { chooseKronDims } from './kronecker.ts'
+import { chooseKronDims } from './kron-sizes.ts'
 import type { MatrixShape, MethodOptions } from './method.ts'
 import { kronecker } from './structure.ts'
 

@@ -9,7 +9,7 @@ import type { Addend } from '../device/device.ts'
 import type { Recipe } from '../noise/distributions.ts'
 import type { Change, FactorTerm } from '../noise/factors.ts'
 import type { NoiseKernel } from '../noise/wasm.ts'
-import type { KronStrategy } from './kronecker.ts'
+import type { KronStrategy } from './kron-sizes.ts'
 import type { Selection } from './selection.ts'
 
 /** One probe: theta + scale * (direction number `direction` of this step), z of unit variance. */

@@ -3,7 +3,7 @@
 // the left factor is carried from one right factor to the next.
 
 import type { FactorTerm } from '../noise/factors.ts'
-import type { KronDims } from './kronecker.ts'
+import type { KronDims } from './kron-sizes.ts'
 import type { MatrixShape } from './method.ts'
 
 export interface Structure {

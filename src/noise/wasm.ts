@@ -3,8 +3,8 @@
 // Same bits as distributions.ts.
 
 import { readFileSync } from 'node:fs'
-import type { DType } from '../weights/types.ts'
-import { DTYPE_BYTES } from '../weights/types.ts'
+import type { DType } from '../checkpoint/types.ts'
+import { DTYPE_BYTES } from '../checkpoint/types.ts'
 import { gaussianAt, probeKey, type NoiseTerm, type Recipe } from './distributions.ts'
 import { eachRun, type Change } from './factors.ts'
 import type { NoiseKey } from './threefry.ts'

@@ -3,9 +3,9 @@
 
 import { join } from 'node:path'
 import type { Device } from '../device/device.ts'
-import { appendLine, type StepLine } from '../run-folder.ts'
-import { writeTextAtomically } from '../weights/atomic.ts'
-import { noEvents, openEventLog } from './tensorboard.ts'
+import { appendLine, type StepLine } from '../run/folder.ts'
+import { writeTextAtomically } from '../io/atomic.ts'
+import { noEvents, openEventLog } from './tensorboard/writer.ts'
 
 export interface RunRecords {
   /** The line of a step. */

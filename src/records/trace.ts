@@ -1,11 +1,11 @@
 // A trace file in Chrome's format, which ui.perfetto.dev and chrome://tracing open: spans of time on
 // named tracks. Spans of a track that overlap get a lane each. The file is an array that readers
 // take without its end, so that a killed run leaves one too.
-// What is traced is trace-engine.ts's business.
+// What is traced is src/engine/trace.ts's business.
 
 import { open } from 'node:fs/promises'
-import { UserError } from '../errors.ts'
-import { asUserError } from '../weights/files.ts'
+import { UserError } from '../util/errors.ts'
+import { asUserError } from '../io/read.ts'
 
 /** From top to bottom. */
 const TRACKS = ['steps', 'waits', 'device', 'uploads', 'reads', 'folds'] as const

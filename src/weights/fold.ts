@@ -1,10 +1,10 @@
 // A small pool of fold threads. Jobs start in the order of the calls; each promise settles when its
-// bytes are in the overlay. What is folded, and when, is overlay.ts's business.
+// bytes are in the overlay. What is folded, and when, is store.ts's business.
 
 import { channel } from 'node:diagnostics_channel'
 import type { Worker } from 'node:worker_threads'
-import { UserError } from '../errors.ts'
-import { startWorker } from '../threads.ts'
+import { UserError } from '../util/errors.ts'
+import { startWorker } from '../util/threads.ts'
 import type { FoldJob, FoldReply } from './fold-worker.ts'
 
 export interface FoldPool {

@@ -113,7 +113,7 @@ function compiled(): string {
       rmSync(draft, { recursive: true })
     }
   }
-  return join(home, 'dist/src/bin.js')
+  return join(home, 'dist/src/cli/bin.js')
 }
 
 function sources(): string[] {

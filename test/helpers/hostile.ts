@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect } from 'vitest'
-import { UserError } from '../../src/errors.ts'
+import { UserError } from '../../src/util/errors.ts'
 
 /** Uniform integers in [0, limit), the same for the same seed (mulberry32). */
 export type Random = (limit: number) => number

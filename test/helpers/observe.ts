@@ -2,9 +2,9 @@
 // identity in front of every matrix, so that its logits are the perturbed weights themselves.
 
 import type { Model } from '../../models/model.ts'
-import type { Engine } from '../../src/engine.ts'
+import type { Engine } from '../../src/engine/engine.ts'
 import type { Probe } from '../../src/methods/method.ts'
-import { forward } from '../../src/run.ts'
+import { forward } from '../../src/engine/forward.ts'
 
 /** Weights by matrix name, one version per probe, [rows, cols] in f32. */
 export type Observed = Map<string, Float32Array[]>

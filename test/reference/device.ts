@@ -4,10 +4,10 @@
 // written rounded, results exactly.
 
 import type { Addend, Device, Rows, Slot, Tensor, Tile, Weights } from '../../src/device/device.ts'
-import { fromHalves, toHalves } from '../../src/device/halves.ts'
+import { fromHalves, toHalves } from '../../src/device/f16.ts'
 import { createLedger } from '../../src/device/ledger.ts'
 import { applyTerms, probeVersion } from '../../src/noise/distributions.ts'
-import { DTYPE_BYTES, type DType } from '../../src/weights/types.ts'
+import { DTYPE_BYTES, type DType } from '../../src/checkpoint/types.ts'
 import { ACTIVATIONS, attention, factoredSums, normalise, type Sums } from './kernels.ts'
 
 /** A device whose tensors are f64; `exact` reads them without rounding. */

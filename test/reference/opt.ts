@@ -3,9 +3,9 @@
 // probes: it takes all parameters by name and gives a number.
 
 import type { Batch } from '../../src/data/types.ts'
-import type { Checkpoint } from '../../src/weights/types.ts'
-import { openFiles } from '../../src/weights/files.ts'
-import { convertElements } from '../../src/weights/dtypes.ts'
+import type { Checkpoint } from '../../src/checkpoint/types.ts'
+import { openFiles } from '../../src/io/read.ts'
+import { convertElements } from '../../src/util/dtypes.ts'
 
 /** Every trained tensor once, by its HF name. */
 export type Parameters = Map<string, Float64Array>

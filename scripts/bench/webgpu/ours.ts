@@ -3,8 +3,8 @@
 
 import type { Slot, Tensor } from '../../../src/device/device.ts'
 import { openWebgpu } from '../../../src/device/webgpu/device.ts'
-import { kernelChoices } from '../../../src/kernel-choices.ts'
-import { VERSION } from '../../../src/version.ts'
+import { kernelChoices } from '../../../src/engine/tuned-kernels.ts'
+import { VERSION } from '../../../src/util/version.ts'
 import { tilesOf } from '../../../scheduler/tiles.ts'
 import type { BlockShape, Open, Operands, Shape, Values, Work } from './work.ts'
 

@@ -2,8 +2,8 @@
 // (the entity that a query leaves out; several mentions may be right).
 // Source: princeton-nlp/MeZO, large_models/{templates,tasks}.py.
 
-import { UserError } from '../../errors.ts'
-import { excerpt, type SourceRecord } from '../files.ts'
+import { UserError } from '../../util/errors.ts'
+import { excerpt, type SourceRecord } from '../whole-file.ts'
 import { label, text, texts } from './columns.ts'
 import type { Task } from './types.ts'
 

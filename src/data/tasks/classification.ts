@@ -2,7 +2,7 @@
 // prompt, what joins an answer to it, and the answers in the order of the labels.
 // Source: princeton-nlp/MeZO, large_models/{templates,tasks}.py; most prompts are PromptSource's.
 
-import type { SourceRecord } from '../files.ts'
+import type { SourceRecord } from '../whole-file.ts'
 import { label, text } from './columns.ts'
 import type { Task } from './types.ts'
 

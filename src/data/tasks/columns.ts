@@ -1,7 +1,7 @@
 // Checked access to the columns of a task's rows.
 
-import { UserError } from '../../errors.ts'
-import { excerpt, isObject, type SourceRecord } from '../files.ts'
+import { UserError } from '../../util/errors.ts'
+import { excerpt, isObject, type SourceRecord } from '../whole-file.ts'
 import { columnText } from '../sequences.ts'
 
 /** A column that holds a string. */

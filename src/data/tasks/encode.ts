@@ -2,7 +2,7 @@
 // the answer is as many tokens longer as the two texts are, and what is too long loses its left end
 // but keeps BOS. Source: princeton-nlp/MeZO, large_models/utils.py, `encode_prompt`.
 
-import { UserError } from '../../errors.ts'
+import { UserError } from '../../util/errors.ts'
 import { fitContext } from '../sequences.ts'
 import { IGNORED, type Example, type Sequence, type Tokenizer } from '../types.ts'
 import type { TaskSample } from './types.ts'

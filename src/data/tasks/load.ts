@@ -6,7 +6,7 @@
 // both in the order of NumPy's permutation under --train-set-seed, as MeZO draws them. Without
 // training the train rows are demonstrations in front of every eval prompt.
 
-import { UserError } from '../../errors.ts'
+import { UserError } from '../../util/errors.ts'
 import type { Example, Tokenizer } from '../types.ts'
 import { encodeSample, type EncodeOptions } from './encode.ts'
 import { numpyPermutation } from './numpy-random.ts'

@@ -1,10 +1,10 @@
 // Where a task's rows are: the files of a split in a local folder, in the layouts that data sets
-// come in, and single rows of them by index. Fetching from the hub is weights/hub-dataset.ts.
+// come in, and single rows of them by index. Fetching from the hub is src/hub/dataset.ts.
 
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { UserError } from '../../errors.ts'
-import type { SourceRecord } from '../files.ts'
+import { UserError } from '../../util/errors.ts'
+import type { SourceRecord } from '../whole-file.ts'
 import { parquetRows } from '../parquet.ts'
 import { readRecords } from '../readers.ts'
 import type { Task } from './types.ts'

@@ -1,7 +1,7 @@
 // The words of a task: which data set it reads, and what a row of it becomes. A task is texts alone;
-// encode.ts makes tokens of them, sample.ts chooses rows, load.ts joins the three.
+// encode.ts makes tokens of them, src/generate/sample.ts chooses rows, load.ts joins the three.
 
-import type { SourceRecord } from '../files.ts'
+import type { SourceRecord } from '../whole-file.ts'
 
 /** One row as texts. */
 export interface TaskSample {

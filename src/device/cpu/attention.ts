@@ -1,9 +1,9 @@
 // Causal attention with padding on the cpu device, cut so that its workspace stays small:
 // several whole sequences at once, or blocks of query rows of one sequence, which then see only the
 // keys up to their last row. Queries are the last tokens of their keys. How it is cut is said in
-// attention-cut.ts, the arithmetic in ops.ts.
+// attention-split.ts, the arithmetic in ops.ts.
 
-import { attentionElements, cutAttention, type AttentionShape } from './attention-cut.ts'
+import { attentionElements, cutAttention, type AttentionShape } from './attention-split.ts'
 import type { CpuOps } from './ops.ts'
 
 /** Added to masked scores: their weight is exactly 0 where there is any other key, and finite. */

@@ -13,14 +13,14 @@ import {
   type Workload,
 } from '../device.ts'
 import { project, runsOf, type AddendScratch, type Run } from './addends.ts'
-import { attendHalves } from './attention-halves.ts'
+import { attendHalves } from './attention-f16.ts'
 import { attend } from './attention.ts'
-import { toHalves } from '../halves.ts'
-import { keep, mostRows, placeFor, widened } from './halves.ts'
+import { toHalves } from '../f16.ts'
+import { keep, mostRows, placeFor, widened } from './f16.ts'
 import { headTile, linearTile, logitsTile, type TileCall } from './matrices.ts'
 import { cpuScratch } from './memory.ts'
 import type { CpuOps } from './ops.ts'
-import { onHugePages } from './pages.ts'
+import { onHugePages } from './huge-pages.ts'
 import type { Queue } from './queue.ts'
 import type { CpuSlots } from './slots.ts'
 

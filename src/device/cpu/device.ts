@@ -1,17 +1,17 @@
 // The cpu device: ONNX Runtime's kernels behind the contract of device.ts. Joins its parts: memory and
 // ledger (tensors.ts), the order of operations (queue.ts), which rows go to which kernel
-// (compute.ts), perturbed weights (slots.ts, prepare.ts). An operation is done when its promise
+// (compute.ts), perturbed weights (slots.ts, noise-pool.ts). An operation is done when its promise
 // resolves; only long ones leave the calling thread free meanwhile (ort.ts).
 
 import { availableParallelism, cpus } from 'node:os'
-import { UserError } from '../../errors.ts'
+import { UserError } from '../../util/errors.ts'
 import type { Device, DeviceInfo, Tensor, Weights, Workload } from '../device.ts'
-import { fromHalves, toHalves } from '../halves.ts'
+import { fromHalves, toHalves } from '../f16.ts'
 import { createLedger } from '../ledger.ts'
 import { createOperations } from './compute.ts'
 import { createOps } from './ops.ts'
 import { ortVersion } from './ort.ts'
-import { NoisePool } from './prepare.ts'
+import { NoisePool } from './noise-pool.ts'
 import { createQueue, type Queue } from './queue.ts'
 import { CpuSlots, versionsOf } from './slots.ts'
 import { Memory } from './tensors.ts'

@@ -2,7 +2,7 @@
 // device allocates by the same numbers. Imports no device, so the planner can take it alone.
 
 import type { MemoryModel, Workload } from '../device.ts'
-import { attentionScratch, halfAttentionScratch } from './attention-cut.ts'
+import { attentionScratch, halfAttentionScratch } from './attention-split.ts'
 
 /** Tiles whose prepared versions exist at once: one burst of the noise workers. */
 export const RING_TILES = 2

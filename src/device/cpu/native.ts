@@ -1,5 +1,5 @@
 // Native libraries by koffi, set up once for all of them. What is called in them is said in ort.ts and
-// pages.ts.
+// huge-pages.ts.
 
 import koffi, { type LibraryHandle } from 'koffi'
 

@@ -1,9 +1,9 @@
 // The arithmetic of the cpu device besides matrix products (products.ts): norms, attention, sums and
 // activations, run in place on plain f32 arrays. Order, memory and perturbed weights belong to
-// device.ts and prepare.ts, sessions and threads to sessions.ts.
+// device.ts and noise-pool.ts, sessions and threads to sessions.ts.
 
 import type { Activation } from '../device.ts'
-import { createHalfOps, type HalfOps } from './halves.ts'
+import { createHalfOps, type HalfOps } from './f16.ts'
 import type { OnnxGraph, OnnxNode } from './onnx.ts'
 import { createProducts, type Products } from './products.ts'
 import { createSessions, f32 } from './sessions.ts'

@@ -10,7 +10,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import koffi, { type LibraryHandle } from 'koffi'
-import { UserError } from '../../errors.ts'
+import { UserError } from '../../util/errors.ts'
 import { openLibrary } from './native.ts'
 
 /** A dense tensor whose memory is the caller's; numbers of 16 bits are f16. */

@@ -4,10 +4,10 @@
 // as it is committed, and tells when a slot's bytes may be overwritten.
 
 import { perturbs, type Recipe } from '../../noise/distributions.ts'
-import { DTYPE_BYTES } from '../../weights/types.ts'
+import { DTYPE_BYTES } from '../../checkpoint/types.ts'
 import type { Slot, Tile, Weights } from '../device.ts'
-import { onHugePages } from './pages.ts'
-import type { NoisePool, Prepared } from './prepare.ts'
+import { onHugePages } from './huge-pages.ts'
+import type { NoisePool, Prepared } from './noise-pool.ts'
 
 /** A committed slab, from its commit until it is used up or discarded. */
 export interface Use {

@@ -1,13 +1,13 @@
 // Tensors, slots and scratch of the cpu device, with every byte charged to the ledger and given back.
 // How much scratch a workload takes is said in memory.ts.
 
-import { UserError } from '../../errors.ts'
+import { UserError } from '../../util/errors.ts'
 import { tensorBytes, type Category, type Slot, type Tensor, type TensorDType, type Workload } from '../device.ts' // prettier-ignore
 import type { Ledger } from '../ledger.ts'
 import { createScratch, type Scratch } from './compute.ts'
 import { cpuMemory, cpuScratch } from './memory.ts'
-import { onHugePages } from './pages.ts'
-import type { NoisePool } from './prepare.ts'
+import { onHugePages } from './huge-pages.ts'
+import type { NoisePool } from './noise-pool.ts'
 import type { CpuSlots } from './slots.ts'
 
 interface Held {

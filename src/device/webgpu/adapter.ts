@@ -2,7 +2,7 @@
 // Owns the objects that create() gives, the limits asked for, and the polling throttle. Facts: npm
 // webgpu 0.6.2 (Dawn).
 
-import { UserError } from '../../errors.ts'
+import { UserError } from '../../util/errors.ts'
 import { PARAM_BYTES } from './kernel.ts'
 import { throttlePolling } from './throttle.ts'
 

@@ -4,7 +4,7 @@
 import { projectionCols, type Addend, type Rows } from '../device.ts'
 import { type Commands, flatGroups } from './commands.ts'
 import { scaleColumnsKernel } from './kernels/addend.ts'
-import type { Matrix } from './memories.ts'
+import type { Matrix } from './handles.ts'
 import type { Scratch } from './scratch.ts'
 import type { MatmulOf } from './variants.ts'
 

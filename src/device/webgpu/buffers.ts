@@ -1,7 +1,7 @@
 // Every GPU buffer of the device: made here, charged to the ledger here, given back here. An
 // allocation that fails is reported at the next call, because WebGPU answers later.
 
-import { UserError } from '../../errors.ts'
+import { UserError } from '../../util/errors.ts'
 import type { Category } from '../device.ts'
 import type { Ledger } from '../ledger.ts'
 import type { Commands } from './commands.ts'

@@ -1,9 +1,9 @@
 // The part of the contract that faces the host: allocation, transfers of tensors and of slabs.
 
-import { UserError } from '../../errors.ts'
-import { DTYPE_BYTES } from '../../weights/types.ts'
+import { UserError } from '../../util/errors.ts'
+import { DTYPE_BYTES } from '../../checkpoint/types.ts'
 import type { Device, Slot, Tensor, Weights } from '../device.ts'
-import { fromHalves, toHalves } from '../halves.ts'
+import { fromHalves, toHalves } from '../f16.ts'
 import { placeOf } from './bindgroups.ts'
 import type { Runtime } from './runtime.ts'
 

@@ -3,7 +3,7 @@
 // rows of each probe with its version, or the rows of all probes with the only one. Weights that are
 // f32 and as in the file are read in their slot.
 
-import type { DType } from '../../weights/types.ts'
+import type { DType } from '../../checkpoint/types.ts'
 import { perturbs } from '../../noise/distributions.ts'
 import type { Addend, Rows, Tile, Weights } from '../device.ts'
 import { Addends } from './addends.ts'
@@ -11,7 +11,7 @@ import type { Operand } from './bindgroups.ts'
 import { type Commands, flatGroups } from './commands.ts'
 import { FLAG } from './kernels/matmul.ts'
 import { perturbKernel } from './kernels/perturb.ts'
-import type { Matrix } from './memories.ts'
+import type { Matrix } from './handles.ts'
 import type { Scratch } from './scratch.ts'
 import type { MatmulOf } from './variants.ts'
 

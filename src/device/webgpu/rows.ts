@@ -1,7 +1,7 @@
 // The operations on rows alone: layerNorm, attention, activation, add, copyColumns,
 // gatherRows, scatterRows.
 
-import { UserError } from '../../errors.ts'
+import { UserError } from '../../util/errors.ts'
 import type { Activation, Device, Rows, Tensor } from '../device.ts'
 import { flatGroups } from './commands.ts'
 import { activationKernel } from './kernels/activation.ts'

@@ -2,7 +2,7 @@
 // widened where it is read and rounded where it is stored. Of f32 kernels not a character differs from
 // what they would be without any of this.
 
-import { LARGEST_HALF } from '../../halves.ts'
+import { LARGEST_HALF } from '../../f16.ts'
 
 export type Element = 'f32' | 'f16'
 

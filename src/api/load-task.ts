@@ -1,0 +1,40 @@
+// MeZO's tasks for programs: the examples that `zo2 finetune --task` trains and scores on.
+
+import { defined, handleOf, type ZoModel } from './model.ts'
+import { parseConfig, type Config } from '../config/options.ts'
+import type { Example, Tokenizer } from '../data/types.ts'
+import { dataTokenizer } from '../data/model-tokenizer.ts'
+import { silent } from '../util/console.ts'
+import { taskData } from '../train/task.ts'
+
+type Names = 'dataDir' | 'numTrain' | 'numDev' | 'numEval' | 'trainSetSeed' | 'maxLength' | 'maxNewTokens' | 'onlyTrainOption' | 'sfc' | 'iclSfc' | 'mezoCompat' | 'cacheDir' // prettier-ignore
+
+/** Options of loadTask; meaning and defaults as the flags of the command line. */
+export type TaskArguments = { readonly [K in Names]?: Config[K] | undefined } & {
+  /** Stops a download. */
+  readonly signal?: AbortSignal
+}
+
+export interface TaskExamples {
+  readonly train: readonly Example[]
+  readonly dev: readonly Example[]
+  readonly eval: readonly Example[]
+  /** What they were encoded with. */
+  readonly tokenizer: Tokenizer
+}
+
+/**
+ * Loads a task: sst2, rte, cb, boolq, wsc, wic, multirc, copa, record, squad or drop.
+ * @throws UserError for an unknown task, a missing split, or a row that does not fit
+ */
+export async function loadTask(
+  model: ZoModel,
+  task: string,
+  { signal = new AbortController().signal, ...options }: TaskArguments = {},
+): Promise<TaskExamples> {
+  const { loaded } = handleOf(model, 'loadTask')
+  const config = parseConfig(defined({ ...options, task }))
+  const tokenizer = await dataTokenizer(loaded, config)
+  const { train, dev, eval: held } = await taskData(loaded, config, tokenizer, silent, signal)
+  return { train, dev, eval: held, tokenizer }
+}

@@ -1,6 +1,0 @@
-#!/usr/bin/env node
-// Entry point of the `zo2` command.
-
-import { main } from './cli.ts'
-
-process.exitCode = await main(process.argv.slice(2))

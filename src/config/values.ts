@@ -1,0 +1,69 @@
+// What the values of options may be, and the one sentence that a wrong one gets. The options
+// themselves are in options.ts.
+
+import { z } from 'zod'
+import { UserError } from '../util/errors.ts'
+import { parseBytes } from '../util/units.ts'
+
+/** `maxLength` -> `max-length`. */
+export const flagName = (name: string) => name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)
+
+// A number, or its text; a blank text is none. zod's own coercion takes it for 0.
+const numeric = (expected: string, fits: (value: number) => boolean) =>
+  z.preprocess(
+    (value) => (typeof value === 'string' && value.trim() ? Number(value) : value),
+    z.number(`expected ${expected}`).refine(fits, `expected ${expected}`),
+  )
+export const wholeFrom = (least: number) =>
+  numeric(`a whole number of at least ${least}`, (n) => Number.isSafeInteger(n) && n >= least)
+export const positive = numeric('a number above 0', (n) => n > 0)
+export const finite = numeric('a number', Number.isFinite)
+export const nonnegative = numeric('a number of at least 0', (n) => n >= 0)
+export const share = numeric('a number above 0 and at most 1', (n) => n > 0 && n <= 1)
+export const whole = wholeFrom(0)
+export const count = wholeFrom(1)
+export const wholeAtMost = (most: number) =>
+  numeric(`a whole number from 0 to ${most}`, (n) => Number.isSafeInteger(n) && n >= 0 && n <= most)
+const FLAGS: Readonly<Record<string, boolean>> = { yes: true, no: false, true: true, false: false }
+export const yesNo = z.preprocess(
+  (value) => (typeof value === 'string' ? (FLAGS[value.toLowerCase()] ?? value) : value),
+  z.boolean('expected yes or no'),
+)
+export const bytes = z.union([z.number().int().positive(), z.string().transform(parseBytes)])
+export const path = z.string().min(1)
+export const textList = z.array(z.string().min(1, 'expected a text that is not empty'))
+export const list = z.union([
+  z.array(z.string()),
+  z.string().transform((text) => text.split(',').map((word) => word.trim())),
+])
+
+/**
+ * Checks one value.
+ * @throws UserError (usage) naming flag, expectation and what was found
+ */
+export function parseValue(flag: string, schema: z.ZodType, value: unknown): unknown {
+  const wrong = (why: string) => new UserError(`${flag}: ${why}`, { exitCode: 2 })
+  let parsed
+  try {
+    parsed = schema.safeParse(value)
+  } catch (error) {
+    throw error instanceof UserError ? wrong(error.message) : error // a byte size, from src/util/units.ts
+  }
+  if (parsed.success) return parsed.data
+  const why = parsed.error.issues[0]!.message.replace(/^Invalid (input|option): /, '')
+  throw wrong(`${why}, found ${JSON.stringify(value)}`)
+}
+
+export type Topic = 'method' | 'data' | 'schedule' | 'device' | 'output' | 'hub'
+
+/** One option of the table in options.ts. */
+export interface OptionSpec {
+  readonly topic: Topic
+  /** Placeholder of the value in --help; absent for a switch. */
+  readonly value?: string
+  readonly help: string
+  readonly schema: z.ZodType
+  readonly default?: unknown
+  /** Other spellings, kebab-case; snake_case twins of all names are accepted too. */
+  readonly aliases?: readonly string[]
+}

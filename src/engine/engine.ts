@@ -1,0 +1,233 @@
+// Everything a run holds open: device, weights, trajectory, and the working set for the batch shape
+// at hand (working-set.ts). Rebuilds the working set when a larger batch comes.
+// What a forward pass does with it is forward.ts; what a step does is src/train/step.ts.
+
+import type { Model } from '../../models/model.ts'
+import { plan, type Plan } from '../../scheduler/plan.ts'
+import type { StreamCounters } from '../../scheduler/stream.ts'
+import { tilesOf } from '../../scheduler/tiles.ts'
+import { cutOf, planThatFits, type Cut } from './cut.ts'
+import type { Device, MemoryModel, TensorDType } from '../device/device.ts'
+import { createNoiseKernel, type NoiseKernel } from '../noise/wasm.ts'
+import type { Estimator } from '../methods/estimator.ts'
+import type { Method, MethodOptions, TrainingState, Update } from '../methods/method.ts'
+import { findTensors, type ModelTensors } from './tensors.ts'
+import { createVectors, type Vectors } from './vectors.ts'
+import { openFiles } from '../io/read.ts'
+import { openStore, overlayBytes, type WeightStore } from '../weights/store.ts'
+import { DTYPE_BYTES, type Checkpoint } from '../checkpoint/types.ts'
+import {
+  allocate,
+  fits,
+  keyValueBytes,
+  largest,
+  type BatchShape,
+  type WorkingSet,
+} from './working-set.ts'
+
+export interface EngineOptions {
+  readonly checkpoint: Checkpoint
+  readonly model: Model
+  readonly method: Method
+  readonly methodOptions: MethodOptions
+  readonly estimator: Estimator
+  /** Updates made so far (a resumed run), oldest first. */
+  readonly updates: readonly Update[]
+  /** How many of them the checkpoint's files contain. */
+  readonly folded: number
+  readonly memory: MemoryModel
+  readonly budgetBytes: number
+  readonly slabBytes: number
+  readonly resident: 'auto' | 'none' | 'all'
+  /** Whether updates may be folded: if not, slabs stay in the file's dtype. */
+  readonly folds: boolean
+  /** Of the activations on the device. */
+  readonly activations: TensorDType
+  readonly ramBytes: number
+  readonly scratchDir: string
+  readonly threads: number
+}
+
+/** What a plan keeps to. */
+export type Limits = Partial<Pick<EngineOptions, 'budgetBytes' | 'resident'>>
+
+export interface Engine {
+  readonly options: EngineOptions
+  readonly device: Device
+  readonly model: Model
+  readonly store: WeightStore
+  readonly vectors: Vectors
+  readonly kernel: NoiseKernel
+  /** What the updates so far have made of the matrices. */
+  readonly state: TrainingState
+  /** Updates made so far. */
+  readonly updateCount: number
+  /** Takes a step's update into matrices and vectors; `begin` of its step comes before. */
+  push(update: Update): void
+  readonly counters: StreamCounters & {
+    /** Logits read back. The losses' own few numbers (12 bytes for each label) do not count. */
+    downloadBytes: number
+  }
+  /** The working set for a shape, grown if needed; one for a sweep is of its shape alone. */
+  workingSet(shape: BatchShape): WorkingSet
+  /** In which parts a batch of this shape goes through the model (cut.ts). */
+  cut(shape: BatchShape): Cut
+  /** Largest predicted peak of the working sets so far. */
+  readonly plannedPeakBytes: number
+  /** What `workingSet` would plan, within `limits` or else the run's own; `held`: it is there. */
+  planFor(shape: BatchShape, limits?: Limits): { readonly plan: Plan; readonly held: boolean }
+  close(): Promise<void>
+}
+
+/** The plan of a run before anything is opened; `zo2 plan` prints it. */
+export function planFor(
+  options: Omit<EngineOptions, 'checkpoint' | 'updates' | 'folded'>,
+  tensors: ModelTensors,
+  shape: BatchShape,
+  maxSlabBytes: number,
+): Plan {
+  const { model, method, methodOptions } = options
+  const dtypes = new Map(tensors.matrices.map((m) => [m.matrix.name, m.entry.dtype]))
+  const widened = (name: string) => options.folds && methodOptions.selection.trains(name)
+  const demand = method.demand(methodOptions, shapesOf(tensors), shape.probes)
+  return plan({
+    matrices: model.matrices,
+    vectorElements: model.vectors.reduce((sum, v) => sum + v.size, 0),
+    buffers: model.buffers,
+    elementBytes: (name) =>
+      Math.max(DTYPE_BYTES[dtypes.get(name)!], widened(name) ? overlayBytes(methodOptions) : 0),
+    ...shape,
+    heads: model.heads,
+    headSize: model.hidden / model.heads,
+    terms: demand.terms,
+    versions: demand.versions(shape.probes),
+    keys: (model.prefixTokens ?? 0) + Math.max(shape.tokens, shape.keys ?? 0),
+    activationBytes: DTYPE_BYTES[options.activations],
+    keyValueBytes: keyValueBytes(model, shape, options.activations),
+    projectionCols: demand.projectionCols,
+    addendElements: demand.addendElements,
+    memory: options.memory,
+    maxSlabBytes,
+    budgetBytes: options.budgetBytes,
+    // Slabs of a sweep are single tiles: prepared once for all its passes, and the most room is left.
+    slabBytes: shape.sweep ? 1 : options.slabBytes,
+    resident: options.resident,
+  })
+}
+
+/** Opens weights and vectors on an open device. On failure nothing stays open but the device. */
+export async function createEngine(device: Device, options: EngineOptions): Promise<Engine> {
+  const { model, checkpoint, method, methodOptions } = options
+  const tensors = findTensors(model, checkpoint)
+  const kernel = createNoiseKernel()
+  const values = await readVectors(tensors, kernel)
+  const vectors = createVectors(values, kernel, methodOptions, method.beta(methodOptions))
+  const state = method.start(methodOptions, shapesOf(tensors), kernel)
+  const store = await openStore({
+    matrices: tensors.matrices.map(({ matrix, entry }) => ({
+      name: matrix.name,
+      cols: matrix.cols,
+      tiles: tilesOf(matrix.rows, matrix.cols),
+      entry,
+      trains: methodOptions.selection.trains(matrix.name),
+    })),
+    overlayDtype: methodOptions.overlayDtype,
+    seed: methodOptions.seed,
+    ramBytes: options.ramBytes,
+    scratchDir: options.scratchDir,
+    threads: options.threads,
+  })
+  let current: WorkingSet | null = null
+  let usual: BatchShape | null = null
+  let plannedPeakBytes = 0
+  let updateCount = options.folded
+  const exactly = (shape: BatchShape, limits?: Limits) =>
+    planFor({ ...options, ...limits }, tensors, shape, device.maxSlabBytes)
+  /** What a set for the shape would be: besides sweeps, as large as any shape so far if that fits. */
+  const planned = (shape: BatchShape, limits?: Limits) => {
+    const grown = usual && !shape.sweep ? largest(shape, usual) : shape
+    const plan = planThatFits(() => exactly(grown, limits))
+    return plan ? { grown, plan } : { grown: shape, plan: exactly(shape, limits) }
+  }
+  const cuts = new Map<string, Cut>()
+  const push = (update: Update) => {
+    state.push(update)
+    vectors.push(update)
+    updateCount++
+  }
+  try {
+    for (const update of options.updates.slice(options.folded)) {
+      const fold = state.begin(update.step)
+      if (fold) await store.fold(fold)
+      push(update)
+    }
+  } catch (error) {
+    await store.close()
+    throw error
+  }
+  return {
+    options,
+    device,
+    model,
+    store,
+    vectors,
+    kernel,
+    state,
+    get updateCount() {
+      return updateCount
+    },
+    push,
+    counters: { readBytes: 0, uploadBytes: 0, downloadBytes: 0, waitMs: 0 },
+    get plannedPeakBytes() {
+      return plannedPeakBytes
+    },
+    planFor(shape, limits) {
+      const held = current !== null && fits(shape, current.shape)
+      if (held && !limits) return { plan: current!.plan, held }
+      const { plan } = planned(shape, limits)
+      return { plan, held }
+    },
+    workingSet(shape) {
+      if (current && fits(shape, current.shape)) return current
+      const { grown, plan } = planned(shape)
+      current?.free()
+      current = null
+      current = allocate(device, model, vectors, plan, grown, options.activations)
+      if (!shape.sweep) usual = grown // only now: a shape that does not fit must not be tried again
+      plannedPeakBytes = Math.max(plannedPeakBytes, plan.peakBytes)
+      return current
+    },
+    cut(shape) {
+      const { probes, batch, tokens } = shape
+      if (current && fits(shape, current.shape)) return { probes, batch, passes: 1 }
+      const key = `${probes}x${batch}x${tokens}`
+      const cut = cuts.get(key) ?? cutOf(exactly, shape)
+      cuts.set(key, cut)
+      return cut
+    },
+    async close() {
+      current?.free()
+      current = null
+      await store.close()
+    },
+  }
+}
+
+const shapesOf = (tensors: ModelTensors) => tensors.matrices.map(({ matrix }) => matrix)
+
+async function readVectors(tensors: ModelTensors, kernel: NoiseKernel) {
+  const files = await openFiles(tensors.vectors.map((v) => v.file))
+  try {
+    const values = new Map<string, Float32Array>()
+    for (const entry of tensors.vectors) {
+      const raw = new Uint8Array(entry.bytes)
+      await files.read(entry, 0, raw)
+      const value = new Float32Array(entry.shape[0]!)
+      kernel.apply(raw, entry.dtype, 0, { terms: [], scales: [] }, [], value)
+      values.set(entry.name, value)
+    }
+    return values
+  } finally {
+    await files.close()
+  }
+}

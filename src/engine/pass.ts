@@ -1,0 +1,177 @@
+// One batch's pass through the model: the hands that models work with (`Run`), over slabs that come in
+// turn from the stream. What opens the stream, and how many passes share it, is forward.ts.
+
+import type { Run } from '../../models/model.ts'
+import type { StreamedSlab } from '../../scheduler/stream.ts'
+import type { NextSlab } from '../../scheduler/interleave.ts'
+import { createAttend } from './attention.ts'
+import type { Addend, Rows, Tensor } from '../device/device.ts'
+import type { Engine } from './engine.ts'
+import { gather } from './embedding.ts'
+import type { Probe } from '../methods/method.ts'
+import { blockOf } from '../methods/selection.ts'
+import type { PassInput } from './forward.ts'
+import type { Lane } from './working-set.ts'
+
+/** Masks of sequences behind a prefix of n, each in a row of `width`; what is not there yet is 0. */
+function behindPrefix(mask: readonly (readonly number[])[], n: number, width: number) {
+  const all = new Float32Array(mask.length * width)
+  mask.forEach((row, b) => {
+    all.fill(1, b * width, b * width + n)
+    all.set(row, b * width + n)
+  })
+  return all
+}
+
+/** One batch's pass: where it gets its slabs, and through which probes it sees them. */
+export interface OnePass extends PassInput {
+  readonly probe: Probe | null
+  readonly next: NextSlab
+  /** Whether no other pass runs between two slabs. */
+  readonly alone: boolean
+}
+
+/** Runs the model on one batch; the losses that `forward` returns. */
+export async function onePass(engine: Engine, lane: Lane, pass: OnePass): Promise<Float64Array[]> {
+  const { device, model } = engine
+  const { input, cached, wanted, probe } = pass
+  const probes = probe?.probes.length ?? 1
+  const [batch, tokens] = [input.inputIds.length, input.inputIds[0]!.length]
+  const { prefixTokens: n = 0 } = model
+  const keyMask = lane.keyMask(batch, n + tokens)
+  device.write(keyMask, behindPrefix(input.attentionMask, n, n + tokens))
+  if (cached && cached.past > 0) {
+    device.write(lane.cache!.mask, behindPrefix(cached.mask, n, lane.cache!.capacity))
+  }
+  const at = { probes, rows: batch * tokens }
+  const seen = input.inputIds.map((_, b) => n + (input.seen?.[b] ?? 0))
+  const run = createRun(engine, lane, { ...pass, at, batch, tokens, keyMask })
+  await model.forward(run, { ...input, seen })
+  return wanted.kind === 'loss' ? await readLosses(lane, device, probes, wanted.rows.length) : []
+}
+
+interface Pass extends OnePass {
+  readonly at: Rows
+  readonly batch: number
+  readonly tokens: number
+  readonly keyMask: Tensor
+}
+
+function createRun(engine: Engine, lane: Lane, pass: Pass): Run {
+  const { device, model, vectors, state } = engine
+  const { batch, tokens, probe, wanted } = pass
+  const shape = () => ({ probes: at.probes, batch, tokens, heads: model.heads })
+  /** Probes told apart so far: one until the first perturbed tensor. */
+  let at: Rows = perturbedBefore(engine, probe) ? pass.at : { ...pass.at, probes: 1 }
+  /** Rows that linear works on: all of them until selectRows. */
+  let chosen: Rows | null = null
+
+  /**
+   * Hands the matrix's slabs to `use`, one after another, with its addend if it has one, x's way
+   * through the right factor done: once, unless other passes put theirs in its place meanwhile.
+   */
+  const slabsOf = async (
+    name: string,
+    x: Tensor,
+    use: (slot: StreamedSlab['slot'], addend?: Addend) => Promise<void>,
+  ) => {
+    const matrix = model.matrices.find((m) => m.name === name)
+    const addend = state.addend(name, probe) ?? undefined
+    if (addend && pass.alone) await device.project(x, addend, chosen ?? at)
+    for (let row = 0; row < (matrix?.rows ?? 1);) {
+      const { slab, slot } = await pass.next()
+      if (slab.name !== name || slab.row0 !== row) {
+        throw new Error(`${name} row ${row} was asked for out of the model's own order`)
+      }
+      if (addend && !pass.alone) await device.project(x, addend, chosen ?? at)
+      await use(slot, addend)
+      row += slab.rows
+    }
+  }
+
+  return {
+    device,
+    get at() {
+      return at
+    },
+    vector: (name) => vectors.tensor(name),
+    attend: createAttend(device, lane, pass, shape),
+    buffer(label) {
+      const buffer = lane.buffers.get(label)
+      if (!buffer) throw new Error(`the model names no activation buffer "${label}"`)
+      return buffer
+    },
+    async linear(x, name, y, relu = false) {
+      const bias = vectors.tensor(`${name}.bias`)
+      await slabsOf(`${name}.weight`, x, (slot, addend) =>
+        device.linear(x, slot, bias, y, chosen ?? at, { relu, ...(addend && { addend }) }),
+      )
+    },
+    gather: (name, indices, y) => gather(engine, probe, at.probes, name, indices, y),
+    async enterBlock(block, h, spare) {
+      if (at.probes === pass.at.probes) return [h, spare]
+      if (block < model.layers && !perturbedIn(engine, probe, block)) return [h, spare]
+      const { probes, rows } = pass.at
+      const copies = Uint32Array.from({ length: probes * rows }, (_, i) => i % rows)
+      await device.gatherRows(h, copies, spare)
+      at = pass.at
+      return [spare, h]
+    },
+    async selectRows(x, y) {
+      const M = wanted.rows.length
+      const all = Uint32Array.from({ length: at.probes * M }, (_, i) => {
+        return Math.floor(i / M) * at.rows + wanted.rows[i % M]!
+      })
+      await device.gatherRows(x, all, y)
+      return (chosen = { probes: at.probes, rows: M })
+    },
+    async head(x, name) {
+      const rows = chosen ?? at
+      if (wanted.kind === 'logits') {
+        const sink: typeof wanted.sink = (tile, data) => {
+          engine.counters.downloadBytes += data.byteLength
+          wanted.sink(tile, data)
+        }
+        await slabsOf(name, x, (slot, addend) => device.logits(x, slot, rows, sink, addend))
+        return
+      }
+      const M = at.probes * wanted.rows.length
+      const start = new Float32Array(M * 3)
+      for (let i = 0; i < M; i++) start[i * 3] = -Infinity
+      device.write(lane.lossState, start)
+      const targets = new Uint32Array(M)
+      for (let p = 0; p < at.probes; p++) targets.set(wanted.targets, p * wanted.targets.length)
+      await slabsOf(name, x, (slot, addend) =>
+        device.crossEntropy(x, slot, targets, lane.lossState, rows, addend),
+      )
+    },
+  }
+}
+
+/** Whether this step's probes see different weights before the first block. */
+function perturbedBefore({ model, state }: Engine, probe: Probe | null): boolean {
+  if (!probe) return true
+  const first = [...model.tables, ...model.matrices.filter((m) => m.block < 0)]
+  return first.some(({ name }) => state.parts(probe.step, name))
+}
+
+/** Whether they do within a block. */
+function perturbedIn({ model, state, options }: Engine, probe: Probe | null, block: number) {
+  const { selection } = options.methodOptions
+  const own = ({ name }: { name: string }) => blockOf(name) === block
+  return (
+    model.matrices.some((m) => own(m) && state.parts(probe!.step, m.name)) ||
+    model.vectors.some((v) => own(v) && selection.active(probe!.step, v.name))
+  )
+}
+
+/** lse - logit of the target, in f64, from the state (max, sum, target logit) of each row. */
+async function readLosses(lane: Lane, device: Engine['device'], probes: number, M: number) {
+  const state = await device.read(lane.lossState, 0, probes * M)
+  return Array.from({ length: probes }, (_, p) =>
+    Float64Array.from({ length: M }, (_, i) => {
+      const at = (p * M + i) * 3
+      return state[at]! + Math.log(state[at + 1]!) - state[at + 2]!
+    }),
+  )
+}

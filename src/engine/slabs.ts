@@ -1,0 +1,50 @@
+// Slabs as one pass over the weights wants them: the bytes of the store with what the method says of
+// them. On a device that multiplies f32 faster than it widens, a resident slab of a factored method,
+// which every step uses as it is, is widened once, where its slot has the room (it has if folded f32
+// weights may come into it). Reading and folding are the store's business (src/weights/store.ts).
+
+import type { Slab } from '../../scheduler/plan.ts'
+import type { SlabSource } from '../../scheduler/stream.ts'
+import type { Engine } from './engine.ts'
+import type { Probe } from '../methods/method.ts'
+import { DTYPE_BYTES, type DType } from '../checkpoint/types.ts'
+
+const UNCHANGED = { terms: [], scales: [] }
+
+/** Source of all slabs as the probes of a step see them (null: as they are). */
+export function slabSource(engine: Engine, probe: Probe | null): SlabSource {
+  const { device, model, store, state, kernel, options } = engine
+  const transposed = new Set(model.matrices.filter((m) => m.transposed).map((m) => m.name))
+  const bytesIn = (dtype: DType, { rows, cols }: Slab) => rows * cols * DTYPE_BYTES[dtype]
+  const widens = device.prefersF32 && options.method.structure !== 'dense'
+  /** The dtype that a slab is staged in. */
+  const stagedAs = (slab: Slab): DType =>
+    widens && slab.resident && slab.bytes >= bytesIn('F32', slab) ? 'F32' : store.dtype(slab.name)
+  return {
+    describe(slab) {
+      const dtype = stagedAs(slab)
+      return {
+        bytes: bytesIn(dtype, slab),
+        readBytes: bytesIn(store.dtype(slab.name), slab),
+        version: store.version(slab.name),
+        weights: {
+          name: slab.name,
+          dtype,
+          cols: slab.cols,
+          tiles: slab.tiles,
+          recipe: state.recipe(slab.name, probe),
+          transposed: transposed.has(slab.name),
+        },
+      }
+    },
+    async read(slab, into) {
+      const dtype = store.dtype(slab.name)
+      // At the end of the memory that they are widened in: an element is read before its place is written.
+      const raw = into.subarray(into.length - bytesIn(dtype, slab))
+      await store.read(slab.name, slab.row0, raw, slab.resident)
+      if (raw.length === into.length) return
+      const wide = new Float32Array(into.buffer, into.byteOffset, into.length / 4)
+      kernel.apply(raw, dtype, 0, UNCHANGED, [], wide)
+    },
+  }
+}

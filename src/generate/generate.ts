@@ -1,0 +1,218 @@
+// Continues prompts token by token: greedy, sampled with temperature, top-k and top-p, or by beam
+// search. The prompts are one pass of the weights; every new token is another for the whole batch, over
+// one row of each text (cached-batch.ts), and for all batches of a sweep.
+
+import { createSearch } from './beams.ts'
+import type { Engine } from '../engine/engine.ts'
+import { UserError } from '../util/errors.ts'
+import type { Probe } from '../methods/method.ts'
+import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
+import { forwardAll } from '../engine/forward.ts'
+import { batchesPerSweep } from '../engine/sweep.ts'
+import { createTexts, textSize, type TextOptions } from './cached-batch.ts'
+import type { BatchShape } from '../engine/working-set.ts'
+
+export interface GenerateOptions extends TextOptions {
+  /** One probe to see the weights through; otherwise as they are. */
+  readonly probe?: Probe
+  /** 0: greedy. */
+  readonly temperature: number
+  /** Keep the k most probable tokens; 0: all. */
+  readonly topK: number
+  /** Keep the smallest set of probability >= p; 1: all. */
+  readonly topP: number
+  readonly seed: number
+  readonly eosId: number
+  /** Further tokens that end a text, and are left out like EOS. */
+  readonly stopIds?: readonly number[]
+  /** A text ends with the token that completes one of `strings`, which is kept (see cutAtStop). */
+  readonly stop?: {
+    readonly strings: readonly string[]
+    readonly decode: (tokens: readonly number[]) => string
+  }
+  /** Texts that beam search keeps; 1 or absent: none, tokens are taken one by one. */
+  readonly numBeams?: number
+  /** Beam scores are divided by length^lengthPenalty; default 1, as Hugging Face's. */
+  readonly lengthPenalty?: number
+  /** Texts for each prompt: samples, or the best of the beams. Default 1. */
+  readonly numReturnSequences?: number
+  /** Called with the new token of each text (a beam's may be dropped); null where it has ended. */
+  readonly onToken?: (tokens: readonly (number | null)[]) => void
+}
+
+/**
+ * New token ids without the prompt, up to and without EOS: numReturnSequences texts of the first
+ * prompt, then of the second, and so on.
+ * @throws UserError for options that exclude each other, or more tokens than the model has positions
+ */
+export async function generate(
+  engine: Engine,
+  prompts: readonly (readonly number[])[],
+  options: GenerateOptions,
+): Promise<number[][]> {
+  const { numBeams = 1, numReturnSequences = 1, temperature } = options
+  if (numBeams > 1 && temperature > 0) {
+    throw new UserError('beam search does not sample: give either --num-beams or --temperature', {
+      exitCode: 2,
+    })
+  }
+  const most = numBeams === 1 && temperature > 0 ? Infinity : numBeams
+  if (numReturnSequences > most) {
+    throw new UserError(
+      `--num-return-sequences ${numReturnSequences} needs as many --num-beams (now ${numBeams}), or a --temperature above 0`,
+      { exitCode: 2 },
+    )
+  }
+  const copies = numBeams > 1 ? numBeams : numReturnSequences
+  const rows = prompts.flatMap((prompt) => Array<readonly number[]>(copies).fill(prompt))
+  if (numBeams > 1) return beamSearch(engine, rows, options)
+  return (await tokenByToken(engine, [rows], options))[0]!
+}
+
+/**
+ * `generate` for several batches of prompts, one text for each prompt, without beams: as many batches
+ * share each pass of the weights as the budget holds with their caches. The texts are those that
+ * `generate` makes of each batch.
+ */
+export async function generateInSweeps(
+  engine: Engine,
+  batches: readonly (readonly (readonly number[])[])[],
+  options: GenerateOptions,
+): Promise<number[][][]> {
+  const batch = batches.reduce((most, prompts) => Math.max(most, prompts.length), 0)
+  const shape = { batch, ...textSize(batches.flat(), options.maxNewTokens) }
+  const { planFor } = engine
+  const sweep = batchesPerSweep(planFor, engine.options.budgetBytes, shape, batches.length)
+  const made: number[][][] = []
+  for (let first = 0; first < batches.length; first += sweep) {
+    const together = batches.slice(first, first + sweep)
+    const planned = { probes: 1, ...shape, ...(sweep > 1 && { sweep }) }
+    made.push(...(await tokenByToken(engine, together, options, planned)))
+  }
+  return made
+}
+
+/** Texts of each batch's prompts; `shape` is what their passes are planned for. */
+async function tokenByToken(
+  engine: Engine,
+  batches: readonly (readonly (readonly number[])[])[],
+  options: GenerateOptions,
+  shape?: BatchShape,
+): Promise<number[][][]> {
+  let open = batches.map((prompts, lane) => {
+    const texts = createTexts(engine, prompts, options, lane)
+    return { lane, texts, pass: texts.begin() }
+  })
+  const made: (readonly number[])[][] = batches.map((prompts) => prompts.map(() => []))
+  const ended = batches.map((prompts) => prompts.map(() => false))
+  for (let n = 0; n < options.maxNewTokens && open.length > 0; n++) {
+    const passes = open.map(({ pass }) => pass)
+    await forwardAll(engine, passes, options.probe ?? null, shape && { shape })
+    for (const each of open) {
+      const tokens = addTokens(n, each.pass.logits, made[each.lane]!, ended[each.lane]!, options)
+      options.onToken?.(tokens)
+      each.pass = each.texts.add(tokens)
+    }
+    open = open.filter(({ lane }) => ended[lane]!.includes(false))
+  }
+  return made.map((texts) => texts.map((text) => [...text]))
+}
+
+/** Picks the n-th token of each text that has not ended; null for the others and for an EOS. */
+function addTokens(
+  n: number,
+  logits: readonly Float32Array[],
+  made: (readonly number[])[],
+  ended: boolean[],
+  options: GenerateOptions,
+): (number | null)[] {
+  const key = noiseKey(options.seed, 0, 'generate', 'sample')
+  return logits.map((row, b) => {
+    if (ended[b]) return null
+    const [word] = threefry2x32(key.k0, key.k1, n, b)
+    const token = pick(row, options, word / 2 ** 32)
+    const whole = finished([...made[b]!, token], options)
+    const text = whole ?? [...made[b]!, token]
+    const added = text.length > made[b]!.length
+    made[b] = text
+    ended[b] = whole !== null
+    return added ? token : null
+  })
+}
+
+/** Consecutive rows, numBeams of them, have the same prompt. */
+async function beamSearch(
+  engine: Engine,
+  prompts: readonly (readonly number[])[],
+  options: GenerateOptions,
+): Promise<number[][]> {
+  const { numBeams = 1, lengthPenalty = 1, numReturnSequences = 1, stopIds = [], stop } = options
+  const texts = createTexts(engine, prompts, options)
+  const searches = Array.from({ length: prompts.length / numBeams }, () =>
+    createSearch({
+      beams: numBeams,
+      lengthPenalty,
+      endings: 1 + stopIds.length + (stop?.strings.length ?? 0),
+      finished: (tokens) => finished(tokens, options),
+    }),
+  )
+  let pass = texts.begin()
+  for (let n = 0; n < options.maxNewTokens; n++) {
+    await forwardAll(engine, [pass], options.probe ?? null)
+    const { logits } = pass
+    const parents = [...prompts.keys()]
+    const tokens: (number | null)[] = prompts.map(() => null)
+    searches.forEach((search, i) => {
+      if (search.done) return
+      const first = i * numBeams
+      const from = search.step(logits.slice(first, first + numBeams))
+      if (search.done) return
+      from.forEach((beam, j) => (parents[first + j] = first + beam))
+      search.beams.forEach((beam, j) => (tokens[first + j] = beam.tokens.at(-1)!))
+    })
+    options.onToken?.(tokens)
+    if (n + 1 === options.maxNewTokens || searches.every(({ done }) => done)) break
+    await texts.reorder(parents)
+    pass = texts.add(tokens)
+  }
+  return searches.flatMap((search) =>
+    search
+      .best()
+      .slice(0, numReturnSequences)
+      .map((text) => [...text]),
+  )
+}
+
+/** The text that the tokens end: without EOS, but with what completes a stop string; else null. */
+function finished(tokens: readonly number[], options: GenerateOptions): readonly number[] | null {
+  const { eosId, stopIds = [], stop } = options
+  const last = tokens.at(-1)!
+  if (last === eosId || stopIds.includes(last)) return tokens.slice(0, -1)
+  const text = stop && stop.strings.length > 0 ? stop.decode(tokens) : ''
+  return stop?.strings.some((string) => text.includes(string)) ? tokens : null
+}
+
+/** The text up to the first of the stop strings. */
+export function cutAtStop(text: string, strings: readonly string[]): string {
+  const places = strings.map((string) => text.indexOf(string)).filter((place) => place >= 0)
+  return text.slice(0, Math.min(text.length, ...places))
+}
+
+/** One token id from logits [V]; `u` is uniform in [0, 1). */
+export function pick(
+  logits: Float32Array,
+  { temperature, topK, topP }: Pick<GenerateOptions, 'temperature' | 'topK' | 'topP'>,
+  u: number,
+): number {
+  if (temperature === 0) return logits.indexOf(logits.reduce((a, b) => Math.max(a, b)))
+  const order = Uint32Array.from(logits.keys()).sort((a, b) => logits[b]! - logits[a]!)
+  const kept = order.subarray(0, topK > 0 ? topK : order.length)
+  const top = logits[kept[0]!]!
+  const weights = Float64Array.from(kept, (id) => Math.exp((logits[id]! - top) / temperature))
+  const total = weights.reduce((a, b) => a + b, 0)
+  let [nucleus, size] = [0, 0]
+  while (size < weights.length && nucleus < topP * total) nucleus += weights[size++]!
+  let left = u * nucleus
+  for (let i = 0; i < size; i++) if ((left -= weights[i]!) < 0) return kept[i]!
+  return kept[size - 1]!
+}

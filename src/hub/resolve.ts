@@ -1,0 +1,188 @@
+// From what a user calls a model to a local folder that holds it: a folder is taken as it is, a
+// hub id `owner/name` is resolved to a commit and brought into the cache that Python's
+// huggingface_hub shares. Decides what is needed and when the network may be skipped; requests are
+// in api.ts, bytes in download.ts, names in files.ts, disk layout in cache.ts.
+import { stat } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
+import { UserError } from '../util/errors.ts'
+import { lookUp, openHub, RefusedError, TransientError } from './api.ts'
+import { cachedCommit, completeSnapshot, type RepoCache, repoCache } from './cache.ts'
+import { CONFIG_FILE } from './files.ts'
+import { bringSnapshot, listWeights, type OnProgress, type Remote } from './snapshot.ts'
+
+export interface ResolveOptions {
+  /** Branch, tag, commit or `refs/pr/N`; default `main`. */
+  revision?: string
+  /** The hub cache (the folder of `models--*`); default as Python's, from the environment. */
+  cacheDir?: string
+  /** Called often while a file is transferred; bytes of an earlier attempt count as done. */
+  onProgress?: OnProgress
+  /** One line a person should see: a retry, a wait, a fall-back to the cache. */
+  log?: (line: string) => void
+  /** Stops the transfer; what has arrived is kept for the next call. */
+  signal?: AbortSignal
+  /** 'config' leaves the weights where they are and brings only their index, if they have one. */
+  include?: 'all' | 'config'
+}
+
+export interface ResolvedModel {
+  /** Absolute path of the folder. */
+  dir: string
+  /** 40 hex digits, or null for a local folder. */
+  commit: string | null
+  /** 'hub' if anything was downloaded. */
+  source: 'local' | 'cache' | 'hub'
+}
+
+export const MAX_ATTEMPTS = 4
+
+/**
+ * The local folder of `model`: a folder, a weights file in one, or a hub id, downloaded if needed.
+ * @throws UserError naming what was tried; the signal's reason when aborted.
+ */
+export async function resolveModel(
+  model: string,
+  options: ResolveOptions = {},
+): Promise<ResolvedModel> {
+  const folder = await localFolder(model)
+  if (folder !== null) return { dir: folder, commit: null, source: 'local' }
+  checkHubId(model)
+  const revision = options.revision ?? 'main'
+  checkRevision(revision)
+  const include = options.include ?? 'all'
+  const cache = repoCache(model, options.cacheDir)
+  const cached = await fromCache(cache, revision, include)
+  if (isOffline()) {
+    if (cached !== null) return cached
+    throw new UserError(
+      `HF_HUB_OFFLINE is set and ${cache.root} holds no complete copy of ${model} at ` +
+        `'${revision}': unset it to download the model`,
+    )
+  }
+  // With a complete copy at hand one failure is enough; otherwise be patient.
+  const attempts = cached === null ? MAX_ATTEMPTS : 1
+  try {
+    return await withRemote(model, revision, options, attempts, async (remote) => {
+      const { dir, isNew } = await bringSnapshot(remote, revision, include)
+      return { dir, commit: remote.commit, source: isNew ? 'hub' : 'cache' }
+    })
+  } catch (error) {
+    const isAnswerless = error instanceof UnreachableError || error instanceof RefusedError
+    if (cached === null || !isAnswerless) throw error
+    options.log?.(`Using the copy of ${model} in the cache: ${error.message}`)
+    return cached
+  }
+}
+
+/**
+ * Names and sizes of the weight files that `resolveModel` would download, without downloading them
+ * (a sharded checkpoint's index is, for it names the shards).
+ * @throws UserError when the hub cannot be asked, or has no weights that can be read.
+ */
+export async function remoteWeights(
+  model: string,
+  revision = 'main',
+  options: Pick<ResolveOptions, 'cacheDir' | 'log' | 'signal'> = {},
+): Promise<{ commit: string; files: { name: string; bytes: number }[] }> {
+  checkHubId(model)
+  checkRevision(revision)
+  if (isOffline()) {
+    throw new UserError(`HF_HUB_OFFLINE is set, so the sizes of ${model} cannot be asked: unset it`)
+  }
+  return withRemote(model, revision, options, MAX_ATTEMPTS, async (remote) => {
+    const files = await listWeights(remote)
+    return { commit: remote.commit, files: files.map(({ name, bytes }) => ({ name, bytes })) }
+  })
+}
+
+/** The hub gave no answer, so an older copy may serve. */
+class UnreachableError extends UserError {}
+
+/** Looks the repository up and runs `work` on it under a signal that ends with the caller's. */
+export async function withRemote<T>(
+  model: string,
+  revision: string,
+  options: ResolveOptions & { folder?: string },
+  maxAttempts: number,
+  work: (remote: Remote) => Promise<T>,
+): Promise<T> {
+  const { signal: outer, log = () => {}, onProgress = () => {} } = options
+  const cache = repoCache(model, options.cacheDir)
+  outer?.throwIfAborted()
+  const stop = new AbortController()
+  const forward = (): void => stop.abort(outer?.reason)
+  outer?.addEventListener('abort', forward, { once: true })
+  try {
+    const hub = await openHub(model, stop.signal, log)
+    const found = await lookUp(hub, revision, maxAttempts, options.folder).catch(
+      (error: unknown) => {
+        if (!(error instanceof TransientError)) throw error
+        throw new UnreachableError(
+          `The hub at ${hub.endpoint} cannot be asked for ${model} at '${revision}' ` +
+            `(${error.message}): check the connection and HF_ENDPOINT`,
+          { cause: error },
+        )
+      },
+    )
+    return await work({ hub, stop, cache, onProgress, ...found })
+  } catch (error) {
+    throw explainDiskError(cache, error)
+  } finally {
+    outer?.removeEventListener('abort', forward)
+  }
+}
+
+function explainDiskError(cache: RepoCache, error: unknown): unknown {
+  const { code = '', message } = error as NodeJS.ErrnoException
+  if (!['EACCES', 'EPERM', 'EROFS', 'ENOSPC', 'EDQUOT', 'ENOTDIR'].includes(code)) return error
+  return new UserError(
+    `The cache ${cache.root} cannot be written (${message}): make room or set HF_HUB_CACHE to a ` +
+      `folder where it can`,
+    { cause: error },
+  )
+}
+
+async function localFolder(model: string): Promise<string | null> {
+  const found = await stat(model).catch(() => null)
+  if (found === null) return null
+  const path = resolve(model)
+  if (found.isDirectory()) return path
+  if (/\.(safetensors|bin)(\.index\.json)?$/.test(path)) return dirname(path)
+  throw new UserError(
+    `'${model}' is a file, and a model is a folder with ${CONFIG_FILE} or a weights file ` +
+      `(.safetensors, .bin) in one: give that`,
+  )
+}
+
+// As huggingface_hub checks ids: the two words become parts of paths and addresses.
+function checkHubId(model: string): void {
+  const [owner = '', name = '', ...rest] = model.split('/')
+  const isWord = (word: string): boolean => /^\w([\w.-]{0,94}\w)?$/.test(word)
+  const isId = rest.length === 0 && isWord(owner) && isWord(name)
+  if (isId && !model.includes('--') && !model.includes('..') && !model.endsWith('.git')) return
+  throw new UserError(
+    `'${model}' is neither an existing folder nor a hub id of the form owner/name: correct it`,
+  )
+}
+
+// A revision becomes a path below refs/.
+function checkRevision(revision: string): void {
+  const parts = revision.split('/')
+  if (parts.every((part) => /^[\w+][\w.+-]*$/.test(part)) && !revision.includes('..')) return
+  throw new UserError(
+    `The revision '${revision}' should be a branch, tag, commit or refs/pr/N: correct it`,
+  )
+}
+
+export const isOffline = (): boolean =>
+  /^(1|on|yes|true)$/i.test(process.env['HF_HUB_OFFLINE'] ?? '')
+
+async function fromCache(
+  cache: RepoCache,
+  revision: string,
+  include: 'all' | 'config',
+): Promise<ResolvedModel | null> {
+  const commit = await cachedCommit(cache, revision)
+  const dir = commit === null ? null : await completeSnapshot(cache, commit, include)
+  return dir === null ? null : { dir, commit, source: 'cache' }
+}

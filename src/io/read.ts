@@ -1,0 +1,235 @@
+// Positional reads of files that came from outside: open, check, read exactly, close. Also the two
+// helpers that keep error sentences about such files short and printable.
+// Leaves formats to src/checkpoint/safetensors.ts and src/checkpoint/torch/bin.ts, and writing to atomic.ts. Nothing here keeps a
+// copy of what it reads: the operating system's page cache is the memory tier for weights, and what
+// it cannot hold is read past it (direct.ts) where the caller says so.
+import { open, stat, type FileHandle } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { UserError } from '../util/errors.ts'
+import { openDirect, type Lanes } from './direct.ts'
+import { fillSynthetic, isSynthetic } from '../checkpoint/synthetic.ts'
+import type { TensorEntry } from '../checkpoint/types.ts'
+
+// One read(2) moves less than 2 GiB, and Node takes the length as an int32.
+const MAX_READ_BYTES = 1 << 30
+
+const LFS_POINTER = 'version https://git-lfs'
+
+/** Weight files held open for reading. */
+export interface WeightFiles {
+  /**
+   * Fills `into` with the tensor's bytes from `offsetBytes` (relative to the tensor) on. `into` may
+   * view any memory: a mapped GPU buffer, a SharedArrayBuffer, a slice of a larger array.
+   * `direct`: past the page cache, if the files were opened with lanes and their file system can.
+   * Throws UserError when the file has become shorter or fails.
+   */
+  read(entry: TensorEntry, offsetBytes: number, into: Uint8Array, direct?: boolean): Promise<void>
+  /** The file's descriptors, for threads that read on their own; open until `close`. */
+  descriptors(file: string): { readonly fd: number; readonly directFd?: number }
+  /** Closes every file after the reads in flight have ended. Safe to call twice. */
+  close(): Promise<void>
+}
+
+/** A file that is open for reading, and once more for direct reads where that can be had. */
+export interface OpenFile {
+  readonly path: string
+  readonly handle: FileHandle
+  readonly direct: FileHandle | null
+}
+
+/** Opens each distinct path once, for direct reads too if there are lanes. On any failure nothing stays open. */
+export async function openFiles(paths: readonly string[], lanes?: Lanes): Promise<WeightFiles> {
+  const files = new Map<string, OpenFile>()
+  const reading = new Set<Promise<void>>()
+  const close = async (): Promise<void> => {
+    await Promise.allSettled(reading)
+    const open = [...files.values()].flatMap(({ handle, direct }) =>
+      direct ? [handle, direct] : handle,
+    )
+    files.clear()
+    await Promise.all(open.map((handle) => handle.close()))
+  }
+  const find = (path: string): OpenFile => {
+    const file = files.get(path)
+    if (file === undefined) throw new Error(`${path} is not among the open weight files`)
+    return file
+  }
+  try {
+    const real = paths.filter((path) => !isSynthetic(path))
+    for (const path of new Set(real.map((path) => resolve(path)))) {
+      const { handle } = await openForReading(path)
+      files.set(path, { path, handle, direct: null })
+      if (lanes)
+        files.set(path, { path, handle, direct: await openDirect(path).catch(refused(path)) })
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+  return {
+    close,
+    async read(entry, offsetBytes, into, direct = false) {
+      if (!(offsetBytes >= 0 && offsetBytes + into.byteLength <= entry.bytes)) {
+        const range = `[${offsetBytes}, ${offsetBytes + into.byteLength})`
+        throw new Error(`bytes ${range} lie outside ${entry.name} of ${entry.bytes} bytes`)
+      }
+      const at = entry.offsetBytes + offsetBytes
+      if (isSynthetic(entry.file)) return fillSynthetic(at, into)
+      const file = find(entry.file)
+      const read = readRange(file, at, into, direct ? lanes : undefined)
+      reading.add(read)
+      try {
+        await read
+      } finally {
+        reading.delete(read)
+      }
+    },
+    descriptors(path) {
+      const { handle, direct } = find(path)
+      return { fd: handle.fd, ...(direct && { directFd: direct.fd }) }
+    },
+  }
+}
+
+const refused =
+  (path: string) =>
+  (error: unknown): never => {
+    throw asUserError(error, `${path}: cannot be opened`)
+  }
+
+/** Fills `into` as `readFully` does, on the lanes as far as the file can. */
+export async function readRange(
+  { path, handle, direct }: OpenFile,
+  positionBytes: number,
+  into: Uint8Array,
+  lanes?: Lanes,
+): Promise<void> {
+  let done = 0
+  if (lanes && direct) {
+    done = await lanes.read(direct, positionBytes, into).catch((error: unknown) => {
+      throw asUserError(error, `${path}: reading byte ${positionBytes} failed`)
+    })
+  }
+  if (done < into.byteLength) {
+    await readFully(handle, path, positionBytes + done, into.subarray(done))
+  }
+}
+
+/** Opens a regular file (symbolic links are followed); UserError when that cannot be done. */
+export async function openForReading(
+  path: string,
+): Promise<{ handle: FileHandle; fileBytes: number }> {
+  try {
+    // Looked at before it is opened: opening a pipe would wait for its writer for ever.
+    const found = await stat(path)
+    if (!found.isFile()) throw new UserError(`${path}: expected a file, found something else`)
+    return { handle: await open(path, 'r'), fileBytes: found.size }
+  } catch (error) {
+    return refused(path)(error)
+  }
+}
+
+/** Fills `into` from `positionBytes` of the file, over as many reads as that takes. */
+export async function readFully(
+  handle: FileHandle,
+  path: string,
+  positionBytes: number,
+  into: Uint8Array,
+): Promise<void> {
+  let done = 0
+  while (done < into.byteLength) {
+    const length = Math.min(MAX_READ_BYTES, into.byteLength - done)
+    const { bytesRead } = await handle
+      .read(into, done, length, positionBytes + done)
+      .catch((error: unknown) => {
+        throw asUserError(error, `${path}: reading byte ${positionBytes + done} failed`)
+      })
+    if (bytesRead === 0) {
+      throw new UserError(
+        `${path}: expected ${into.byteLength - done} more bytes at ${positionBytes + done}, ` +
+          `found the end of the file: it was changed or truncated while in use; restore it`,
+      )
+    }
+    done += bytesRead
+  }
+}
+
+/**
+ * Reads a whole file that must not be larger than `maxBytes`, as UTF-8 JSON whose top is an
+ * object.
+ */
+export async function readJsonObject(
+  path: string,
+  maxBytes: number,
+): Promise<Record<string, unknown>> {
+  const { handle, fileBytes } = await openForReading(path)
+  try {
+    if (fileBytes > maxBytes) {
+      throw new UserError(
+        `${path}: expected at most ${maxBytes} bytes of JSON, found ${fileBytes}; ` +
+          `this is not the file of that name, download it again`,
+      )
+    }
+    const raw = new Uint8Array(fileBytes)
+    await readFully(handle, path, 0, raw)
+    return parseJsonObject(raw, path)
+  } finally {
+    await handle.close()
+  }
+}
+
+function parseJsonObject(raw: Uint8Array, path: string): Record<string, unknown> {
+  let value: unknown
+  try {
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(raw))
+  } catch (error) {
+    const found = looksLikeLfsPointer(raw) ? 'a Git LFS pointer' : (error as Error).message
+    const advice = looksLikeLfsPointer(raw) ? 'run git lfs pull' : 'download it again'
+    throw new UserError(`${path}: expected JSON, found ${found}; ${advice}`, { cause: error })
+  }
+  if (!isObject(value)) {
+    throw new UserError(`${path}: expected a JSON object, found ${describe(value)}; replace it`)
+  }
+  return value
+}
+
+/** True when these are the first bytes of the text that Git LFS leaves in place of a large file. */
+export function looksLikeLfsPointer(firstBytes: Uint8Array): boolean {
+  return String.fromCharCode(...firstBytes.subarray(0, LFS_POINTER.length)) === LFS_POINTER
+}
+
+/** A JSON object, as opposed to null, an array or a plain value. */
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** Short, printable words for an untrusted value; never walks into it. */
+export function describe(value: unknown): string {
+  if (typeof value === 'string') return quote(value)
+  if (value === null || typeof value !== 'object') return String(value)
+  if (Array.isArray(value)) return `a list of ${value.length}`
+  return 'an object'
+}
+
+/** An untrusted name in quotes: control characters escaped, at most 80 characters of it. */
+export function quote(name: string): string {
+  return JSON.stringify(name.length > 80 ? `${name.slice(0, 77)}...` : name)
+}
+
+/** What a write says that finds no room: on the disk, in the user's share of it, in one file. */
+export const FULL_DISK: readonly string[] = ['ENOSPC', 'EDQUOT', 'EFBIG']
+
+/** Keeps a UserError; turns an operating system error into one that starts with `prefix`. */
+export function asUserError(error: unknown, prefix: string): unknown {
+  const code = (error as NodeJS.ErrnoException | null)?.code
+  if (error instanceof UserError || typeof code !== 'string') return error
+  // EBADF is a handle of ours used after its close: a bug, so it keeps its stack.
+  if (code === 'EBADF' || code.startsWith('ERR_')) return error
+  const advice =
+    code === 'ENOENT'
+      ? 'check the path'
+      : FULL_DISK.includes(code)
+        ? 'free some disk space there'
+        : 'check the disk and the permissions'
+  return new UserError(`${prefix} (${code}); ${advice}`, { cause: error })
+}

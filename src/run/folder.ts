@@ -1,0 +1,259 @@
+// The files of a run: config.json (what it was started with), journal.jsonl, metrics.jsonl,
+// checkpoint-<step>/ and model/. Decides whether a run may start or go on in a folder; what is in
+// the files is made elsewhere.
+
+import { appendFile, mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { z } from 'zod'
+import type { Scored } from './best.ts'
+import { UserError } from '../util/errors.ts'
+import { OPTIONS, type Config, type OptionName } from '../config/options.ts'
+import { METHOD_KEYS } from '../config/method.ts'
+import { flagName, type OptionSpec } from '../config/values.ts'
+import { TASK_TRAJECTORY } from '../config/data.ts'
+import { PRETRAIN_TRAJECTORY } from '../config/pretrain.ts'
+import { meanLoss, type JournalEntry } from './journal.ts'
+import { temporaryBeside, writeTextAtomically } from '../io/atomic.ts'
+import { asUserError, readJsonObject } from '../io/read.ts'
+
+/** Options that decide the trajectory: a resumed run must have the same. */
+const TRAJECTORY: readonly OptionName[] = [
+  // The replay window changes speed, and bits only where folds round (checkSame).
+  ...METHOD_KEYS.filter((key) => key !== 'replayWindow'),
+  ...TASK_TRAJECTORY,
+  ...PRETRAIN_TRAJECTORY,
+  'batchSize',
+  'accumulate',
+  'maxLength',
+  'template',
+  'labelWords',
+  'textColumn',
+  'labelColumn',
+  'padding',
+  'lrSchedule',
+  'warmupSteps',
+  'activationDtype',
+]
+
+const MAX_RECORD_BYTES = 2 ** 24
+
+/** config.json of a run. */
+export interface RunRecord {
+  readonly zo2: string
+  readonly model: string
+  /** The hub's commit, or null for a local folder. */
+  readonly commit: string | null
+  /** See fingerprint.ts: identifies the base weights. */
+  readonly fingerprint: string
+  /** Of the training data. */
+  readonly train_sha256: string
+  readonly config: Partial<Config>
+}
+
+const Record: z.ZodType<RunRecord> = z.object({
+  zo2: z.string(),
+  model: z.string(),
+  commit: z.string().nullable(),
+  fingerprint: z.string(),
+  train_sha256: z.string(),
+  config: z.record(z.string(), z.unknown()),
+})
+
+/** Whether a parsed file is a run's config.json. */
+export const isRunRecord = (value: unknown): value is RunRecord => Record.safeParse(value).success
+
+/** Makes the folder. UserError if the path is something else. */
+export async function makeRunFolder(dir: string): Promise<void> {
+  try {
+    await mkdir(dir, { recursive: true })
+  } catch (error) {
+    throw asUserError(error, `${dir}: expected a folder, or a place for a new one`)
+  }
+}
+
+/** The record of the run in `dir`, or null. UserError if its config.json is something else. */
+export async function readRunRecord(dir: string): Promise<RunRecord | null> {
+  const path = join(dir, 'config.json')
+  if (!(await stat(path).catch(() => null))) return null
+  const parsed = Record.safeParse(await readJsonObject(path, MAX_RECORD_BYTES))
+  if (parsed.success) return parsed.data
+  throw new UserError(`${path}: not the record of a run; name the output folder of zo2 finetune`)
+}
+
+/**
+ * Decides whether a run may start or go on in the folder; its lock must be held. A run that never
+ * made a step may be started anew.
+ * @returns the record of the run to continue, or null for a new one
+ */
+export async function claimRunFolder(dir: string, resume: boolean): Promise<RunRecord | null> {
+  await removeLeftovers(dir)
+  const before = await readRunRecord(dir)
+  if (!before && resume) {
+    // init/ is what pre-training from scratch makes first.
+    const early = (name: string) => name.startsWith('run.lock') || name === 'init'
+    if ((await readdir(dir)).every(early)) return null // it ended before it had a record
+    throw new UserError(`${dir} holds no run to resume (no config.json); leave out --resume`)
+  }
+  const journal = await stat(join(dir, 'journal.jsonl')).catch(() => null)
+  if (!before || !journal || journal.size === 0) return null
+  if (resume) return before
+  throw new UserError(
+    `${dir} holds a run already; continue it with --resume or choose another --output-dir`,
+  )
+}
+
+/** Writes config.json, after checking that the run goes on as it began. */
+export async function recordRun(
+  dir: string,
+  before: RunRecord | null,
+  record: RunRecord,
+): Promise<void> {
+  if (before) checkSame(dir, before, record)
+  await writeTextAtomically(join(dir, 'config.json'), JSON.stringify(record, null, 2) + '\n')
+}
+
+/** Removes what a killed run left half-written; nothing finished has such a name. */
+async function removeLeftovers(dir: string): Promise<void> {
+  const leftover =
+    /^(\.((config|device)\.json|metrics\.jsonl|evals\.jsonl|prefix\.safetensors|model|adapter|init|(checkpoint|ckpt)-\d+)\.[0-9a-f]{12,20}\.tmp|\.zo2-overlay-\d+-\d+|run\.lock\..+)$/
+  for (const name of await readdir(dir)) {
+    if (leftover.test(name)) await rm(join(dir, name), { recursive: true, force: true })
+  }
+}
+
+/** Removes a finished folder such that a kill in between leaves no half of it under its name. */
+export async function discard(path: string): Promise<void> {
+  const aside = await temporaryBeside(path)
+  try {
+    await rename(path, aside)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
+    throw asUserError(error, `${path}: cannot be replaced`)
+  }
+  await rm(aside, { recursive: true, force: true })
+}
+
+function checkSame(dir: string, before: RunRecord, now: RunRecord): void {
+  if (before.fingerprint !== now.fingerprint) {
+    throw new UserError(
+      `${dir} was run on other weights (${before.model}, fingerprint ${before.fingerprint}) than ${now.model} (${now.fingerprint}); resume with the same model`,
+    )
+  }
+  if (before.commit !== now.commit) {
+    throw new UserError(
+      `${dir} was run on commit ${before.commit} of ${before.model}, found ${now.commit}; resume with the same --revision`,
+    )
+  }
+  if (before.train_sha256 !== now.train_sha256) {
+    throw new UserError(
+      `${dir} was run on other training data than ${dataOf(now)} holds now (it was ${dataOf(before)}); resume with the same data`,
+    )
+  }
+  const rounds = now.config.overlayDtype === 'float16'
+  for (const key of [...TRAJECTORY, ...(rounds ? (['replayWindow'] as const) : [])]) {
+    // An option that is younger than the run had its default's effect then.
+    const { default: usual }: OptionSpec = OPTIONS[key]
+    const [was, is] = [before.config[key] ?? usual, now.config[key]].map((v) => JSON.stringify(v))
+    if (was !== is) {
+      throw new UserError(
+        `${dir} was run with --${flagName(key)} ${was ?? 'left out'}, found ${is ?? 'none'}; resume with the same`,
+      )
+    }
+  }
+}
+
+/** The training data of a run as its user named it. */
+const dataOf = ({ config }: RunRecord) =>
+  config.train ?? config.dataset ?? (config.task ? `--task ${config.task}` : 'the train dataset')
+
+/** Saved checkpoints by step, newest first. Only folders that were finished have this name. */
+export async function savedCheckpoints(dir: string): Promise<{ step: number; dir: string }[]> {
+  return (await readdir(dir))
+    .map((name) => /^checkpoint-(\d+)$/.exec(name))
+    .filter((match) => match !== null)
+    .map((match) => ({ step: Number(match[1]), dir: join(dir, match[0]) }))
+    .sort((a, b) => b.step - a.step)
+}
+
+/** Removes all but the newest `keep` checkpoints. */
+export async function pruneCheckpoints(dir: string, keep: number): Promise<void> {
+  for (const old of (await savedCheckpoints(dir)).slice(keep)) await discard(old.dir)
+}
+
+/** After a kill: no checkpoint of steps that the journal has not, and no more than `keep`. */
+export async function settleCheckpoints(dir: string, steps: number, keep: number): Promise<void> {
+  for (const saved of await savedCheckpoints(dir)) {
+    if (saved.step > steps) await discard(saved.dir)
+  }
+  await pruneCheckpoints(dir, keep)
+}
+
+/** Adds one line to metrics.jsonl or evals.jsonl. */
+export async function appendLine(path: string, value: object): Promise<void> {
+  try {
+    await appendFile(path, JSON.stringify(value) + '\n')
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    throw new UserError(
+      `${path}: cannot be written (${code}); free some disk space and continue with --resume`,
+      { cause: error },
+    )
+  }
+}
+
+/**
+ * Makes metrics.jsonl and evals.jsonl fit the journal after a kill: each journalled step has one
+ * line, which is what the journal knows if its own was lost; evaluations from here on are made anew.
+ */
+export async function mendMetrics(dir: string, entries: readonly JournalEntry[]): Promise<void> {
+  const path = join(dir, 'metrics.jsonl')
+  const known = new Map((await readSteps(path)).map((line) => [line.step, line]))
+  const lines = entries.map((entry) => known.get(entry.step) ?? stepMetrics(entry))
+  await writeLines(path, lines)
+  const evals = join(dir, 'evals.jsonl')
+  const kept = (await readSteps(evals)).filter(
+    ({ step, split }) => step < entries.length && split === undefined,
+  )
+  await writeLines(evals, kept)
+}
+
+/** What the journal knows of a step, as metrics.jsonl has it. */
+export const stepMetrics = (entry: JournalEntry) => ({
+  step: entry.step,
+  loss: meanLoss(entry),
+  loss_plus: entry.loss_plus,
+  loss_minus: entry.loss_minus,
+  projected_grad: entry.projected_grad,
+  lr: entry.lr,
+  eps: entry.eps,
+})
+
+/** Evaluations during the run in `dir`; not those after it, of a task's own examples. */
+export async function evaluationsIn(dir: string): Promise<Scored[]> {
+  const lines = await readSteps(join(dir, 'evals.jsonl'))
+  return lines.filter(({ split }) => split === undefined) as unknown as Scored[]
+}
+
+/** An object of metrics.jsonl or evals.jsonl. */
+export type StepLine = Readonly<Record<string, unknown>> & { readonly step: number }
+
+/** The whole lines of a file that may be absent or torn. */
+export async function readSteps(path: string): Promise<StepLine[]> {
+  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return ''
+    throw asUserError(error, `${path}: cannot be read`)
+  })
+  return text.split('\n').flatMap((line) => {
+    try {
+      const value = JSON.parse(line) as { step?: unknown } | null
+      return typeof value?.step === 'number' ? [value as StepLine] : []
+    } catch {
+      return []
+    }
+  })
+}
+
+async function writeLines(path: string, lines: readonly object[]): Promise<void> {
+  if (lines.length === 0) return rm(path, { force: true })
+  await writeTextAtomically(path, lines.map((line) => JSON.stringify(line) + '\n').join(''))
+}

@@ -1,0 +1,263 @@
+// `zo2 pretrain`: a run (finetune.ts) on a prepared text, as nanoGPT's train.py, from scratch or from a
+// model. Batches and evaluations are windows of train.bin and val.bin, drawn by pure functions of
+// seed and step; the model from scratch lies in init/ of the output folder, the best one so far in
+// ckpt-<step>/.
+// Source: karpathy/nanoGPT, train.py.
+
+import { existsSync } from 'node:fs'
+import { copyFile, readdir, writeFile } from 'node:fs/promises'
+import { basename, join, resolve } from 'node:path'
+import { createModel } from '../../models/index.ts'
+import { nanogptConfig, PADDED_VOCAB } from '../../models/presets.ts'
+import type { Notify } from './callbacks.ts'
+import type { Config } from '../config/options.ts'
+import {
+  drawBatch,
+  META_FILE,
+  openTokenFile,
+  readMeta,
+  tokenizerOf,
+  type Draw,
+  type Meta,
+  type TokenFile,
+} from '../data/prepared.ts'
+import type { Engine } from '../engine/engine.ts'
+import { UserError } from '../util/errors.ts'
+import { evaluateBatches, type Evaluation } from './evaluate.ts'
+import { exportModel } from '../export/folder.ts'
+import type { Feed } from './feed.ts'
+import { runJob, type FinetuneSummary } from './finetune.ts'
+import { required } from './finetune-data.ts'
+import { sampleHash } from '../run/fingerprint.ts'
+import { MEAN_LOSS } from './objective.ts'
+import type { Reporter } from '../util/console.ts'
+import { discard, readRunRecord } from '../run/folder.ts'
+import type { LoadedModel } from '../engine/open.ts'
+import { VERSION } from '../util/version.ts'
+import { asUserError } from '../io/read.ts'
+import { writeInitialModel } from '../checkpoint/init.ts'
+import { importNanogpt } from '../checkpoint/torch/nanogpt.ts'
+import type { Checkpoint } from '../checkpoint/types.ts'
+
+/** Of train.bin, beside that of val.bin. */
+type PretrainEvaluation = Evaluation & { readonly train_loss: number }
+
+/** Evaluations of all runs see the same windows, so that their figures can be compared. */
+const EVAL_SEED = 0
+
+/** An opened data set. */
+interface Dataset {
+  readonly dir: string
+  readonly meta: Meta
+  readonly train: TokenFile
+  readonly val: TokenFile
+}
+
+/** Runs or resumes a pre-training run. UserError for everything a user can mend. */
+export async function pretrain(
+  given: Config,
+  report: Reporter,
+  stop: AbortSignal,
+): Promise<FinetuneSummary> {
+  const dir = resolve(required(given.outputDir, '--output-dir (or --out_dir)'))
+  const config = await settled(dir, given)
+  const data = datasetDir(required(config.dataset, '--dataset'))
+  const meta = await readMeta(data)
+  if (!meta)
+    throw new UserError(`${data}: no ${META_FILE} there; prepare the data with zo2 prepare`)
+  const train = await openTokenFile(join(data, 'train.bin'))
+  try {
+    const val = await openTokenFile(join(data, 'val.bin'))
+    try {
+      report.line(`zo2 ${VERSION}  pretrain ${meta.dataset}  ${config.method}`)
+      report.line(`data ${data}: ${train.tokens} tokens to train on, ${val.tokens} held out`)
+      return await runDataset(dir, config, { dir: data, meta, train, val }, report, stop)
+    } finally {
+      await val.close()
+    }
+  } finally {
+    await train.close()
+  }
+}
+
+/** A bare name is a folder in data/, as nanoGPT has it. */
+export function datasetDir(dataset: string): string {
+  return /[\\/]/.test(dataset) ? dataset : join('data', dataset)
+}
+
+/** nanoGPT's gpt2, gpt2-medium, ... as the hub has them; every other name is as it is. */
+export function hubName(source: string): string {
+  return /^gpt2(-\w+)?$/.test(source) && !existsSync(source) ? `openai-community/${source}` : source
+}
+
+/** --init_from resume means what the run began with, and --resume. */
+async function settled(dir: string, config: Config): Promise<Config> {
+  if (config.initFrom !== 'resume' && !config.resume) return config
+  const before = existsSync(dir) ? (await readRunRecord(dir))?.config.initFrom : undefined
+  const initFrom = config.initFrom === 'resume' ? (before ?? 'scratch') : config.initFrom
+  return { ...config, resume: true, ...(initFrom !== undefined && { initFrom }) }
+}
+
+async function runDataset(
+  dir: string,
+  config: Config,
+  data: Dataset,
+  report: Reporter,
+  stop: AbortSignal,
+): Promise<FinetuneSummary> {
+  const job = {
+    source: (before: object | null) => baseOf(dir, config, data, before !== null, report, stop),
+    data: async (loaded: LoadedModel) => {
+      checkModel(loaded, config, data)
+      return {
+        tokenizer: await tokenizerOf(data.meta),
+        aim: { objective: MEAN_LOSS, options: false },
+        ...{ train: [], held: [], test: [] },
+        sha256: await sampleHash(join(data.dir, 'train.bin')),
+        feed: (engine: Engine) => tokenFeed(engine, config, data),
+        notify: (engine: Engine) =>
+          keepCheckpoints({ dir, engine, config, layout: loaded.checkpoint, report, stop }),
+      }
+    },
+  }
+  return runJob(job, config, report, stop)
+}
+
+/** The model to start from, made in init/ where it is not there yet. */
+async function baseOf(
+  dir: string,
+  config: Config,
+  { meta, dir: data }: Dataset,
+  goesOn: boolean,
+  report: Reporter,
+  stop: AbortSignal,
+): Promise<string> {
+  const { initFrom = 'scratch', seed, maxLength: block_size } = config
+  const isFile = initFrom.endsWith('.pt')
+  if (initFrom !== 'scratch' && !isFile) return hubName(initFrom)
+  const init = join(dir, 'init')
+  if (!goesOn || !existsSync(init)) {
+    await discard(init)
+    if (isFile) await importNanogpt(initFrom, init)
+    else {
+      const { nLayer: n_layer = 12, nHead: n_head = 12, nEmbd: n_embd = 768, bias = false } = config
+      const vocab_size = meta.tokenizer === 'char' ? meta.vocab_size : PADDED_VOCAB
+      const shape = nanogptConfig({ n_layer, n_head, n_embd, block_size, bias, vocab_size })
+      await writeInitialModel(init, shape, createModel(shape), {
+        seed,
+        onProgress: (done, total) => {
+          stop.throwIfAborted()
+          report.live(`writing init/ ${((100 * done) / total).toFixed(0)} %`)
+        },
+      })
+    }
+  }
+  const copy = join(init, META_FILE)
+  await copyFile(join(data, META_FILE), copy).catch((error: unknown) => {
+    throw asUserError(error, `${copy}: cannot be written`)
+  })
+  return init
+}
+
+/** @throws UserError where options, data and model do not fit each other */
+function checkModel({ source, model, checkpoint }: LoadedModel, config: Config, { meta }: Dataset) {
+  const { nLayer, nHead, nEmbd, bias, maxLength } = config
+  const shape = [
+    ['--n-layer', nLayer, model.layers],
+    ['--n-head', nHead, model.heads],
+    ['--n-embd', nEmbd, model.hidden],
+    ['--bias', bias, checkpoint.config['bias'] ?? true],
+  ] as const
+  for (const [flag, asked, found] of shape) {
+    if (asked === undefined || asked === found) continue
+    throw new UserError(
+      `${flag} ${asked}: ${basename(source)} has ${found}; leave it out, or start from scratch in a new folder`,
+    )
+  }
+  if (maxLength > model.maxPositions) {
+    throw new UserError(
+      `--block-size ${maxLength}: ${source} has ${model.maxPositions} positions; expected at most that`,
+    )
+  }
+  if (meta.vocab_size > model.vocabSize) {
+    throw new UserError(
+      `${meta.dataset} has a vocabulary of ${meta.vocab_size}, ${source} one of ${model.vocabSize}: take data of the model's tokenizer`,
+    )
+  }
+}
+
+/** Windows of the data set, as batches of a run. */
+function tokenFeed(engine: Engine, config: Config, data: Dataset): Feed {
+  const { batchSize: batch, accumulate, maxLength: tokens, seed, evalIters } = config
+  const shape = { batch, tokens, vocabSize: engine.model.vocabSize }
+  const draw = (split: 'train' | 'val', of: Omit<Draw, 'firstRow'>, i: number) => {
+    const window = { ...of, firstRow: i * batch }
+    return drawBatch(data[split], join(data.dir, `${split}.bin`), shape, window)
+  }
+  const evaluateSplit = async (split: 'train' | 'val', tell: (done: number) => void) => {
+    const of = { seed: EVAL_SEED, purpose: `eval ${split}`, step: 0 }
+    const batches = await Promise.all(
+      Array.from({ length: evalIters }, (_, i) => draw(split, of, i)),
+    )
+    return evaluateBatches(engine, batches, tell)
+  }
+  return {
+    batchesOf: (step) => {
+      const of = { seed, purpose: 'train', step }
+      return Promise.all(Array.from({ length: accumulate }, (_, i) => draw('train', of, i)))
+    },
+    stepsPerEpoch: data.train.tokens / (batch * accumulate * tokens),
+    evaluate: async (onProgress): Promise<PretrainEvaluation> => {
+      const tell = (first: number) => (done: number) =>
+        onProgress(first + Math.floor(done), 2 * evalIters)
+      const { loss: train_loss } = await evaluateSplit('train', tell(0))
+      return { ...(await evaluateSplit('val', tell(evalIters))), train_loss }
+    },
+    line: (step, evaluation) => {
+      const { train_loss, loss } = evaluation as PretrainEvaluation
+      return `step ${step}: train loss ${train_loss.toFixed(4)}, val loss ${loss.toFixed(4)}`
+    },
+  }
+}
+
+interface Keeping {
+  readonly dir: string
+  readonly engine: Engine
+  readonly config: Config
+  readonly layout: Checkpoint
+  readonly report: Reporter
+  readonly stop: AbortSignal
+}
+
+/** Writes ckpt-<step>/ when val.bin's loss is the lowest so far, and removes the one before. */
+function keepCheckpoints({ dir, engine, config, layout, report, stop }: Keeping): Notify {
+  return async (event, { globalStep: step, bestGlobalStep }, _control, { metrics }) => {
+    if (event !== 'onEvaluate' || step === 0) return
+    if (bestGlobalStep !== step && !config.alwaysSaveCheckpoint) return
+    const name = `ckpt-${step}`
+    await discard(join(dir, name))
+    await exportModel(engine, join(dir, name), {
+      dtype: 'F32',
+      layout,
+      onProgress: () => stop.throwIfAborted(), // made again with --resume
+      extra: (folder) =>
+        writeFile(
+          join(folder, 'zo2.json'),
+          JSON.stringify({ step, val_loss: metrics?.['eval_loss'] }),
+        ),
+    })
+    for (const other of await keptCheckpoints(dir)) {
+      if (other.step !== step) await discard(other.dir)
+    }
+    report.line(`saved ${join(dir, name)}`)
+  }
+}
+
+/** ckpt-<step>/ of a run's folder, the newest first; a kill may leave two. */
+export async function keptCheckpoints(dir: string): Promise<{ step: number; dir: string }[]> {
+  return (await readdir(dir))
+    .map((name) => /^ckpt-(\d+)$/.exec(name))
+    .filter((match) => match !== null)
+    .map((match) => ({ step: Number(match[1]), dir: join(dir, match[0]) }))
+    .sort((a, b) => b.step - a.step)
+}
