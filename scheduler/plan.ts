@@ -2,7 +2,8 @@
 // order, slots, what stays resident, and the predicted peak by category. Imports no device; each
 // device's own memory comes in as a MemoryModel. `zo2 plan` prints what this returns.
 
-import type { Category, MemoryModel, Tile, Workload } from '../src/device/device.ts'
+import type { MemoryModel, Tile, Workload } from '../src/device/device.ts'
+import type { Category } from '../src/device/ledger.ts'
 import { UserError } from '../src/util/errors.ts'
 import { formatBytes } from '../src/util/units.ts'
 import { arenas, type PlanBuffer } from './arena.ts'

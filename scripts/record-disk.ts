@@ -15,7 +15,7 @@ import { silent } from '../src/util/console.ts'
 import { engineOptions, loadModel } from '../src/engine/open.ts'
 import { alignedBytes } from '../src/io/direct.ts'
 import { cacheRoomBytes } from '../src/weights/page-cache.ts'
-import { DTYPE_BYTES } from '../src/checkpoint/types.ts'
+import { DTYPE_BYTES } from '../src/util/dtypes.ts'
 import { fakeDevice } from '../test/helpers/fake-device.ts'
 
 const [dir, rounds = '3', steps = '3', ...flags] = process.argv.slice(2)

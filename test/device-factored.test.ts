@@ -5,7 +5,7 @@
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Addend, Device, Tensor } from '../src/device/device.ts'
-import type { DType } from '../src/checkpoint/types.ts'
+import type { DType } from '../src/util/dtypes.ts'
 import {
   differ,
   filled,

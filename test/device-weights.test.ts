@@ -6,7 +6,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Device, Slot, Workload } from '../src/device/device.ts'
 import { UserError } from '../src/util/errors.ts'
-import type { DType } from '../src/checkpoint/types.ts'
+import type { DType } from '../src/util/dtypes.ts'
 import {
   filled,
   load,

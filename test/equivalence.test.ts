@@ -14,7 +14,7 @@ import { openCpu } from '../src/device/cpu/device.ts'
 import type { Device } from '../src/device/device.ts'
 import { openWebgpu } from '../src/device/webgpu/device.ts'
 import type { JournalEntry } from '../src/run/journal.ts'
-import type { DType } from '../src/checkpoint/types.ts'
+import type { DType } from '../src/util/dtypes.ts'
 import { openDevices, type TestDevice } from './helpers/devices.ts'
 import {
   exportedDigests,

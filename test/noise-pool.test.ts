@@ -7,8 +7,7 @@ import { describe, expect, it, vi } from 'vitest'
 import { createOps } from '../src/device/cpu/ops.ts'
 import { NoisePool, type PrepareJob } from '../src/device/cpu/noise-pool.ts'
 import { createNoiseKernel } from '../src/noise/wasm.ts'
-import type { DType } from '../src/checkpoint/types.ts'
-import { convertElements } from '../src/util/dtypes.ts'
+import { type DType, convertElements } from '../src/util/dtypes.ts'
 import { recipeOf, values } from './helpers/devices.ts'
 
 /** Every worker that is started, so that one can be killed. */

@@ -6,7 +6,7 @@ import { open } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { openFiles } from '../src/io/read.ts'
+import { openFiles } from '../src/checkpoint/files.ts'
 import {
   readSafetensorsHeader,
   writeSafetensors,

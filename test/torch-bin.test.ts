@@ -4,7 +4,7 @@
 import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { openFiles } from '../src/io/read.ts'
+import { openFiles } from '../src/checkpoint/files.ts'
 import { readSafetensorsHeader } from '../src/checkpoint/safetensors.ts'
 import { readTorchBin } from '../src/checkpoint/torch/bin.ts'
 import type { TensorEntry } from '../src/checkpoint/types.ts'

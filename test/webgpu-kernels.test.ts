@@ -19,11 +19,15 @@ import {
 import { matmulTransposed } from '../src/device/webgpu/kernels/matmul-transposed.ts'
 import { NOISE_WGSL } from '../src/device/webgpu/kernels/noise.ts'
 import { perturbKernel } from '../src/device/webgpu/kernels/perturb.ts'
-import { applyTerms, gaussianAt, probeVersion, round16 } from '../src/noise/distributions.ts'
-import type { Recipe } from '../src/noise/distributions.ts'
+import {
+  applyTerms,
+  gaussianAt,
+  probeVersion,
+  round16,
+  type Recipe,
+} from '../src/noise/distributions.ts'
 import { threefry2x32 } from '../src/noise/threefry.ts'
-import { convertElements } from '../src/util/dtypes.ts'
-import type { DType } from '../src/checkpoint/types.ts'
+import { convertElements, type DType } from '../src/util/dtypes.ts'
 import { ADAPTER, plain, randoms } from './helpers/webgpu.ts'
 
 /** Whole tile, no addend. */

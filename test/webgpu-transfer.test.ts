@@ -9,7 +9,7 @@ import type { Device, Tile, Weights } from '../src/device/device.ts'
 import { openWebgpu } from '../src/device/webgpu/device.ts'
 import { webgpuMemory } from '../src/device/webgpu/memory.ts'
 import { UserError } from '../src/util/errors.ts'
-import { DTYPE_BYTES, type DType } from '../src/checkpoint/types.ts'
+import { DTYPE_BYTES, type DType } from '../src/util/dtypes.ts'
 import { ADAPTER, plain, randoms, workload } from './helpers/webgpu.ts'
 
 describe.each(['ring', 'direct'] as const)('uploads by %s', (transfer) => {

@@ -10,11 +10,12 @@ import { dirname, join, resolve } from 'node:path'
 import { UserError } from '../util/errors.ts'
 import { syncDirectory, temporaryBeside, writeTextAtomically } from '../io/atomic.ts'
 import { openCheckpoint } from './open.ts'
-import { convertElements } from '../util/dtypes.ts'
-import { asUserError, openFiles, quote, readJsonObject, type WeightFiles } from '../io/read.ts'
+import { convertElements, type DType } from '../util/dtypes.ts'
+import { asUserError, quote, readJsonObject } from '../io/read.ts'
+import { openFiles, type WeightFiles } from './files.ts'
 import { writeShardedSafetensors, type TensorSink } from './safetensors-writer.ts'
 import { parseSynthetic, syntheticConfig } from './synthetic.ts'
-import { type Checkpoint, type DType, type TensorEntry } from './types.ts'
+import { type Checkpoint, type TensorEntry } from './types.ts'
 
 /** A multiple of every element size. */
 const CHUNK_BYTES = 2 << 20

@@ -14,7 +14,8 @@ import {
   quote,
   readFully,
 } from '../io/read.ts'
-import { DTYPE_BYTES, MASK_NAME, type DType, type TensorEntry } from './types.ts'
+import { MASK_NAME, type TensorEntry } from './types.ts'
+import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 
 export { writeSafetensors, writeShardedSafetensors } from './safetensors-writer.ts'
 export type { FillTensor, TensorSink, TensorSpec } from './safetensors-writer.ts'

@@ -1,10 +1,6 @@
-// The words that checkpoint readers, the scheduler and the devices share: types, and the size of each.
+// What a checkpoint is to its readers and to the runtime: its config and where each tensor lies.
 
-/** Element types a checkpoint may hold, by their safetensors names. */
-export type DType = 'F32' | 'F16' | 'BF16'
-
-/** Bytes of one element. */
-export const DTYPE_BYTES: Readonly<Record<DType, number>> = { F32: 4, F16: 2, BF16: 2 }
+import type { DType } from '../util/dtypes.ts'
 
 /**
  * GPT-2 files hold each block's causal mask beside its weights, often as bytes. No model reads it: a
@@ -12,18 +8,23 @@ export const DTYPE_BYTES: Readonly<Record<DType, number>> = { F32: 4, F16: 2, BF
  */
 export const MASK_NAME = /(^|\.)attn\.(masked_)?bias$/
 
-/** Where one tensor's row-major little-endian bytes lie in a file. */
-export interface TensorEntry {
+/** Where a tensor's bytes lie. */
+export interface ByteRange {
+  /** For messages. */
+  readonly name: string
+  /** Absolute path of the file. */
+  readonly file: string
+  /** First byte in that file. */
+  readonly offsetBytes: number
+  readonly bytes: number
+}
+
+/** Where one tensor's row-major little-endian bytes lie; `bytes` is always the product of shape times the element size. */
+export interface TensorEntry extends ByteRange {
   /** Tensor name exactly as the checkpoint has it. */
   readonly name: string
   readonly dtype: DType
   readonly shape: readonly number[]
-  /** Absolute path of the file. */
-  readonly file: string
-  /** First byte of the tensor in that file. */
-  readonly offsetBytes: number
-  /** Length; always the product of shape times the element size. */
-  readonly bytes: number
 }
 
 /** A Hugging Face model folder whose headers are read and checked; weights stay on disk. */

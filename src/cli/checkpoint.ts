@@ -2,7 +2,7 @@
 
 import { METHOD_KEYS } from '../config/method.ts'
 import { arch, cpus, release, totalmem } from 'node:os'
-import { resolve } from 'node:path'
+import { resolve, join } from 'node:path'
 import { Command } from 'commander'
 import { exportLora } from '../export/adapter.ts'
 import { bestOf, criterionOf } from '../run/best.ts'
@@ -18,15 +18,15 @@ import { readJournal, replay } from '../run/journal.ts'
 import { table } from '../util/console.ts'
 import { convertNanogpt } from '../export/nanogpt.ts'
 import { modelCard } from '../export/card.ts'
-import { evaluationsIn, readRunRecord } from '../run/folder.ts'
+import { evaluationsIn } from '../run/folder.ts'
+import { readRunRecord } from '../config/record.ts'
 import { DTYPES, loadModel, openDevice, readyOptions } from '../engine/open.ts'
 import { writeTrained } from '../export/result.ts'
 import { formatBytes } from '../util/units.ts'
 import { VERSION } from '../util/version.ts'
 import { writeTextAtomically } from '../io/atomic.ts'
 import { convertCheckpoint } from '../checkpoint/convert.ts'
-import type { DType } from '../checkpoint/types.ts'
-import { join } from 'node:path'
+import type { DType } from '../util/dtypes.ts'
 
 export function checkpointCommands(contextOf: ContextOf): Command[] {
   return [inspectCommand(contextOf), exportCommand(contextOf), convertCommand(contextOf), envCommand(contextOf)] // prettier-ignore

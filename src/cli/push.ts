@@ -9,7 +9,7 @@ import { readJournal, replay } from '../run/journal.ts'
 import { modelCard } from '../export/card.ts'
 import { checkRepo, filesOf, push, type PushFile } from '../hub/push.ts'
 import { table } from '../util/console.ts'
-import { isRunRecord } from '../run/folder.ts'
+import { isRunRecord } from '../config/record.ts'
 import { formatBytes } from '../util/units.ts'
 import { readJsonObject } from '../io/read.ts'
 

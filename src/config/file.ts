@@ -8,7 +8,7 @@ import { parse as parseYaml, stringify } from 'yaml'
 import { OPTIONS, type Config, type OptionName } from './options.ts'
 import { UserError } from '../util/errors.ts'
 import { flagName, parseValue, type OptionSpec } from './values.ts'
-import { isRunRecord } from '../run/folder.ts'
+import { isRunRecord } from './record.ts'
 
 /** What a file says; `values` by the options' own names, checked one by one. */
 export interface ConfigFile {

@@ -7,10 +7,15 @@ import { readMeta, tokenizerOf as preparedTokenizer } from './prepared.ts'
 import { loadTokenizer } from './tokenizer.ts'
 import type { Tokenizer } from './types.ts'
 import { UserError } from '../util/errors.ts'
-import type { LoadedModel } from '../engine/open.ts'
+
+/** What a tokenizer has to fit: a model's folder, its model_type and rows of its embedding. */
+export interface TokenizerUse {
+  readonly dir: string
+  readonly model: { readonly modelType: string; readonly vocabSize: number }
+}
 
 /** @throws UserError for a missing or damaged tokenizer, or one that knows more tokens than the model */
-export async function tokenizerOf(loaded: LoadedModel): Promise<Tokenizer> {
+export async function tokenizerOf(loaded: TokenizerUse): Promise<Tokenizer> {
   const { dir, model } = loaded
   const tokenizer = await tokenizerIn(loaded)
   if (tokenizer.vocabSize <= model.vocabSize) return tokenizer
@@ -20,7 +25,7 @@ export async function tokenizerOf(loaded: LoadedModel): Promise<Tokenizer> {
 }
 
 /** A model of zo2 pretrain has its data's meta.json; a nanoGPT without one speaks GPT-2's BPE. */
-async function tokenizerIn({ dir, model }: LoadedModel): Promise<Tokenizer> {
+async function tokenizerIn({ dir, model }: TokenizerUse): Promise<Tokenizer> {
   const meta = await readMeta(dir)
   if (meta) return preparedTokenizer(meta)
   return model.modelType === 'nanogpt' ? loadGpt2Tokenizer() : loadTokenizer(dir)
@@ -31,11 +36,11 @@ const MEZO_BOS = 0
 
 /** The tokenizer that data is encoded with: MeZO's BOS for OPT under --mezo-compat. */
 export async function dataTokenizer(
-  loaded: LoadedModel,
+  loaded: TokenizerUse,
   { mezoCompat }: { mezoCompat: boolean },
 ): Promise<Tokenizer> {
   const tokenizer = await tokenizerOf(loaded)
-  if (!mezoCompat || loaded.checkpoint.config['model_type'] !== 'opt') return tokenizer
+  if (!mezoCompat || loaded.model.modelType !== 'opt') return tokenizer
   const prefix = tokenizer.encode('').map(() => MEZO_BOS)
   return {
     ...tokenizer,

@@ -140,3 +140,8 @@ export async function drawBatch(
     labels: rows.map((row) => [IGNORED, ...row.slice(1)]),
   }
 }
+
+/** A bare name is a folder in data/, as nanoGPT has it. */
+export function datasetDir(dataset: string): string {
+  return /[\\/]/.test(dataset) ? dataset : join('data', dataset)
+}

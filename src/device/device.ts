@@ -16,19 +16,8 @@
 // slab size changes a bit of the result.
 
 import type { Recipe } from '../noise/distributions.ts'
-import { DTYPE_BYTES, type DType } from '../checkpoint/types.ts'
-import type { Ledger } from './ledger.ts'
-
-/** What device memory is used for; the rows of every memory table. */
-export const CATEGORIES = [
-  'slots',
-  'staging',
-  'activations',
-  'scratch',
-  'resident',
-  'method',
-] as const
-export type Category = (typeof CATEGORIES)[number]
+import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
+import type { Category, Ledger } from './ledger.ts'
 
 /** What a tensor's elements may be. */
 export type TensorDType = Extract<DType, 'F32' | 'F16'>

@@ -1,7 +1,16 @@
 // Every device byte by category, now and at its peak. The devices charge and release; `zo2 plan`
 // predicts the same numbers; after close() everything is back to zero.
 
-import { CATEGORIES, type Category } from './device.ts'
+/** What device memory is used for; the rows of every memory table. */
+export const CATEGORIES = [
+  'slots',
+  'staging',
+  'activations',
+  'scratch',
+  'resident',
+  'method',
+] as const
+export type Category = (typeof CATEGORIES)[number]
 
 export type ByteTable = Record<Category, number>
 

@@ -3,8 +3,20 @@
 
 import type { Run } from '../../models/model.ts'
 import type { AttentionShape, Device, Tensor } from '../device/device.ts'
-import type { Cached } from './forward.ts'
 import type { Lane } from './working-set.ts'
+
+/**
+ * A pass over tokens whose predecessors' keys and values are on the device: first all tokens of the
+ * prompts at once (past 0), then one token of each sequence at a time. No probes.
+ */
+export interface Cached {
+  /** Positions to make room for, in all, besides a prefix. */
+  readonly capacity: number
+  /** Positions before the tokens of this pass, besides a prefix. */
+  readonly past: number
+  /** 1 token, 0 padding, by sequence, for all positions so far. */
+  readonly mask: readonly (readonly number[])[]
+}
 
 export interface AttendInput {
   /** [B, n+T]. */

@@ -4,7 +4,7 @@
 import type { Tensor } from '../device/device.ts'
 import type { Engine } from './engine.ts'
 import type { Probe, RowView } from '../methods/method.ts'
-import { DTYPE_BYTES } from '../checkpoint/types.ts'
+import { DTYPE_BYTES } from '../util/dtypes.ts'
 
 /** y[p, i] = row indices[i] of the table as probe p sees it, for `probes` probes; y is [R, cols]. */
 export async function gather(

@@ -13,9 +13,10 @@ import type { Estimator } from '../methods/estimator.ts'
 import type { Method, MethodOptions, TrainingState, Update } from '../methods/method.ts'
 import { findTensors, type ModelTensors } from './tensors.ts'
 import { createVectors, type Vectors } from './vectors.ts'
-import { openFiles } from '../io/read.ts'
+import { openFiles } from '../checkpoint/files.ts'
 import { openStore, overlayBytes, type WeightStore } from '../weights/store.ts'
-import { DTYPE_BYTES, type Checkpoint } from '../checkpoint/types.ts'
+import { type Checkpoint } from '../checkpoint/types.ts'
+import { DTYPE_BYTES } from '../util/dtypes.ts'
 import {
   allocate,
   fits,

@@ -4,35 +4,12 @@
 import type { ModelInput } from '../../models/model.ts'
 import { stream } from '../../scheduler/stream.ts'
 import { inTurns, type NextSlab } from '../../scheduler/interleave.ts'
-import type { Tile } from '../device/device.ts'
 import type { Engine } from './engine.ts'
 import type { Fold, Probe } from '../methods/method.ts'
-import { onePass } from './pass.ts'
+import { onePass, type Wanted, type PassInput } from './pass.ts'
 import { slabSource } from './slabs.ts'
 import type { BatchShape } from './working-set.ts'
-
-/**
- * A pass over tokens whose predecessors' keys and values are on the device: first all tokens of the
- * prompts at once (past 0), then one token of each sequence at a time. No probes.
- */
-export interface Cached {
-  /** Positions to make room for, in all, besides a prefix. */
-  readonly capacity: number
-  /** Positions before the tokens of this pass, besides a prefix. */
-  readonly past: number
-  /** 1 token, 0 padding, by sequence, for all positions so far. */
-  readonly mask: readonly (readonly number[])[]
-}
-
-/** What the head is asked for: rows are b*T + t, the positions whose next token is meant. */
-export type Wanted =
-  | { readonly kind: 'loss'; readonly rows: Uint32Array; readonly targets: Uint32Array }
-  | {
-      readonly kind: 'logits'
-      readonly rows: Uint32Array
-      /** data is [P*M, tile.rows]: columns tile.row0.. of the vocabulary. */
-      readonly sink: (tile: Tile, data: Float32Array) => void
-    }
+import type { Cached } from './attention.ts'
 
 /**
  * Runs the model on a batch under P probes (null: the weights as they are). For 'loss' returns the
@@ -47,15 +24,6 @@ export async function forward(
 ): Promise<Float64Array[]> {
   const [losses] = await forwardAll(engine, [{ input, wanted, cached }], probe)
   return losses!
-}
-
-/** What one pass of a sweep is to do. */
-export interface PassInput {
-  readonly input: ModelInput
-  readonly wanted: Wanted
-  readonly cached?: Cached | undefined
-  /** Whose activations and cache it uses, of those of the sweep's shape; its own number if left out. */
-  readonly lane?: number
 }
 
 /** Of a sweep: the shape that its passes are planned for, and how far it is. */

@@ -31,7 +31,8 @@ import {
   syntheticSource,
   type Synthetic,
 } from '../checkpoint/synthetic.ts'
-import type { Checkpoint, DType } from '../checkpoint/types.ts'
+import type { Checkpoint } from '../checkpoint/types.ts'
+import type { DType } from '../util/dtypes.ts'
 
 export const DTYPES: Readonly<Record<Config['dtype'], DType>> = {
   float32: 'F32',

@@ -1,17 +1,35 @@
 // One batch's pass through the model: the hands that models work with (`Run`), over slabs that come in
 // turn from the stream. What opens the stream, and how many passes share it, is forward.ts.
 
-import type { Run } from '../../models/model.ts'
+import type { ModelInput, Run } from '../../models/model.ts'
 import type { StreamedSlab } from '../../scheduler/stream.ts'
 import type { NextSlab } from '../../scheduler/interleave.ts'
-import { createAttend } from './attention.ts'
-import type { Addend, Rows, Tensor } from '../device/device.ts'
+import { createAttend, type Cached } from './attention.ts'
+import type { Addend, Rows, Tensor, Tile } from '../device/device.ts'
 import type { Engine } from './engine.ts'
 import { gather } from './embedding.ts'
 import type { Probe } from '../methods/method.ts'
 import { blockOf } from '../methods/selection.ts'
-import type { PassInput } from './forward.ts'
 import type { Lane } from './working-set.ts'
+
+/** What the head is asked for: rows are b*T + t, the positions whose next token is meant. */
+export type Wanted =
+  | { readonly kind: 'loss'; readonly rows: Uint32Array; readonly targets: Uint32Array }
+  | {
+      readonly kind: 'logits'
+      readonly rows: Uint32Array
+      /** data is [P*M, tile.rows]: columns tile.row0.. of the vocabulary. */
+      readonly sink: (tile: Tile, data: Float32Array) => void
+    }
+
+/** What one pass of a sweep is to do. */
+export interface PassInput {
+  readonly input: ModelInput
+  readonly wanted: Wanted
+  readonly cached?: Cached | undefined
+  /** Whose activations and cache it uses, of those of the sweep's shape; its own number if left out. */
+  readonly lane?: number
+}
 
 /** Masks of sequences behind a prefix of n, each in a row of `width`; what is not there yet is 0. */
 function behindPrefix(mask: readonly (readonly number[])[], n: number, width: number) {

@@ -7,7 +7,7 @@ import type { Slab } from '../../scheduler/plan.ts'
 import type { SlabSource } from '../../scheduler/stream.ts'
 import type { Engine } from './engine.ts'
 import type { Probe } from '../methods/method.ts'
-import { DTYPE_BYTES, type DType } from '../checkpoint/types.ts'
+import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 
 const UNCHANGED = { terms: [], scales: [] }
 

@@ -5,7 +5,8 @@ import type { ModelInput } from '../../models/model.ts'
 import { partOf } from './cut.ts'
 import type { Engine } from './engine.ts'
 import type { Probe } from '../methods/method.ts'
-import { forwardAll, type Wanted } from './forward.ts'
+import { forwardAll } from './forward.ts'
+import { type Wanted } from './pass.ts'
 
 /** Rows whose losses are wanted, b*T + t, in rising order. */
 export type LossWanted = Extract<Wanted, { kind: 'loss' }>

@@ -8,7 +8,7 @@ import { arenas } from '../../scheduler/arena.ts'
 import { createSlots, type Slots } from '../../scheduler/slots.ts'
 import { tensorBytes, type Device, type Slot, type Tensor, type TensorDType } from '../device/device.ts' // prettier-ignore
 import type { Vectors } from './vectors.ts'
-import { DTYPE_BYTES } from '../checkpoint/types.ts'
+import { DTYPE_BYTES } from '../util/dtypes.ts'
 
 /** Batch shape a working set is made for. */
 export interface BatchShape {

@@ -7,7 +7,7 @@ import { OPTIONS, parseConfig, type Config } from '../config/options.ts'
 import { UserError } from '../util/errors.ts'
 import { readRun } from '../records/report/data.ts'
 import { summaryOf } from '../records/report/summary.ts'
-import { readRunRecord, type RunRecord } from '../run/folder.ts'
+import { readRunRecord, type RunRecord } from '../config/record.ts'
 import { formatBytes } from '../util/units.ts'
 
 /** Options that are this machine's or this folder's, and say nothing of the model. */

@@ -11,7 +11,8 @@ import {
 } from '../checkpoint/convert.ts'
 import { writeShardedSafetensors } from '../checkpoint/safetensors-writer.ts'
 import { tilesOf } from '../../scheduler/tiles.ts'
-import type { Checkpoint, DType, TensorEntry } from '../checkpoint/types.ts'
+import type { Checkpoint, TensorEntry } from '../checkpoint/types.ts'
+import type { DType } from '../util/dtypes.ts'
 
 /** Tiles made ahead of the one being written: keeps two fold threads busy. */
 const TILES_AHEAD = 4

@@ -6,13 +6,13 @@
 import { existsSync } from 'node:fs'
 import { copyFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import { META_FILE } from '../data/prepared.ts'
+import { META_FILE, datasetDir } from '../data/prepared.ts'
 import { readText } from '../data/whole-file.ts'
 import type { Tokenizer } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
 import { UserError } from '../util/errors.ts'
 import { generate } from './generate.ts'
-import { datasetDir, keptCheckpoints } from '../train/pretrain.ts'
+import { keptCheckpoints } from '../run/folder.ts'
 import { importNanogpt } from '../checkpoint/torch/nanogpt.ts'
 
 const MAX_START_BYTES = 2 ** 24

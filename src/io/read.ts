@@ -1,34 +1,15 @@
 // Positional reads of files that came from outside: open, check, read exactly, close. Also the two
 // helpers that keep error sentences about such files short and printable.
-// Leaves formats to src/checkpoint/safetensors.ts and src/checkpoint/torch/bin.ts, and writing to atomic.ts. Nothing here keeps a
-// copy of what it reads: the operating system's page cache is the memory tier for weights, and what
-// it cannot hold is read past it (direct.ts) where the caller says so.
+// Leaves formats to src/checkpoint and writing to atomic.ts.
+
 import { open, stat, type FileHandle } from 'node:fs/promises'
-import { resolve } from 'node:path'
 import { UserError } from '../util/errors.ts'
-import { openDirect, type Lanes } from './direct.ts'
-import { fillSynthetic, isSynthetic } from '../checkpoint/synthetic.ts'
-import type { TensorEntry } from '../checkpoint/types.ts'
+import type { Lanes } from './direct.ts'
 
 // One read(2) moves less than 2 GiB, and Node takes the length as an int32.
 const MAX_READ_BYTES = 1 << 30
 
 const LFS_POINTER = 'version https://git-lfs'
-
-/** Weight files held open for reading. */
-export interface WeightFiles {
-  /**
-   * Fills `into` with the tensor's bytes from `offsetBytes` (relative to the tensor) on. `into` may
-   * view any memory: a mapped GPU buffer, a SharedArrayBuffer, a slice of a larger array.
-   * `direct`: past the page cache, if the files were opened with lanes and their file system can.
-   * Throws UserError when the file has become shorter or fails.
-   */
-  read(entry: TensorEntry, offsetBytes: number, into: Uint8Array, direct?: boolean): Promise<void>
-  /** The file's descriptors, for threads that read on their own; open until `close`. */
-  descriptors(file: string): { readonly fd: number; readonly directFd?: number }
-  /** Closes every file after the reads in flight have ended. Safe to call twice. */
-  close(): Promise<void>
-}
 
 /** A file that is open for reading, and once more for direct reads where that can be had. */
 export interface OpenFile {
@@ -37,61 +18,8 @@ export interface OpenFile {
   readonly direct: FileHandle | null
 }
 
-/** Opens each distinct path once, for direct reads too if there are lanes. On any failure nothing stays open. */
-export async function openFiles(paths: readonly string[], lanes?: Lanes): Promise<WeightFiles> {
-  const files = new Map<string, OpenFile>()
-  const reading = new Set<Promise<void>>()
-  const close = async (): Promise<void> => {
-    await Promise.allSettled(reading)
-    const open = [...files.values()].flatMap(({ handle, direct }) =>
-      direct ? [handle, direct] : handle,
-    )
-    files.clear()
-    await Promise.all(open.map((handle) => handle.close()))
-  }
-  const find = (path: string): OpenFile => {
-    const file = files.get(path)
-    if (file === undefined) throw new Error(`${path} is not among the open weight files`)
-    return file
-  }
-  try {
-    const real = paths.filter((path) => !isSynthetic(path))
-    for (const path of new Set(real.map((path) => resolve(path)))) {
-      const { handle } = await openForReading(path)
-      files.set(path, { path, handle, direct: null })
-      if (lanes)
-        files.set(path, { path, handle, direct: await openDirect(path).catch(refused(path)) })
-    }
-  } catch (error) {
-    await close()
-    throw error
-  }
-  return {
-    close,
-    async read(entry, offsetBytes, into, direct = false) {
-      if (!(offsetBytes >= 0 && offsetBytes + into.byteLength <= entry.bytes)) {
-        const range = `[${offsetBytes}, ${offsetBytes + into.byteLength})`
-        throw new Error(`bytes ${range} lie outside ${entry.name} of ${entry.bytes} bytes`)
-      }
-      const at = entry.offsetBytes + offsetBytes
-      if (isSynthetic(entry.file)) return fillSynthetic(at, into)
-      const file = find(entry.file)
-      const read = readRange(file, at, into, direct ? lanes : undefined)
-      reading.add(read)
-      try {
-        await read
-      } finally {
-        reading.delete(read)
-      }
-    },
-    descriptors(path) {
-      const { handle, direct } = find(path)
-      return { fd: handle.fd, ...(direct && { directFd: direct.fd }) }
-    },
-  }
-}
-
-const refused =
+/** Turns a failed open into one sentence. */
+export const refused =
   (path: string) =>
   (error: unknown): never => {
     throw asUserError(error, `${path}: cannot be opened`)

@@ -3,8 +3,7 @@
 // Same bits as distributions.ts.
 
 import { readFileSync } from 'node:fs'
-import type { DType } from '../checkpoint/types.ts'
-import { DTYPE_BYTES } from '../checkpoint/types.ts'
+import { type DType, DTYPE_BYTES } from '../util/dtypes.ts'
 import { gaussianAt, probeKey, type NoiseTerm, type Recipe } from './distributions.ts'
 import { eachRun, type Change } from './factors.ts'
 import type { NoiseKey } from './threefry.ts'

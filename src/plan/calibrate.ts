@@ -8,7 +8,7 @@ import type { Recipe } from '../noise/distributions.ts'
 import type { Rates } from './predict.ts'
 import { TILE_ELEMENTS, tilesOf } from '../../scheduler/tiles.ts'
 import { fillSynthetic } from '../checkpoint/synthetic.ts'
-import { DTYPE_BYTES, type DType } from '../checkpoint/types.ts'
+import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 
 /** Of the matrix that is multiplied: whole tiles, of which many rows take one. */
 const TILES = 2

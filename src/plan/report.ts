@@ -31,7 +31,7 @@ import { resolveModel } from '../hub/resolve.ts'
 import { overlayBytes } from '../weights/store.ts'
 import { fitsPageCache } from '../weights/page-cache.ts'
 import { isSynthetic, parseSynthetic } from '../checkpoint/synthetic.ts'
-import { DTYPE_BYTES, type DType } from '../checkpoint/types.ts'
+import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 import type { BatchShape } from '../engine/working-set.ts'
 
 /** Bindings of WebGPU's common adapters; the run itself asks its own adapter. */

@@ -6,7 +6,7 @@ import type { Config } from '../config/options.ts'
 import type { Cut } from '../engine/cut.ts'
 import type { Method, MethodOptions } from '../methods/method.ts'
 import { trafficOf, type StepWork, type Traffic } from './predict.ts'
-import { DTYPE_BYTES, type DType } from '../checkpoint/types.ts'
+import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 
 export interface WorkInput {
   readonly model: Model

@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { UserError } from '../util/errors.ts'
-import { openFiles } from '../io/read.ts'
+import { openFiles } from '../checkpoint/files.ts'
 import type { Checkpoint } from '../checkpoint/types.ts'
 
 /** Bytes sampled at the start, in the middle and at the end of every tensor. */

@@ -4,17 +4,17 @@
 
 import { appendFile, mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { z } from 'zod'
 import type { Scored } from './best.ts'
 import { UserError } from '../util/errors.ts'
-import { OPTIONS, type Config, type OptionName } from '../config/options.ts'
+import { OPTIONS, type OptionName } from '../config/options.ts'
 import { METHOD_KEYS } from '../config/method.ts'
 import { flagName, type OptionSpec } from '../config/values.ts'
 import { TASK_TRAJECTORY } from '../config/data.ts'
 import { PRETRAIN_TRAJECTORY } from '../config/pretrain.ts'
 import { meanLoss, type JournalEntry } from './journal.ts'
 import { temporaryBeside, writeTextAtomically } from '../io/atomic.ts'
-import { asUserError, readJsonObject } from '../io/read.ts'
+import { asUserError } from '../io/read.ts'
+import { type RunRecord, readRunRecord } from '../config/record.ts'
 
 /** Options that decide the trajectory: a resumed run must have the same. */
 const TRAJECTORY: readonly OptionName[] = [
@@ -35,33 +35,6 @@ const TRAJECTORY: readonly OptionName[] = [
   'activationDtype',
 ]
 
-const MAX_RECORD_BYTES = 2 ** 24
-
-/** config.json of a run. */
-export interface RunRecord {
-  readonly zo2: string
-  readonly model: string
-  /** The hub's commit, or null for a local folder. */
-  readonly commit: string | null
-  /** See fingerprint.ts: identifies the base weights. */
-  readonly fingerprint: string
-  /** Of the training data. */
-  readonly train_sha256: string
-  readonly config: Partial<Config>
-}
-
-const Record: z.ZodType<RunRecord> = z.object({
-  zo2: z.string(),
-  model: z.string(),
-  commit: z.string().nullable(),
-  fingerprint: z.string(),
-  train_sha256: z.string(),
-  config: z.record(z.string(), z.unknown()),
-})
-
-/** Whether a parsed file is a run's config.json. */
-export const isRunRecord = (value: unknown): value is RunRecord => Record.safeParse(value).success
-
 /** Makes the folder. UserError if the path is something else. */
 export async function makeRunFolder(dir: string): Promise<void> {
   try {
@@ -69,15 +42,6 @@ export async function makeRunFolder(dir: string): Promise<void> {
   } catch (error) {
     throw asUserError(error, `${dir}: expected a folder, or a place for a new one`)
   }
-}
-
-/** The record of the run in `dir`, or null. UserError if its config.json is something else. */
-export async function readRunRecord(dir: string): Promise<RunRecord | null> {
-  const path = join(dir, 'config.json')
-  if (!(await stat(path).catch(() => null))) return null
-  const parsed = Record.safeParse(await readJsonObject(path, MAX_RECORD_BYTES))
-  if (parsed.success) return parsed.data
-  throw new UserError(`${path}: not the record of a run; name the output folder of zo2 finetune`)
 }
 
 /**
@@ -166,14 +130,21 @@ function checkSame(dir: string, before: RunRecord, now: RunRecord): void {
 const dataOf = ({ config }: RunRecord) =>
   config.train ?? config.dataset ?? (config.task ? `--task ${config.task}` : 'the train dataset')
 
-/** Saved checkpoints by step, newest first. Only folders that were finished have this name. */
-export async function savedCheckpoints(dir: string): Promise<{ step: number; dir: string }[]> {
+/** Finished folders NAME-<step>/ of a run, the newest first; half-written ones have other names. */
+async function foldersByStep(dir: string, name: 'checkpoint' | 'ckpt') {
+  const pattern = new RegExp(`^${name}-(\\d+)$`)
   return (await readdir(dir))
-    .map((name) => /^checkpoint-(\d+)$/.exec(name))
+    .map((entry) => pattern.exec(entry))
     .filter((match) => match !== null)
     .map((match) => ({ step: Number(match[1]), dir: join(dir, match[0]) }))
     .sort((a, b) => b.step - a.step)
 }
+
+/** checkpoint-<step>/, which a resumed run may start from. */
+export const savedCheckpoints = (dir: string) => foldersByStep(dir, 'checkpoint')
+
+/** ckpt-<step>/ of pre-training: the best model so far; a kill may leave two. */
+export const keptCheckpoints = (dir: string) => foldersByStep(dir, 'ckpt')
 
 /** Removes all but the newest `keep` checkpoints. */
 export async function pruneCheckpoints(dir: string, keep: number): Promise<void> {

@@ -13,8 +13,8 @@ import {
   recordRun,
   savedCheckpoints,
   settleCheckpoints,
-  type RunRecord,
 } from '../run/folder.ts'
+import { type RunRecord } from '../config/record.ts'
 import type { Method } from '../methods/method.ts'
 import type { EngineState, LoadedModel } from '../engine/open.ts'
 import type { TrainResult } from './loop.ts'

@@ -5,13 +5,14 @@
 // Source: karpathy/nanoGPT, train.py.
 
 import { existsSync } from 'node:fs'
-import { copyFile, readdir, writeFile } from 'node:fs/promises'
+import { copyFile, writeFile } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { createModel } from '../../models/index.ts'
 import { nanogptConfig, PADDED_VOCAB } from '../../models/presets.ts'
 import type { Notify } from './callbacks.ts'
 import type { Config } from '../config/options.ts'
 import {
+  datasetDir,
   drawBatch,
   META_FILE,
   openTokenFile,
@@ -31,7 +32,8 @@ import { required } from './finetune-data.ts'
 import { sampleHash } from '../run/fingerprint.ts'
 import { MEAN_LOSS } from './objective.ts'
 import type { Reporter } from '../util/console.ts'
-import { discard, readRunRecord } from '../run/folder.ts'
+import { discard, keptCheckpoints } from '../run/folder.ts'
+import { readRunRecord } from '../config/record.ts'
 import type { LoadedModel } from '../engine/open.ts'
 import { VERSION } from '../util/version.ts'
 import { asUserError } from '../io/read.ts'
@@ -78,11 +80,6 @@ export async function pretrain(
   } finally {
     await train.close()
   }
-}
-
-/** A bare name is a folder in data/, as nanoGPT has it. */
-export function datasetDir(dataset: string): string {
-  return /[\\/]/.test(dataset) ? dataset : join('data', dataset)
 }
 
 /** nanoGPT's gpt2, gpt2-medium, ... as the hub has them; every other name is as it is. */
@@ -251,13 +248,4 @@ function keepCheckpoints({ dir, engine, config, layout, report, stop }: Keeping)
     }
     report.line(`saved ${join(dir, name)}`)
   }
-}
-
-/** ckpt-<step>/ of a run's folder, the newest first; a kill may leave two. */
-export async function keptCheckpoints(dir: string): Promise<{ step: number; dir: string }[]> {
-  return (await readdir(dir))
-    .map((name) => /^ckpt-(\d+)$/.exec(name))
-    .filter((match) => match !== null)
-    .map((match) => ({ step: Number(match[1]), dir: join(dir, match[0]) }))
-    .sort((a, b) => b.step - a.step)
 }

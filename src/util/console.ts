@@ -2,7 +2,6 @@
 // the step under way on a terminal. Results for programs go to stdout and are not made here.
 
 import { formatBytes } from './units.ts'
-import type { ByteTable } from '../device/ledger.ts'
 
 export interface Reporter {
   line(text: string): void
@@ -65,7 +64,7 @@ export function table(rows: readonly (readonly string[])[], indent = '  '): stri
 }
 
 /** The memory table: bytes by category, then the sum. */
-export function memoryTable(bytes: Readonly<ByteTable>): string[] {
+export function memoryTable(bytes: Readonly<Record<string, number>>): string[] {
   const total = Object.values(bytes).reduce((sum, n) => sum + n, 0)
   return table([
     ...Object.entries(bytes).map(([category, n]) => [category, formatBytes(n)]),

@@ -1,9 +1,14 @@
-// Conversion of weight elements between F32, F16 and BF16 on their bit patterns, so that NaN
+// The element types of weights, and conversion of elements between F32, F16 and BF16 on their bit patterns, so that NaN
 // payloads and the sign of zero survive and no float unit gets a say. Rounding is to nearest,
 // ties to even. 16-bit inputs go through a 64 Ki-entry table, made on first use: every answer is
 // computed once.
 // Source: IEEE 754-2019, sections 3.4, 4.3.1 and 6.2.3; bfloat16 is the upper half of binary32.
-import { DTYPE_BYTES, type DType } from '../checkpoint/types.ts'
+
+/** Element types a checkpoint may hold, by their safetensors names. */
+export type DType = 'F32' | 'F16' | 'BF16'
+
+/** Bytes of one element. */
+export const DTYPE_BYTES: Readonly<Record<DType, number>> = { F32: 4, F16: 2, BF16: 2 }
 
 let f32OfF16: Uint32Array | undefined
 let bf16OfF16: Uint16Array | undefined

@@ -9,7 +9,7 @@ import type { NoiseKey } from '../noise/threefry.ts'
 import { createNoiseKernel } from '../noise/wasm.ts'
 import { alignedBytes, BLOCK_BYTES, blocksAround, isRefusal } from '../io/direct.ts'
 import { fillSynthetic } from '../checkpoint/synthetic.ts'
-import { DTYPE_BYTES, type DType } from '../checkpoint/types.ts'
+import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 
 /** A position of a file; directFd: the same file past the page cache. */
 export interface FilePlace {

@@ -13,12 +13,14 @@ import { noiseKey } from '../noise/threefry.ts'
 import { changeOfRows, isNoChange, NO_CHANGE, type Change } from '../noise/factors.ts'
 import { formatBytes } from '../util/units.ts'
 import { BLOCK_BYTES, createLanes, openDirect, type Lanes } from '../io/direct.ts'
-import { asUserError, openFiles, readRange, type OpenFile, type WeightFiles } from '../io/read.ts'
+import { asUserError, readRange, type OpenFile } from '../io/read.ts'
+import { openFiles, type WeightFiles } from '../checkpoint/files.ts'
 import { createFoldPool, type FoldPool } from './fold.ts'
 import type { Place } from './fold-worker.ts'
 import { cacheRoomBytes, createCacheShare, fitsPageCache } from './page-cache.ts'
 import { isSynthetic } from '../checkpoint/synthetic.ts'
-import { DTYPE_BYTES, type DType, type TensorEntry } from '../checkpoint/types.ts'
+import { type TensorEntry } from '../checkpoint/types.ts'
+import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 
 /** A two-dimensional tensor of the run, with the tiles it is folded in. */
 export interface StoredMatrix {

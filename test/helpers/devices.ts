@@ -9,8 +9,7 @@ import { openWebgpu } from '../../src/device/webgpu/device.ts'
 import { webgpuMemory } from '../../src/device/webgpu/memory.ts'
 import { NOISE_STD, round16, type Recipe } from '../../src/noise/distributions.ts'
 import { noiseKey } from '../../src/noise/threefry.ts'
-import { convertElements } from '../../src/util/dtypes.ts'
-import { DTYPE_BYTES, type DType } from '../../src/checkpoint/types.ts'
+import { convertElements, DTYPE_BYTES, type DType } from '../../src/util/dtypes.ts'
 import { openReference } from '../reference/device.ts'
 
 export interface TestDevice {

@@ -7,9 +7,8 @@ import { createModel } from '../../models/index.ts'
 import { NOISE_STD, round16 } from '../../src/noise/distributions.ts'
 import { noiseKey } from '../../src/noise/threefry.ts'
 import { createNoiseKernel } from '../../src/noise/wasm.ts'
-import { convertElements } from '../../src/util/dtypes.ts'
+import { convertElements, type DType } from '../../src/util/dtypes.ts'
 import { writeShardedSafetensors } from '../../src/checkpoint/safetensors-writer.ts'
-import type { DType } from '../../src/checkpoint/types.ts'
 
 export interface OptShape {
   readonly hidden: number

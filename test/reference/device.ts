@@ -7,7 +7,7 @@ import type { Addend, Device, Rows, Slot, Tensor, Tile, Weights } from '../../sr
 import { fromHalves, toHalves } from '../../src/device/f16.ts'
 import { createLedger } from '../../src/device/ledger.ts'
 import { applyTerms, probeVersion } from '../../src/noise/distributions.ts'
-import { DTYPE_BYTES, type DType } from '../../src/checkpoint/types.ts'
+import { DTYPE_BYTES, type DType } from '../../src/util/dtypes.ts'
 import { ACTIVATIONS, attention, factoredSums, normalise, type Sums } from './kernels.ts'
 
 /** A device whose tensors are f64; `exact` reads them without rounding. */

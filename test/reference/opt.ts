@@ -4,7 +4,7 @@
 
 import type { Batch } from '../../src/data/types.ts'
 import type { Checkpoint } from '../../src/checkpoint/types.ts'
-import { openFiles } from '../../src/io/read.ts'
+import { openFiles } from '../../src/checkpoint/files.ts'
 import { convertElements } from '../../src/util/dtypes.ts'
 
 /** Every trained tensor once, by its HF name. */

@@ -9,7 +9,8 @@ import { resolve } from 'node:path'
 import { UserError } from '../../util/errors.ts'
 import { describe, looksLikeLfsPointer, openForReading, quote, readFully } from '../../io/read.ts'
 import { isTuple, PickleGlobal, unpickle, type PickleRules } from './pickle.ts'
-import { DTYPE_BYTES, MASK_NAME, type DType, type TensorEntry } from '../types.ts'
+import { MASK_NAME, type TensorEntry } from '../types.ts'
+import { DTYPE_BYTES, type DType } from '../../util/dtypes.ts'
 import { readZipDirectory, type ZipEntry } from './zip.ts'
 
 /** OPT-66B whole would need some 300 kB. */

@@ -3,7 +3,7 @@
 // archive around it to zip-writer.ts, reading to pickle.ts.
 // Source: CPython Lib/pickletools.py; torch/_utils.py (_rebuild_tensor_v2).
 
-import type { DType } from '../types.ts'
+import type { DType } from '../../util/dtypes.ts'
 
 /** A contiguous tensor that is the whole of the storage `key`. */
 export class StoredTensor {

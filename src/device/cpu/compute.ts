@@ -10,66 +10,14 @@ import {
   type Rows,
   type Slot,
   type Tensor,
-  type Workload,
 } from '../device.ts'
-import { project, runsOf, type AddendScratch, type Run } from './addends.ts'
+import { project, runsOf, type Run } from './addends.ts'
 import { attendHalves } from './attention-f16.ts'
 import { attend } from './attention.ts'
 import { toHalves } from '../f16.ts'
 import { keep, mostRows, placeFor, widened } from './f16.ts'
 import { headTile, linearTile, logitsTile, type TileCall } from './matrices.ts'
-import { cpuScratch } from './memory.ts'
-import type { CpuOps } from './ops.ts'
-import { onHugePages } from './huge-pages.ts'
-import type { Queue } from './queue.ts'
-import type { CpuSlots } from './slots.ts'
-
-/** What reserve() set aside. */
-export interface Scratch extends AddendScratch {
-  readonly workload: Workload
-  /** Product of the rows that go together with one tile. */
-  readonly product: Float32Array
-  /** Mask and workspace of one attention call. */
-  readonly attention: Float32Array
-  readonly chunk: Float32Array
-  /** Logits of one run of the head, and what becomes of them. */
-  readonly logits: Float32Array
-  readonly room: Float32Array
-  /** Rows of f16 activations, widened. */
-  readonly wide: Float32Array
-  /** Whose rows `projection` holds. */
-  projected: { readonly addend: Addend; readonly rows: number } | undefined
-}
-
-export function createScratch(workload: Workload): Scratch {
-  const { product, projection, factors, blocks, attention, chunk, logits, wide } =
-    cpuScratch(workload)
-  const large = (elements: number) => onHugePages(new Float32Array(elements))
-  return {
-    workload,
-    product: large(product),
-    projection: large(projection),
-    factors: new Float32Array(factors),
-    blocks: large(blocks),
-    attention: large(attention),
-    chunk: new Float32Array(chunk),
-    logits: large(logits),
-    room: large(logits),
-    wide: large(wide),
-    projected: undefined,
-  }
-}
-
-export interface Context {
-  readonly ops: CpuOps
-  readonly slots: CpuSlots
-  readonly queue: Queue
-  /** Rows [row0, row0 + count) of a live f32 tensor; throws if there are not so many. */
-  rows(tensor: Tensor, row0: number, count: number): Float32Array
-  /** Of an f16 one. */
-  halves(tensor: Tensor, row0: number, count: number): Uint16Array
-  scratch(): Scratch
-}
+import type { CpuContext } from './scratch.ts'
 
 type Operations = Pick<
   Device,
@@ -86,7 +34,7 @@ type Operations = Pick<
   | 'logits'
 >
 
-export function createOperations(c: Context): Operations {
+export function createOperations(c: CpuContext): Operations {
   const { ops, queue } = c
   const { run } = queue
   return {
@@ -162,7 +110,7 @@ export function createOperations(c: Context): Operations {
 
 /** Claims the slab when called, so that a later discard leaves it alone, and uses it in its turn. */
 async function eachTile(
-  c: Context,
+  c: CpuContext,
   slot: Slot,
   at: Rows,
   addend: Addend | undefined,
@@ -176,7 +124,7 @@ async function eachTile(
   )
 }
 
-async function projectRows(c: Context, x: Tensor, addend: Addend, at: Rows): Promise<void> {
+async function projectRows(c: CpuContext, x: Tensor, addend: Addend, at: Rows): Promise<void> {
   const scratch = c.scratch()
   const { workload } = scratch
   const rows = at.probes * at.rows
@@ -193,13 +141,13 @@ async function projectRows(c: Context, x: Tensor, addend: Addend, at: Rows): Pro
 }
 
 /** Rows of x and y in one dtype, to be copied; those of an f32 x are rounded for an f16 y. */
-function alike(c: Context, x: Tensor, ofX: number, y: Tensor, ofY: number) {
+function alike(c: CpuContext, x: Tensor, ofX: number, y: Tensor, ofY: number) {
   if (y.dtype === 'F32') return [c.rows(x, 0, ofX), c.rows(y, 0, ofY)] as const
   const source = x.dtype === 'F16' ? c.halves(x, 0, ofX) : toHalves(c.rows(x, 0, ofX))
   return [source, c.halves(y, 0, ofY)] as const
 }
 
-async function activation(c: Context, kind: Activation, x: Tensor, at: Rows): Promise<void> {
+async function activation(c: CpuContext, kind: Activation, x: Tensor, at: Rows): Promise<void> {
   if (x.dtype === 'F16') {
     const { wide, product } = c.scratch()
     for (const { row, rows } of runsOf(at, true, mostRows(x))) {

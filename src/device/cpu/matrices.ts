@@ -4,9 +4,16 @@
 // addends.ts.
 
 import type { Addend, Rows, Tensor, Tile, Weights } from '../device.ts'
-import { biasOf, runsOf, shareOf } from './addends.ts'
-import type { AddendScratch, Biases, Run, Share } from './addends.ts'
-import type { Context } from './compute.ts'
+import {
+  biasOf,
+  runsOf,
+  shareOf,
+  type AddendScratch,
+  type Biases,
+  type Run,
+  type Share,
+} from './addends.ts'
+import type { CpuContext } from './scratch.ts'
 import { mostRows as rowsAtOnce, placeFor, keep, widened } from './f16.ts'
 import { addTile } from './head.ts'
 import { headElements, widenedRows } from './memory.ts'
@@ -24,7 +31,7 @@ export interface TileCall {
 
 /** Product of a tile: rows of a matrix into columns of y, or rows of a transposed one over all of y. */
 export function linearTile(
-  c: Context,
+  c: CpuContext,
   call: TileCall,
   x: Tensor,
   bias: Tensor | null,
@@ -39,7 +46,7 @@ export function linearTile(
 
 /** A product goes to y at once if the tile spans y, else through scratch. */
 async function intoColumns(
-  c: Context,
+  c: CpuContext,
   { tile, versions, at, addend }: TileCall,
   x: Tensor,
   biases: Biases | null,
@@ -70,7 +77,7 @@ async function intoColumns(
 
 /** y += x[:, tile] * tile; the matrix's first tile also sets y to bias and addend. */
 async function accumulate(
-  c: Context,
+  c: CpuContext,
   { tile, versions, at, addend }: TileCall,
   x: Tensor,
   biases: Biases | null,
@@ -103,7 +110,7 @@ async function accumulate(
 
 /** Joins a tile of the vocabulary to the state of every row. */
 export async function headTile(
-  c: Context,
+  c: CpuContext,
   { tile, versions, at, addend }: TileCall,
   x: Tensor,
   targets: Uint32Array,
@@ -130,7 +137,7 @@ export async function headTile(
 
 /** Logits [P*rows, tile.rows] of one tile, in memory of their own: the caller may keep them. */
 export async function logitsTile(
-  c: Context,
+  c: CpuContext,
   { tile, versions, at, addend }: TileCall,
   x: Tensor,
 ): Promise<Float32Array> {
@@ -149,7 +156,7 @@ export async function logitsTile(
 }
 
 /** Rows whose start values fit into scratch.blocks. */
-const mostRows = (c: Context, share: Share | undefined) =>
+const mostRows = (c: CpuContext, share: Share | undefined) =>
   share ? c.scratch().blocks.length / share.rowElements : Infinity
 
 /** Rows of x that go together with a tile: where they are f16, as many as can be widened. */
@@ -162,7 +169,7 @@ function startOf(share: Share | undefined, biases: Biases | null, tile: Tile, ru
 }
 
 /** The scratch, if it holds the rows projected for this addend. */
-function projected(c: Context, addend: Addend, at: Rows): AddendScratch {
+function projected(c: CpuContext, addend: Addend, at: Rows): AddendScratch {
   const scratch = c.scratch()
   const rows = at.probes * at.rows
   if (scratch.projected?.addend !== addend || scratch.projected.rows !== rows) {
@@ -186,7 +193,7 @@ function copyColumns(product: Float32Array, tile: Tile, y: Float32Array, yCols: 
 }
 
 /** Columns `tile` of a run of x, in scratch unless they are all there are, in f32. */
-async function columnsOf(c: Context, x: Tensor, run: Run, tile: Tile): Promise<Float32Array> {
+async function columnsOf(c: CpuContext, x: Tensor, run: Run, tile: Tile): Promise<Float32Array> {
   const { product, wide } = c.scratch()
   if (x.dtype === 'F16') {
     const taken = partOf(wide, run.rows * tile.rows)

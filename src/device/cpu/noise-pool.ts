@@ -9,7 +9,7 @@
 import type { Worker } from 'node:worker_threads'
 import { perturbs, type Recipe } from '../../noise/distributions.ts'
 import { startWorker } from '../../util/threads.ts'
-import { DTYPE_BYTES, type DType } from '../../checkpoint/types.ts'
+import { DTYPE_BYTES, type DType } from '../../util/dtypes.ts'
 import { RING_TILES } from './memory.ts'
 import { onHugePages } from './huge-pages.ts'
 

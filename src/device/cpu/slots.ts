@@ -4,7 +4,7 @@
 // as it is committed, and tells when a slot's bytes may be overwritten.
 
 import { perturbs, type Recipe } from '../../noise/distributions.ts'
-import { DTYPE_BYTES } from '../../checkpoint/types.ts'
+import { DTYPE_BYTES } from '../../util/dtypes.ts'
 import type { Slot, Tile, Weights } from '../device.ts'
 import { onHugePages } from './huge-pages.ts'
 import type { NoisePool, Prepared } from './noise-pool.ts'

@@ -2,9 +2,9 @@
 // How much scratch a workload takes is said in memory.ts.
 
 import { UserError } from '../../util/errors.ts'
-import { tensorBytes, type Category, type Slot, type Tensor, type TensorDType, type Workload } from '../device.ts' // prettier-ignore
-import type { Ledger } from '../ledger.ts'
-import { createScratch, type Scratch } from './compute.ts'
+import { tensorBytes, type Slot, type Tensor, type TensorDType, type Workload } from '../device.ts'
+import { type Category, type Ledger } from '../ledger.ts'
+import { createScratch, type Scratch } from './scratch.ts'
 import { cpuMemory, cpuScratch } from './memory.ts'
 import { onHugePages } from './huge-pages.ts'
 import type { NoisePool } from './noise-pool.ts'

@@ -2,8 +2,7 @@
 // allocation that fails is reported at the next call, because WebGPU answers later.
 
 import { UserError } from '../../util/errors.ts'
-import type { Category } from '../device.ts'
-import type { Ledger } from '../ledger.ts'
+import type { Category, Ledger } from '../ledger.ts'
 import type { Commands } from './commands.ts'
 
 /** GPUBufferUsage by name; the package does not put the constants into the global scope. */

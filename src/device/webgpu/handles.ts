@@ -1,8 +1,9 @@
 // Tensors and slots as the contract hands them out, with the buffers behind them. Knows what a slot
 // holds (nothing, a staged slab, a committed one) and turns misuse into clear errors.
 
-import { tensorBytes, type Category, type Slot, type Tensor, type TensorDType, type Weights } from '../device.ts' // prettier-ignore
-import { DTYPE_BYTES } from '../../checkpoint/types.ts'
+import { tensorBytes, type Slot, type Tensor, type TensorDType, type Weights } from '../device.ts'
+import { type Category } from '../ledger.ts'
+import { DTYPE_BYTES } from '../../util/dtypes.ts'
 import { type Operand, type Part, placeOf } from './bindgroups.ts'
 import { type Allocation, type Buffers, USAGE } from './buffers.ts'
 import type { Commands } from './commands.ts'

@@ -1,7 +1,7 @@
 // The part of the contract that faces the host: allocation, transfers of tensors and of slabs.
 
 import { UserError } from '../../util/errors.ts'
-import { DTYPE_BYTES } from '../../checkpoint/types.ts'
+import { DTYPE_BYTES } from '../../util/dtypes.ts'
 import type { Device, Slot, Tensor, Weights } from '../device.ts'
 import { fromHalves, toHalves } from '../f16.ts'
 import { placeOf } from './bindgroups.ts'

@@ -3,7 +3,7 @@
 // rows of each probe with its version, or the rows of all probes with the only one. Weights that are
 // f32 and as in the file are read in their slot.
 
-import type { DType } from '../../checkpoint/types.ts'
+import type { DType } from '../../util/dtypes.ts'
 import { perturbs } from '../../noise/distributions.ts'
 import type { Addend, Rows, Tile, Weights } from '../device.ts'
 import { Addends } from './addends.ts'
