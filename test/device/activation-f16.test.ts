@@ -1,0 +1,341 @@
+// Runs whose activations are f16, on each device: losses and projected gradients as near to f32's as the
+// option promises, the same bits streamed and resident, memory as planned, values beyond f16's range,
+// a resume that keeps the dtype. Single operations: device.test.ts, device-factored.test.ts.
+// Alone: npx vitest run test/device/activation-f16.test.ts
+
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { createModel } from '../../models/index.ts'
+import { withPrefix } from '../../models/prefix.ts'
+import { parseConfig } from '../../src/config/options.ts'
+import { openCpu } from '../../src/device/cpu/device.ts'
+import type { Device, TensorDType } from '../../src/device/device.ts'
+import { openAdapter } from '../../src/device/webgpu/adapter.ts'
+import { Commands } from '../../src/device/webgpu/commands.ts'
+import { createHostPart } from '../../src/device/webgpu/host.ts'
+import { Runtime } from '../../src/device/webgpu/runtime.ts'
+import { generate } from '../../src/generate/generate.ts'
+import type { JournalEntry } from '../../src/run/journal.ts'
+import { createSelection, EVERYTHING } from '../../src/methods/selection.ts'
+import { planReport } from '../../src/plan/report.ts'
+import {
+  PREFIX_FILE,
+  prefixSelection,
+  withPrefixFile,
+  writePrefix,
+} from '../../src/engine/prefix.ts'
+import { silent } from '../../src/util/console.ts'
+import { openCheckpoint } from '../../src/checkpoint/open.ts'
+import { cli, cliJson, SHAKESPEARE, TINY } from '../helpers/cli.ts'
+import { filled, fixed, keeping, openDevices, scoped, WORKLOAD } from '../helpers/devices.ts'
+import { exportedDigests, openRun, syntheticBatch, tempFolder, trainSteps, type OpenDevice, type RunOptions } from '../helpers/runs.ts' // prettier-ignore
+import { writeSyntheticOpt } from '../helpers/synthetic-opt.ts'
+import { ADAPTER } from '../helpers/webgpu.ts'
+
+const LAYOUTS = fileURLToPath(new URL('../fixtures/', import.meta.url))
+const MiB = 2 ** 20
+/** Full width, so that rows of fc1's result are widened in several runs, and several tiles. */
+const WIDE = { hidden: 768, ffn: 3072, vocab: 4000, layers: 2, heads: 12, positions: 128 }
+const folder = tempFolder()
+const wide = join(folder, 'wide')
+
+/** What the option's help and these tests promise: of the loss, and of |g|, both as root mean squares. */
+const LOSS_BOUND = 2e-4
+const GRADIENT_BOUND = 0.03
+const EPS = 1e-3
+
+beforeAll(() => writeSyntheticOpt(wide, WIDE, 'F16'))
+
+const rms = (all: readonly number[]) =>
+  Math.sqrt(all.reduce((sum, v) => sum + v * v, 0) / all.length)
+
+describe.each(openDevices())('f16 activations on $name', (test) => {
+  let on: OpenDevice
+  beforeAll(async () => {
+    on = { device: await test.open(), memory: test.memory }
+  })
+  afterAll(() => on?.device.close())
+
+  const steps = async (
+    dir: string,
+    options: RunOptions,
+    { batches = [[4, 48]], vocab = 1000, lr = 0, opened = on } = {},
+  ) => {
+    const engine = await openRun(opened, dir, options)
+    try {
+      const made = batches.map(([rows, tokens], i) => [syntheticBatch(rows!, tokens!, vocab, i)])
+      const journal = await trainSteps(engine, { batches: made, lr, eps: EPS, weightDecay: 0 })
+      const shape = { probes: 2, batch: batches[0]![0]!, tokens: batches[0]![1]! }
+      const { plan } = engine.planFor(shape)
+      return { journal, plan, weights: await exportedDigests(engine) }
+    } finally {
+      await engine.close()
+    }
+  }
+
+  it('gives the losses and projected gradients of f32, nearly', async () => {
+    const many = Array.from({ length: 4 }, () => [4, 48])
+    const cases = [
+      ['lozo', TINY, 1000],
+      ['mezo-sgd', TINY, 1000],
+      ['lozo', wide, WIDE.vocab],
+      ['mezo-sgd', wide, WIDE.vocab],
+    ] as const
+    for (const [method, dir, vocab] of cases) {
+      const journals: JournalEntry[][] = []
+      for (const activations of ['F32', 'F16'] as const) {
+        const made = await steps(dir, { method, activations }, { batches: many, vocab })
+        journals.push(made.journal)
+      }
+      const [f32, f16] = journals as [JournalEntry[], JournalEntry[]]
+      f32.forEach(({ loss_plus: loss }, i) => {
+        expect(Math.abs(f16[i]!.loss_plus! - loss!) / loss!).toBeLessThan(LOSS_BOUND)
+      })
+      const gradients = f32.map((entry) => entry.projected_grad)
+      const off = gradients.map((g, i) => f16[i]!.projected_grad - g)
+      const size = rms(gradients)
+      expect(rms(off) / size).toBeLessThan(GRADIENT_BOUND)
+      expect(rms(off)).toBeGreaterThan(0)
+      gradients.forEach((g, i) => {
+        if (Math.abs(g) < 2 * GRADIENT_BOUND * size) return
+        expect(Math.sign(f16[i]!.projected_grad)).toBe(Math.sign(g))
+      })
+    }
+  })
+
+  it.each(['layouts/post-norm-proj', 'gpt/gpt2-hub', 'gpt/nanogpt'])(
+    'serves %s',
+    async (layout) => {
+      const dir = join(LAYOUTS, layout)
+      const { vocabSize: vocab } = createModel((await openCheckpoint(dir)).config)
+      const batches = [[3, 12]]
+      const losses: number[] = []
+      for (const activations of ['F32', 'F16'] as const) {
+        const { journal } = await steps(dir, { activations }, { batches, vocab })
+        losses.push(journal[0]!.loss_plus!)
+      }
+      expect(Math.abs(losses[0]! - losses[1]!) / losses[0]!).toBeLessThan(LOSS_BOUND)
+    },
+  )
+
+  it.each(['mezo-sgd', 'lozo', 'kronzo'])(
+    '%s: streamed = resident, bit for bit',
+    async (method) => {
+      const options: RunOptions = { method, activations: 'F16', window: 2 }
+      const run = { batches: [[2, 100], [1, 30], [2, 100]], vocab: WIDE.vocab, lr: 1e-4 } // prettier-ignore
+      const whole = await steps(wide, { ...options, resident: 'all' }, run)
+      for (const slabBytes of [1, 16 * MiB]) {
+        const streamed = await steps(wide, { ...options, slabBytes }, run)
+        expect(streamed.plan.residentSlabs).toBe(0)
+        expect(streamed.journal).toEqual(whole.journal)
+        expect(streamed.weights).toEqual(whole.weights)
+      }
+    },
+  )
+
+  it('takes the memory that the plan says: half of the activations', async () => {
+    const bytes: number[] = []
+    for (const activations of ['F32', 'F16'] as const) {
+      const device = await test.open()
+      try {
+        const opened = { device, memory: test.memory }
+        const run = { opened, batches: [[3, 33]], vocab: WIDE.vocab }
+        const { plan } = await steps(wide, { activations, method: 'lozo' }, run)
+        expect(device.ledger.peak().bytes).toEqual(plan.bytes)
+        bytes.push(plan.bytes.activations)
+      } finally {
+        await device.close()
+      }
+      expect(device.ledger.total()).toBe(0)
+    }
+    expect(bytes[1]! / bytes[0]!).toBeGreaterThan(0.5)
+    expect(bytes[1]! / bytes[0]!).toBeLessThan(0.51)
+  })
+
+  it('keeps the largest f16 for what is beyond it, and a NaN', async () => {
+    const device = keeping('F16', on.device)
+    device.reserve({ ...WORKLOAD, halfCols: 1024 })
+    await scoped(device, async (d) => {
+      const n = 70
+      const data = (seed: number) =>
+        Float32Array.from(
+          { length: n },
+          (_, i) => [60_000, -60_000, NaN, 1, 65_504][(i + seed) % 5]!,
+        )
+      const x = filled(d, 1, n, data(0))
+      const y = filled(d, 1, n, data(0))
+      await d.add(x, y, { probes: 1, rows: 1 })
+      const expected = [65_504, -65_504, NaN, 2, 65_504]
+      const found = await d.read(y, 0, 1)
+      expect([...found]).toEqual(Array.from({ length: n }, (_, i) => expected[i % 5]))
+      d.write(
+        x,
+        Float32Array.from({ length: n }, (_, i) => [1e30, -Infinity, Infinity][i % 3]!),
+      )
+      const written = await d.read(x, 0, 1)
+      expect([...written]).toEqual(
+        Array.from({ length: n }, (_, i) => (i % 3 === 1 ? -1 : 1) * 65_504),
+      )
+      // f32 rows are rounded on their way into f16 ones, as the rows of a prefix are.
+      const rows = fixed(d, 2, 4, Float32Array.of(1, 1 / 3, 1e9, NaN, 2049, -1e-9, 0.1, -70_000))
+      const z = filled(d, 4, 4, new Float32Array(16))
+      await d.scatterRows(rows, Uint32Array.of(2, 0), z)
+      const third = 1365 * 2 ** -12
+      expect([...(await d.read(z, 2, 1))]).toEqual([1, third, 65_504, NaN])
+      expect([...(await d.read(z, 0, 1))]).toEqual([2048, -0, 1638 * 2 ** -14, -65_504])
+      expect([...(await d.read(z, 1, 1))]).toEqual([0, 0, 0, 0])
+    })
+  })
+
+  it('keeps cached keys and values too: generation as with f32, memory as planned', async () => {
+    const prompts = [[5, 17, 29], [40, 3, 8, 60, 2, 31], [9]]
+    const options = { maxNewTokens: 8, temperature: 0, topK: 0, topP: 1, seed: 3, padId: 1, eosId: -1 } // prettier-ignore
+    const texts: number[][][] = []
+    const activations: number[] = []
+    for (const dtype of ['F32', 'F16'] as const satisfies TensorDType[]) {
+      const device = await test.open()
+      const engine = await openRun({ ...on, device }, wide, { activations: dtype })
+      try {
+        texts.push(await generate(engine, prompts, options))
+        const { plan } = engine.planFor({ probes: 1, batch: 3, tokens: 6, keys: 14 })
+        expect(device.ledger.peak().bytes.activations).toBe(plan.bytes.activations)
+        activations.push(plan.bytes.activations)
+      } finally {
+        await engine.close()
+        await device.close()
+      }
+    }
+    expect(texts[1]).toEqual(texts[0])
+    expect(activations[1]! / activations[0]!).toBeLessThan(0.51)
+  })
+
+  it('serves a prefix', async () => {
+    const layout = join(LAYOUTS, 'layouts/pre-norm-tied')
+    const checkpoint = await openCheckpoint(layout)
+    const base = await openRun(on, layout)
+    await writePrefix(base, 3, 5, join(folder, PREFIX_FILE))
+    await base.close()
+    const options = {
+      checkpoint: await withPrefixFile(checkpoint, folder),
+      model: withPrefix(createModel(checkpoint.config), 3),
+      selection: prefixSelection(EVERYTHING),
+    }
+    const losses: number[] = []
+    for (const activations of ['F32', 'F16'] as const) {
+      const run = { batches: [[2, 9]], vocab: 90, lr: 1e-2 }
+      const { journal } = await steps(layout, { ...options, activations }, run)
+      expect(journal[0]!.projected_grad).not.toBe(0)
+      losses.push(journal[0]!.loss_plus!)
+    }
+    expect(Math.abs(losses[0]! - losses[1]!) / losses[0]!).toBeLessThan(LOSS_BOUND)
+  })
+
+  it('serves probes that part in the middle and layers drawn by chance', async () => {
+    const selection = createSelection({ seed: 1, layers: 2, trainOnly: ['*.layers.1.*'] })
+    const run = { batches: [[2, 20]], vocab: WIDE.vocab }
+    const [f32, f16] = await Promise.all(
+      (['F32', 'F16'] as const).map(async (activations) => {
+        const opened = { device: await test.open(), memory: test.memory }
+        try {
+          return await steps(wide, { selection, activations, method: 'lozo' }, { ...run, opened })
+        } finally {
+          await opened.device.close()
+        }
+      }),
+    )
+    const [a, b] = [f32!.journal[0]!.loss_plus!, f16!.journal[0]!.loss_plus!]
+    expect(Math.abs(a - b) / a).toBeLessThan(LOSS_BOUND)
+  })
+})
+
+it('f16 activations on the cpu give the same bits on one thread and on two', async () => {
+  const runOn = async (threads: number, method: string) => {
+    const device: Device = await openCpu({ threads })
+    const [on] = openDevices()
+    const engine = await openRun({ device, memory: on!.memory }, wide, {
+      method,
+      activations: 'F16',
+    })
+    try {
+      const batches = [[syntheticBatch(2, 100, WIDE.vocab, 1)]]
+      return await trainSteps(engine, { batches, lr: 0, eps: EPS, weightDecay: 0 })
+    } finally {
+      await engine.close()
+      await device.close()
+    }
+  }
+  for (const method of ['mezo-sgd', 'lozo']) {
+    expect(await runOn(2, method)).toEqual(await runOn(1, method))
+  }
+})
+
+it('an adapter without f16 refuses with what to do', async () => {
+  const adapter = await openAdapter(ADAPTER)
+  try {
+    const runtime = new Runtime({ ...adapter, halves: false }, new Commands(adapter.gpu), 'direct')
+    const host = createHostPart(runtime)
+    expect(() => host.tensor('activations', 'h', 4, 4, 'F16')).toThrow(
+      /^adapter ".*" has no f16 .*--activation-dtype float16 needs: use --activation-dtype float32/,
+    )
+    expect(runtime.ledger.total()).toBe(0)
+  } finally {
+    adapter.close()
+  }
+})
+
+describe('--activation-dtype', () => {
+  const plan = async (device: string, activationDtype: string) => {
+    const shape = { batchSize: 1, maxLength: 2048, resident: 'none', slab: 8 * MiB, steps: 1 }
+    const config = parseConfig({
+      device,
+      activationDtype,
+      method: 'lozo',
+      memory: 2 ** 36,
+      ...shape,
+    })
+    return (await planReport('synthetic:opt-1.3b', config, silent)).json
+  }
+
+  it.each([
+    ['cpu', 0.6],
+    ['webgpu', 0.65],
+  ])('on %s takes at most %d of the memory for a long sequence', async (device, share) => {
+    const [f32, f16] = [await plan(device, 'float32'), await plan(device, 'float16')]
+    expect(f16.device_peak_bytes).toBeLessThan(share * f32.device_peak_bytes)
+    expect(f16.device_bytes.scratch).toBeLessThanOrEqual(f32.device_bytes.scratch)
+  })
+
+  it('is kept by a resumed run, and part of evaluations', async () => {
+    const common = ['finetune', TINY, '--train', join(SHAKESPEARE, 'train.txt'), '--device', 'cpu']
+    const sizes = ['--batch-size', '2', '--max-length', '32', '--seed', '3', '--quiet', '--save-model', 'no'] // prettier-ignore
+    const run = (dir: string, count: number, ...more: string[]) =>
+      cliJson([
+        ...common,
+        ...sizes,
+        '--steps',
+        `${count}`,
+        '--output-dir',
+        join(folder, dir),
+        ...more,
+      ])
+    const whole = await run('whole', 4, '--activation-dtype', 'float16')
+    await run('parts', 2, '--activation_dtype', 'float16')
+    const parts = ['--steps', '4', '--output-dir', join(folder, 'parts'), '--resume']
+    const refused = await cli([...common, ...sizes, ...parts])
+    expect(refused.code).toBe(1)
+    expect(refused.stderr).toMatch(/--activation-dtype "float16", found "float32"; resume with the same/) // prettier-ignore
+    const resumed = await run('parts', 4, '--activation-dtype', 'float16', '--resume')
+    const journal = (dir: string) => readFile(join(folder, dir, 'journal.jsonl'), 'utf8')
+    expect(await journal('parts')).toBe(await journal('whole'))
+    expect(resumed['steps']).toBe(whole['steps'])
+    const evaluate = (dtype: string) =>
+      cliJson(['eval', TINY, '--eval-file', join(SHAKESPEARE, 'val.txt'), '--device', 'cpu',
+        '--max-length', '64', '--eval-samples', '8', '--activation-dtype', dtype]) // prettier-ignore
+    const [f32, f16] = [await evaluate('float32'), await evaluate('float16')]
+    const [a, b] = [f32['loss'] as number, f16['loss'] as number]
+    expect(b).not.toBe(a)
+    expect(Math.abs(a - b) / a).toBeLessThan(LOSS_BOUND)
+  })
+})

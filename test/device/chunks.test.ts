@@ -1,0 +1,187 @@
+// Batches that exceed the budget: the choice of passes, runs in several passes against the same run in one,
+// what they stream and hold, and the answers of `zo2 plan`. On each device.
+// Alone: npx vitest run test/device/chunks.test.ts
+
+import { join } from 'node:path'
+import { beforeAll, describe, expect, it } from 'vitest'
+import type { Plan } from '../../scheduler/plan.ts'
+import { bench } from '../../src/plan/bench.ts'
+import { parseConfig } from '../../src/config/options.ts'
+import { cutOf } from '../../src/engine/cut.ts'
+import type { Engine } from '../../src/engine/engine.ts'
+import { UserError } from '../../src/util/errors.ts'
+import { evaluateBatches } from '../../src/train/evaluate.ts'
+import { planReport } from '../../src/plan/report.ts'
+import { silent } from '../../src/util/console.ts'
+import { syntheticModel } from '../../src/engine/open.ts'
+import { parseBytes } from '../../src/util/units.ts'
+import type { BatchShape } from '../../src/engine/working-set.ts'
+import { openDevices } from '../helpers/devices.ts'
+import {
+  exportedDigests,
+  onFresh,
+  openRun,
+  syntheticBatch,
+  tempFolder,
+  trainSteps,
+} from '../helpers/runs.ts'
+import type { RunOptions } from '../helpers/runs.ts'
+import { writeSyntheticOpt } from '../helpers/synthetic-opt.ts'
+
+const SHAPE = { hidden: 64, ffn: 256, vocab: 300, layers: 2, heads: 4 }
+const [B, T] = [5, 24]
+const dir = join(tempFolder(), 'opt')
+beforeAll(() => writeSyntheticOpt(dir, SHAPE, 'F16'))
+
+describe('cutOf', () => {
+  /** A planner for which a pass takes `bytes(probes, batch)` and streams 100. */
+  const planner = (budget: number, bytes = (probes: number, batch: number) => probes * batch) => {
+    const asked: string[] = []
+    const planFor = ({ probes, batch }: BatchShape) => {
+      asked.push(`${probes}x${batch}`)
+      if (bytes(probes, batch) > budget) throw new UserError(`${probes} x ${batch} is too much`)
+      return { slabs: [{ resident: false, bytes: 100 }] } as unknown as Plan
+    }
+    return {
+      asked,
+      cut: (probes: number, batch: number) => cutOf(planFor, { probes, batch, tokens: 9 }),
+    }
+  }
+
+  it('asks once where all fits', () => {
+    const { asked, cut } = planner(32)
+    expect(cut(2, 16)).toEqual({ probes: 2, batch: 16, passes: 1 })
+    expect(asked).toEqual(['2x16'])
+  })
+
+  it('takes the fewest passes, in equal parts', () => {
+    for (const probes of [1, 2, 4, 6]) {
+      for (const batch of [1, 2, 5, 7, 16]) {
+        for (let budget = 1; budget < probes * batch; budget++) {
+          const found = planner(budget).cut(probes, batch)
+          let fewest = Infinity
+          for (let p = 1; p <= probes; p++) {
+            for (let b = 1; b <= batch; b++) {
+              if (p * b > budget) continue
+              fewest = Math.min(fewest, Math.ceil(probes / p) * Math.ceil(batch / b))
+            }
+          }
+          expect(found.passes, `${probes} x ${batch} in ${budget}`).toBe(fewest)
+          expect(found.probes * found.batch).toBeLessThanOrEqual(budget)
+          const parts = Math.ceil(probes / found.probes) * Math.ceil(batch / found.batch)
+          expect(found.passes).toBe(parts)
+        }
+      }
+    }
+  })
+
+  it('says what the smallest needs where not even that fits', () => {
+    expect(() => planner(0).cut(2, 16)).toThrow('1 x 1 is too much')
+  })
+})
+
+describe.each(openDevices())('batches in several passes on $name', (test) => {
+  /** On a device of its own, whose peak is this run's. */
+  const withRun = async <R>(options: RunOptions, body: (engine: Engine) => Promise<R>) => {
+    let made: R
+    await onFresh(test, async (on) => {
+      const engine = await openRun(on, dir, options)
+      try {
+        made = await body(engine)
+      } finally {
+        await engine.close()
+      }
+    })
+    return made!
+  }
+  /** Enough for a pass of so many probes and sequences, not for all of a batch. */
+  const budgetFor = (options: RunOptions, probes: number, batch: number) =>
+    withRun(options, async (engine) => {
+      const limits = { budgetBytes: Infinity, resident: 'none' } as const
+      return engine.planFor({ probes, batch, tokens: T }, limits).plan.peakBytes
+    })
+  const batches = [0, 1, 2].map((seed) => [syntheticBatch(B, T, SHAPE.vocab, seed)])
+  const trained = (options: RunOptions) =>
+    withRun(options, async (engine) => {
+      const journal = await trainSteps(engine, { batches, lr: 1e-3, eps: 1e-3, weightDecay: 0 })
+      const { uploadBytes } = engine.counters
+      const evaluation = await evaluateBatches(engine, batches.flat())
+      const peakBytes = engine.device.ledger.peak().totalBytes
+      const losses = journal.map(({ loss_plus, loss_minus, projected_grad }) => [loss_plus, loss_minus, projected_grad]) // prettier-ignore
+      const result = { losses, evaluation, weights: await exportedDigests(engine) }
+      const planned = engine.plannedPeakBytes
+      return { result, uploadBytes, peakBytes, planned }
+    })
+
+  it.each([
+    [{ method: 'mezo-sgd' }, 1, 5],
+    [{ method: 'mezo-sgd', probes: 2 }, 2, 2],
+    [{ method: 'lozo' }, 1, 3],
+    [{ method: 'lozo', probes: 2 }, 2, 3],
+    [{ method: 'kronzo' }, 1, 1],
+  ] as const)('give the bits of one pass: %o, %i probes x %i sequences', async (method, p, b) => {
+    const budgetBytes = await budgetFor(method, p, b)
+    const probes = 2 * ('probes' in method ? method.probes : 1)
+    const passes = await withRun({ ...method, budgetBytes }, async (engine) => {
+      return engine.cut({ probes, batch: B, tokens: T }).passes
+    })
+    expect(passes).toBeGreaterThan(1)
+    expect(passes).toBeLessThanOrEqual(Math.ceil(probes / p) * Math.ceil(B / b))
+    const [one, several] = [await trained(method), await trained({ ...method, budgetBytes })]
+    expect(several.result).toEqual(one.result)
+    expect(several.uploadBytes).toBe(passes * one.uploadBytes)
+    expect(several.peakBytes).toBe(several.planned)
+    expect(several.peakBytes).toBeLessThanOrEqual(budgetBytes)
+    expect(one.peakBytes).toBeGreaterThan(budgetBytes)
+  })
+
+  it('keep their working set from step to step, and short batches take fewer', async () => {
+    const budgetBytes = await budgetFor({}, 1, 2)
+    await withRun({ budgetBytes }, async (engine) => {
+      const at = { lr: 1e-3, eps: 1e-3, weightDecay: 0 }
+      await trainSteps(engine, { ...at, batches: batches.slice(0, 1) })
+      const set = engine.workingSet({ probes: 1, batch: 1, tokens: 1 })
+      await trainSteps(engine, { ...at, batches: batches.slice(1), first: 1 })
+      expect(engine.workingSet({ probes: 1, batch: 1, tokens: 1 })).toBe(set)
+      const passes = (tokens: number) => engine.cut({ probes: 2, batch: B, tokens }).passes
+      expect(passes(2)).toBeLessThan(passes(T))
+    })
+  })
+
+  it('refuse a budget below one sequence of one probe', async () => {
+    const budgetBytes = (await budgetFor({}, 1, 1)) / 4
+    await withRun({ budgetBytes }, async (engine) => {
+      const step = trainSteps(engine, { batches, lr: 1e-3, eps: 1e-3, weightDecay: 0 })
+      await expect(step).rejects.toThrow(/--memory .* is too small .* smallest that works/)
+    })
+  })
+})
+
+describe('zo2 plan', () => {
+  it('says how many passes a step takes, and what they read is what a run reads', async () => {
+    const base = { device: 'cpu', batchSize: 2, maxLength: 128, method: 'lozo', resident: 'none', steps: 1 } as const // prettier-ignore
+    const source = 'synthetic:opt-350m/1'
+    const plan = (memory: number) => planReport(source, parseConfig({ ...base, memory }), silent)
+    const ample = await plan(2 ** 32)
+    expect(ample.json).toMatchObject({ passes_per_step: 1, one_pass_device_peak_bytes: null })
+    expect(ample.lines.join('\n')).not.toMatch(/passes/)
+    const refused = await plan(2 ** 20).catch((error: unknown) => String(error))
+    const memory = parseBytes(/smallest that works is (.+)$/.exec(String(refused))![1]!)
+    const tight = await plan(memory)
+    const { passes_per_step: passes, one_pass_device_peak_bytes: needed } = tight.json
+    expect(passes).toBeGreaterThan(1)
+    expect(tight.lines.join('\n')).toMatch(
+      new RegExp(
+        `${passes} passes per step, . probes? x . sequences? each.*one pass with --memory`,
+      ),
+    )
+    expect((await plan(needed!)).json.passes_per_step).toBe(1)
+    expect(await plan(memory - 2 ** 20).catch(String)).toMatch(/smallest that works/)
+    expect(tight.json.read_bytes).toBe(passes * ample.json.read_bytes)
+    const model = syntheticModel({ size: 'opt-350m', layers: 1 })
+    const run = await bench(model, parseConfig({ ...base, memory }), 1, silent, new AbortController().signal) // prettier-ignore
+    expect(run.passes_per_step).toBe(passes)
+    expect(run.device_peak_bytes).toBe(tight.json.device_peak_bytes)
+    expect(Math.abs(run.read_bytes / tight.json.read_bytes - 1)).toBeLessThan(0.05)
+  })
+})

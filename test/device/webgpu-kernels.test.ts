@@ -1,0 +1,353 @@
+// The WGSL kernels themselves, run without the device around them: compiler errors, the bits of
+// noise and perturbation against their TypeScript twins, every matmul.
+
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { openAdapter, type OpenAdapter } from '../../src/device/webgpu/adapter.ts'
+import { USAGE } from '../../src/device/webgpu/buffers.ts'
+import { Commands, flatGroups } from '../../src/device/webgpu/commands.ts'
+import { defineKernel } from '../../src/device/webgpu/kernel.ts'
+import { NO_ADDEND } from '../../src/device/webgpu/addends.ts'
+import { fromHalves, toHalves } from '../../src/device/f16.ts'
+import { F32_ROWS, type RowTypes } from '../../src/device/webgpu/kernels/elements.ts'
+import { FLAG, type MatmulSpec } from '../../src/device/webgpu/kernels/matmul.ts'
+import { matmulRegisters } from '../../src/device/webgpu/kernels/matmul-registers.ts'
+import { matmulShared } from '../../src/device/webgpu/kernels/matmul-shared.ts'
+import {
+  matmulSubgroup,
+  matmulTransposedSubgroup,
+} from '../../src/device/webgpu/kernels/matmul-subgroup.ts'
+import { matmulTransposed } from '../../src/device/webgpu/kernels/matmul-transposed.ts'
+import { NOISE_WGSL } from '../../src/device/webgpu/kernels/noise.ts'
+import { perturbKernel } from '../../src/device/webgpu/kernels/perturb.ts'
+import {
+  applyTerms,
+  gaussianAt,
+  probeVersion,
+  round16,
+  type Recipe,
+} from '../../src/noise/distributions.ts'
+import { threefry2x32 } from '../../src/noise/threefry.ts'
+import { convertElements, type DType } from '../../src/util/dtypes.ts'
+import { ADAPTER, plain, randoms } from '../helpers/webgpu.ts'
+
+/** Whole tile, no addend. */
+const PLAIN = { weights0: 0, first: 0, ...NO_ADDEND }
+
+describe('kernels', () => {
+  let adapter: OpenAdapter
+  let commands: Commands
+  beforeAll(async () => {
+    adapter = await openAdapter(ADAPTER)
+    commands = new Commands(adapter.gpu)
+  })
+  afterAll(() => adapter.close())
+
+  const upload = (data: ArrayBufferView<ArrayBuffer>) => {
+    const usage = USAGE.storage | USAGE.copyDst | USAGE.copySrc
+    const buffer = adapter.gpu.createBuffer({ size: Math.max(16, data.byteLength), usage })
+    commands.upload(buffer, 0, data)
+    return buffer
+  }
+  const download = async (buffer: GPUBuffer) => {
+    const usage = USAGE.mapRead | USAGE.copyDst
+    const target = adapter.gpu.createBuffer({ size: buffer.size, usage })
+    commands.copy(buffer, 0, target, 0, buffer.size)
+    commands.flush()
+    await target.mapAsync(1)
+    commands.check()
+    const data = target.getMappedRange().slice(0)
+    target.destroy()
+    return data
+  }
+
+  it('with a fault are refused with the numbered source', async () => {
+    const own = new Commands(adapter.gpu)
+    own.compile(
+      defineKernel({
+        name: 'faulty',
+        bindings: { y: 'read_write f32' },
+        params: { count: 'u32' },
+        body: '@compute @workgroup_size(1)\nfn main() {\n  y[0] = params.cuont;\n}',
+      }),
+    )
+    await expect(own.settled()).rejects.toThrow(
+      /kernel faulty was refused.*line 10:\d+: .*cuont[\s\S]*\n {2}10 {3}y\[0\] = params\.cuont;/,
+    )
+    expect(() => own.check()).toThrow(/kernel faulty/)
+  })
+
+  it('refuse a result that is also an input', () => {
+    const y = upload(new Float32Array(4))
+    const kernel = commands.compile(
+      defineKernel({
+        name: 'alias',
+        bindings: { x: 'read f32', y: 'read_write f32' },
+        params: { count: 'u32' },
+        body: '@compute @workgroup_size(1)\nfn main() {\n  y[0] = x[params.count];\n}',
+      }),
+    )
+    expect(() => commands.run(kernel, { x: y, y }, { count: 0 }, [1])).toThrow(
+      /y must not be one of its inputs/,
+    )
+  })
+
+  const threefry = defineKernel({
+    name: 'threefry',
+    bindings: { counters: 'read vec4<u32>', words: 'read_write u32' },
+    params: { count: 'u32' },
+    snippets: [NOISE_WGSL],
+    body: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) g: vec3<u32>) {
+  if (g.x < params.count) {
+    let pair = threefry2x32(counters[g.x].xy, counters[g.x].zw);
+    words[2u * g.x] = pair.x;
+    words[2u * g.x + 1u] = pair.y;
+  }
+}`,
+  })
+
+  it('make the Threefry words of the TypeScript twin', async () => {
+    const count = 1000
+    const inputs = new Uint32Array(count * 4)
+    for (let i = 4; i < inputs.length; i++) inputs[i] = threefry2x32(7, 8, i, 9)[0]
+    const words = upload(new Uint32Array(count * 2))
+    const kernel = commands.compile(threefry)
+    commands.run(kernel, { counters: upload(inputs), words }, { count }, [Math.ceil(count / 64)])
+    const got = new Uint32Array(await download(words))
+    expect([...got.subarray(0, 2)]).toEqual([0x6b200159, 0x99ba4efe])
+    const want = Array.from({ length: count }, (_, i) => {
+      const [k0, k1, c0, c1] = inputs.subarray(i * 4, i * 4 + 4)
+      return threefry2x32(k0!, k1!, c0!, c1!)
+    }).flat()
+    expect([...got]).toEqual(want)
+  })
+
+  /** Versions of `raw` as the perturb kernel makes them, as bits. */
+  const perturb = async (
+    raw: Uint8Array,
+    dtype: DType,
+    offset: number,
+    count: number,
+    first: number,
+    recipe: Recipe,
+  ) => {
+    const versions = recipe.scales.length
+    const rows = new Uint32Array((recipe.terms.length + versions) * 4)
+    const floats = new Float32Array(rows.buffer)
+    recipe.terms.forEach((t, i) => {
+      rows.set([t.k0, t.k1], i * 4)
+      floats.set([t.coefficient, t.decay], i * 4 + 2)
+    })
+    recipe.scales.forEach((s, p) => {
+      floats[(recipe.terms.length + p) * 4] = recipe.probe ? s : 0
+      const { k0, k1 } = recipe.probe ?? { k0: 0, k1: 0 }
+      rows.set([k0, k1], (recipe.terms.length + p) * 4 + 1)
+    })
+    const words = new Uint32Array(Math.ceil(raw.length / 4))
+    new Uint8Array(words.buffer).set(raw)
+    const w = upload(new Uint32Array(versions * count))
+    const pair = Math.floor(first / 2)
+    commands.run(
+      commands.compile(perturbKernel(dtype)),
+      { raw: upload(words), recipe: upload(rows), w },
+      {
+        ...{ offset, count, lead: first % 2, recipe0: 0, versions, zero: 0 },
+        ...{ pair_low: pair % 2 ** 32, pair_high: Math.floor(pair / 2 ** 32) },
+        terms: recipe.terms.length,
+      },
+      flatGroups(Math.ceil((count + 1) / 512)),
+    )
+    return new Uint32Array(await download(w), 0, versions * count)
+  }
+
+  it.each(['F16', 'BF16'] as const)('widen every %s pattern exactly', async (dtype) => {
+    const halves = Uint16Array.from({ length: 65536 }, (_, i) => i)
+    const raw = new Uint8Array(halves.buffer)
+    const got = await perturb(raw, dtype, 0, 65536, 0, plain)
+    const exact = new Uint32Array(convertElements(raw, dtype, 'F32').buffer)
+    expect(firstDifference(got, exact, isNaNBits)).toBe(-1)
+  })
+
+  const scale = round16(1e-3 / Math.sqrt(8))
+  const decay = Math.fround(1 - 1e-2 / 3)
+  const recipes: Record<string, Recipe> = {
+    'a probe': { terms: [], probe: { k0: 3, k1: 4 }, scales: [scale, -scale] },
+    'three probes and one of scale zero': {
+      terms: [],
+      probe: { k0: 0xffffffff, k1: 0x80000000 },
+      scales: [scale, 0, round16(0.3)],
+    },
+    'terms with decay': {
+      terms: [5, 6, 7, 8, 9].map((k) => ({
+        k0: k,
+        k1: k * k,
+        coefficient: round16(1e-4 / k),
+        decay,
+      })),
+      probe: { k0: 1, k1: 2 },
+      scales: [scale, -scale],
+    },
+  }
+  const firsts = [0, 37, 2 ** 32 - 1001, 2 ** 33 - 1001]
+  for (const [name, recipe] of Object.entries(recipes)) {
+    it(`perturb with ${name} to the bits of the TypeScript twin, at any element`, async () => {
+      for (const [i, first] of firsts.entries()) {
+        const dtype = (['F32', 'F16', 'BF16'] as const)[i % 3]!
+        const [offset, count] = [i * 3, 1001]
+        const f32 = new Uint8Array(randoms(offset + count, i).buffer)
+        const raw = convertElements(f32, 'F32', dtype)
+        const wide = convertElements(raw, dtype, 'F32')
+        const e = new Float32Array(wide.slice().buffer).slice(offset)
+        applyTerms(e, first, recipe.terms)
+        const want = recipe.scales.flatMap((_, p) => [...probeVersion(e, first, recipe, p)])
+        const got = await perturb(raw, dtype, offset, count, first, recipe)
+        expect(firstDifference(got, new Uint32Array(Float32Array.from(want).buffer))).toBe(-1)
+      }
+    })
+  }
+
+  it('round the decayed weight before the noise is added', async () => {
+    // Weights for which a fused multiply-add gives other bits; the test shows that there are many.
+    const count = 4096
+    const w = randoms(count, 11)
+    const term = { k0: 21, k1: 22, coefficient: round16(0.37), decay }
+    const got = await perturb(new Uint8Array(w.buffer), 'F32', 0, count, 0, {
+      ...plain,
+      terms: [term],
+    })
+    const want = w.slice()
+    applyTerms(want, 0, [term])
+    // An exact product, then one rounding: f64 holds the 48-bit product and here also the sum.
+    const fused = w.map((v, i) => Math.fround(v * decay + term.coefficient * gaussianAt(term, i)))
+    expect(firstDifference(got, new Uint32Array(want.buffer))).toBe(-1)
+    expect(fused.filter((v, i) => v !== want[i]).length).toBeGreaterThan(100)
+  })
+
+  /** Every matmul that the adapter can run, of any candidate list. */
+  const matmuls = (types: RowTypes) => {
+    const { lanes } = adapter
+    const shapes = lanes > 0 ? [8, 16].map((rows) => ({ lanes, rows, types })) : []
+    return {
+      plain: [
+        ...[4, 8].map((rows) => matmulShared(rows, types)),
+        ...[matmulRegisters(8, 1, types), matmulRegisters(4, 8, types)],
+        ...shapes.map(matmulSubgroup),
+      ],
+      transposed: [matmulTransposed(types), ...shapes.map(matmulTransposedSubgroup)],
+    }
+  }
+
+  it.each([
+    ['plain', F32_ROWS],
+    ['transposed', F32_ROWS],
+    ['plain', { x: 'f16', y: 'f16' }],
+    ['plain', { x: 'f16', y: 'f32' }],
+    ['transposed', { x: 'f16', y: 'f16' }],
+  ] as const)(
+    'multiply %s weights right, rows %j, and a row alike whatever the number of rows',
+    async (kind, types) => {
+      const all = 70
+      // Odd sizes for the kernels that take them; for the others, none is a multiple of a block.
+      for (const [depth, cols, width, col0, multiple] of [
+        [77, 131, 140, 5, 1],
+        [76, 132, 140, 8, 4],
+      ] as const) {
+        const given = operands(all, depth, cols, width)
+        if (types.x === 'f16') given.x = fromHalves(toHalves(given.x))
+        for (const matmul of matmuls(types)[kind].filter(
+          (each) => multiple % each.multiple === 0,
+        )) {
+          const { name } = matmul.spec
+          const multiply = (rows: number) =>
+            product(
+              matmul,
+              { ...given, rows, depth, cols, width, col0 },
+              kind === 'transposed',
+              types,
+            )
+          const full = await multiply(all)
+          const columns = kind === 'transposed' ? cols : width
+          const from = kind === 'transposed' ? 0 : col0
+          const inX = kind === 'transposed' ? { stride: width, k0: col0 } : { stride: depth, k0: 0 }
+          for (let i = 0; i < 300; i++) {
+            const [p, r, n] = [i % 2, (i * 7) % all, (i * 13) % cols]
+            let sum = given.bias[p * columns + from + n]!
+            for (let k = 0; k < depth; k++) {
+              const at = kind === 'transposed' ? k * cols + n : n * depth + k
+              sum += given.x[r * inX.stride + inX.k0 + k]! * given.w[p * cols * depth + at]!
+            }
+            const got = full[(p * all + r) * columns + from + n]!
+            const rounding = types.y === 'f16' ? Math.abs(sum) * 2 ** -11 : 0
+            expect(Math.abs(got - sum), name).toBeLessThan(1e-5 + rounding)
+          }
+          for (const rows of [1, 9, 65]) {
+            const part = await multiply(rows)
+            for (let p = 0; p < 2; p++) {
+              const want = full.subarray(p * all * columns, (p * all + rows) * columns)
+              const found = part.subarray(p * rows * columns, (p + 1) * rows * columns)
+              expect(found, name).toEqual(want)
+            }
+          }
+        }
+      }
+    },
+  )
+
+  const operands = (all: number, depth: number, cols: number, width: number) => ({
+    w: randoms(2 * cols * depth, 1),
+    bias: randoms(2 * Math.max(width, cols), 2),
+    x: randoms(all * Math.max(width, depth), 3),
+  })
+
+  interface Product extends ReturnType<typeof operands> {
+    readonly rows: number
+    readonly depth: number
+    readonly cols: number
+    readonly width: number
+    readonly col0: number
+  }
+
+  /** y of two probes, each with weights of its own and the same x. */
+  const product = async (
+    matmul: MatmulSpec,
+    size: Product,
+    transposed: boolean,
+    types: RowTypes,
+  ) => {
+    const { x, w, bias, ...params } = size
+    const { rows, depth, cols, width } = params
+    const [inX, inY] = transposed ? [width, cols] : [depth, width]
+    const input = new Float32Array(2 * rows * inX)
+    for (let p = 0; p < 2; p++) input.set(x.subarray(0, rows * inX), p * rows * inX)
+    const y = upload(new (types.y === 'f16' ? Uint16Array : Float32Array)(2 * rows * inY))
+    const nothing = upload(new Float32Array(4))
+    commands.run(
+      commands.compile(matmul.spec),
+      {
+        ...{
+          x: upload(types.x === 'f16' ? toHalves(input) : input),
+          w: upload(w),
+          bias: upload(bias),
+        },
+        ...{ projection: nothing, factors: nothing, y },
+      },
+      { ...params, probe_rows: rows, version: cols * depth, flags: FLAG.bias, ...PLAIN },
+      [Math.ceil(cols / matmul.cols), Math.ceil(rows / matmul.rows), 2],
+    )
+    const found = await download(y)
+    return types.y === 'f16' ? fromHalves(new Uint16Array(found)) : new Float32Array(found)
+  }
+})
+
+const isNaNBits = (bits: number) => (bits & 0x7fffffff) > 0x7f800000
+
+/** Index of the first differing word, -1 if there is none. */
+function firstDifference(
+  got: Uint32Array,
+  want: Uint32Array,
+  same: (bits: number) => boolean = () => false,
+): number {
+  if (got.length !== want.length) return 0
+  return got.findIndex((bits, i) => bits !== want[i] && !(same(bits) && same(want[i]!)))
+}

@@ -1,0 +1,210 @@
+// What is special to the webgpu device: choosing an adapter, ends of life, reads, hostile
+// values. Uploads are in webgpu-transfer.test.ts, kernels in webgpu-kernels.test.ts, and the
+// operations themselves in device.test.ts.
+
+import { execFileSync } from 'node:child_process'
+import { describe, expect, it } from 'vitest'
+import type { Device } from '../../src/device/device.ts'
+import { openWebgpu } from '../../src/device/webgpu/device.ts'
+import { UserError } from '../../src/util/errors.ts'
+import { ADAPTER, adapters, plain, randoms, SOFTWARE, workload } from '../helpers/webgpu.ts'
+import { openReference } from '../reference/device.ts'
+
+const DEVICE = new URL('../../src/device/webgpu/device.ts', import.meta.url).href
+
+describe('adapters', () => {
+  it('are listed best first, with their kind', () => {
+    for (const { name, software } of adapters)
+      expect(software).toBe(/llvmpipe|SwiftShader/.test(name))
+    const kinds = adapters.map((a) => Number(a.software))
+    expect(kinds).toEqual(kinds.toSorted())
+  })
+
+  it('that are software also go by the name of their driver', async () => {
+    if (!adapters.some((a) => a.name.includes('llvmpipe'))) return
+    const device = await openWebgpu({ adapter: 'lavapipe' })
+    expect(device.info).toMatchObject({ kind: 'webgpu', software: true })
+    await device.close()
+  })
+
+  it('are refused by a name that no adapter has, with the names there are', async () => {
+    await expect(openWebgpu({ adapter: 'voodoo2' })).rejects.toThrow(
+      `"voodoo2": this machine has "${ADAPTER}"`,
+    )
+    await expect(openWebgpu({ adapter: 'voodoo2' })).rejects.toBeInstanceOf(UserError)
+  })
+
+  it('are never software unless asked for by name', async () => {
+    if (SOFTWARE) {
+      await expect(openWebgpu()).rejects.toThrow(/no hardware WebGPU adapter.*--adapter llvmpipe/)
+      return
+    }
+    const device = await openWebgpu()
+    expect(device.info.software).toBe(false)
+    await device.close()
+  })
+
+  it('that are missing are reported with the command that installs one', () => {
+    const script = `
+      import { openWebgpu } from ${JSON.stringify(DEVICE)}
+      try { await openWebgpu() } catch (error) { console.log(error.name, error.message) }`
+    const said = child(script, { VK_DRIVER_FILES: '/none', VK_ICD_FILENAMES: '/none' })
+    expect(said).toMatch(/^UserError no WebGPU adapter was found: .*setup-vulkan\.sh/)
+  })
+
+  it('leave nothing behind: the process ends by itself and setImmediate is as before', async () => {
+    const before = globalThis.setImmediate
+    const first = await openWebgpu({ adapter: ADAPTER })
+    const second = await openWebgpu({ adapter: ADAPTER })
+    expect(globalThis.setImmediate === before).toBe(!SOFTWARE)
+    await first.close()
+    await second.close()
+    await second.close()
+    expect(globalThis.setImmediate).toBe(before)
+    const script = `
+      import { openWebgpu } from ${JSON.stringify(DEVICE)}
+      const device = await openWebgpu({ adapter: ${JSON.stringify(ADAPTER)} })
+      const tensor = device.tensor('activations', 'x', 4, 4)
+      device.write(tensor, new Float32Array(16).fill(2))
+      const data = await device.read(tensor, 0, 4)
+      await device.close()
+      console.log('closed', data[15])`
+    expect(child(script, {})).toBe('closed 2')
+  })
+})
+
+/** Runs an ES module in a process of its own; what it prints. */
+function child(script: string, env: Record<string, string>): string {
+  const args = ['--import', 'tsx', '--input-type=module', '-e', script]
+  return execFileSync(process.execPath, args, {
+    encoding: 'utf8',
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'ignore'],
+    timeout: 60_000,
+  }).trim()
+}
+
+describe('the webgpu device', () => {
+  it('reads in call order, many reads at once and reads larger than its buffer', async () => {
+    const device = await openWebgpu({ adapter: ADAPTER })
+    try {
+      const strategy = SOFTWARE ? 'direct' : '(direct|ring)'
+      expect(device.info.detail).toMatch(new RegExp(`uploads: ${strategy} \\(direct writes`))
+      const [rows, cols] = [600, 700]
+      const values = randoms(rows * cols, 9)
+      const x = device.tensor('activations', 'x', rows, cols)
+      device.write(x, values)
+      const before = [device.read(x, 3, 2), device.read(x, 0, rows), device.read(x, 599, 1)]
+      device.write(x, new Float32Array(rows * cols))
+      const after = device.read(x, 0, 1)
+      const [some, all, last] = await Promise.all(before)
+      expect(some).toEqual(values.subarray(3 * cols, 5 * cols))
+      expect(Buffer.compare(Buffer.from(all!.buffer), Buffer.from(values.buffer))).toBe(0)
+      expect(last).toEqual(values.subarray(599 * cols))
+      expect(await after).toEqual(new Float32Array(cols))
+    } finally {
+      await device.close()
+    }
+    expect(device.ledger.total()).toBe(0)
+  })
+
+  it('takes operations of no rows', async () => {
+    const device = await openWebgpu({ adapter: ADAPTER })
+    try {
+      device.reserve(workload({ tileElements: 4, tileRows: 2, headRows: 0 }))
+      const slot = device.slot('resident', 'head', 16)
+      const x = device.tensor('activations', 'x', 1, 2)
+      const state = device.tensor('activations', 'state', 1, 3)
+      device.write(x, Float32Array.of(1, 2))
+      device.write(state, Float32Array.of(1, 2, 3))
+      await device.stage(slot, 16)
+      const none = { probes: 1, rows: 0 }
+      const tiles = [{ row0: 0, rows: 2 }]
+      device.commit(slot, { name: 'head', dtype: 'F32', cols: 2, tiles, recipe: plain })
+      await device.crossEntropy(x, slot, new Uint32Array(0), state, none)
+      await device.activation('relu', x, none)
+      expect([...(await device.read(state, 0, 1))]).toEqual([1, 2, 3])
+      expect(await device.read(x, 0, 0)).toHaveLength(0)
+    } finally {
+      await device.close()
+    }
+  })
+
+  it('attends with heads of up to 256 columns and refuses wider ones', async () => {
+    const device = await openWebgpu({ adapter: ADAPTER })
+    const reference = openReference()
+    try {
+      for (const headSize of [80, 128, 256]) {
+        const shape = { probes: 1, batch: 1, tokens: 35, heads: 2 }
+        const run = async (on: Device) => {
+          const cols = 2 * headSize
+          const [q, k, v, y] = [1, 2, 3, 4].map((seed) => {
+            const tensor = on.tensor('activations', `tensor ${seed}`, 35, cols)
+            on.write(tensor, randoms(35 * cols, seed))
+            return tensor
+          })
+          const mask = on.tensor('activations', 'mask', 1, 35)
+          on.write(mask, new Float32Array(35).fill(1).fill(0, 0, 3))
+          await on.attention(q!, k!, v!, mask, y!, shape)
+          return on.read(y!, 3, 32)
+        }
+        const [got, want] = [await run(device), await run(reference)]
+        const error = Math.max(...got.map((value, i) => Math.abs(value - want[i]!)))
+        expect(error).toBeLessThan(2e-6)
+      }
+      const wide = device.tensor('activations', 'wide', 1, 257)
+      const mask = device.tensor('activations', 'mask', 1, 1)
+      const shape = { probes: 1, batch: 1, tokens: 1, heads: 1 }
+      await expect(device.attention(wide, wide, wide, mask, wide, shape)).rejects.toThrow(
+        /heads of 257 columns.*--device cpu/,
+      )
+    } finally {
+      await device.close()
+    }
+  })
+
+  it('lets NaN and infinity through every operation', async () => {
+    const device = await openWebgpu({ adapter: ADAPTER })
+    try {
+      const [rows, cols] = [4, 8]
+      const at = { probes: 1, rows }
+      const values = randoms(rows * cols, 3)
+      values[cols] = NaN // row 1
+      values[2 * cols] = Infinity // row 2
+      const mask = device.tensor('activations', 'mask', 1, rows)
+      const [x, y] = ['x', 'y'].map((name) => device.tensor('activations', name, rows, cols))
+      device.write(mask, new Float32Array(rows).fill(1))
+      const finiteRows = async (run: () => Promise<void>, from = y!) => {
+        device.write(x!, values)
+        device.write(y!, new Float32Array(rows * cols))
+        await run()
+        const got = await device.read(from, 0, rows)
+        const row = (r: number) => got.subarray(r * cols, (r + 1) * cols)
+        return [0, 1, 2, 3].filter((r) => row(r).every(Number.isFinite))
+      }
+      expect(await finiteRows(() => device.layerNorm(x!, null, null, 1e-5, y!, at))).toEqual([0, 3])
+      expect(await finiteRows(() => device.add(x!, y!, at))).toEqual([0, 3])
+      for (const kind of ['relu', 'gelu', 'gelu_new'] as const) {
+        expect(await finiteRows(() => device.activation(kind, x!, at), x!), kind).toEqual([0, 3])
+      }
+      // Causal: rows after a bad key see it, the row before does not.
+      const shape = { probes: 1, batch: 1, tokens: rows, heads: 1 }
+      const attend = () => device.attention(x!, x!, x!, mask, y!, shape)
+      expect(await finiteRows(attend)).toEqual([0])
+    } finally {
+      await device.close()
+    }
+  })
+
+  it('copies shared memory instead of handing it to Dawn', async () => {
+    const device = await openWebgpu({ adapter: ADAPTER })
+    try {
+      const shared = new Float32Array(new SharedArrayBuffer(16)).fill(3)
+      const x = device.tensor('activations', 'x', 1, 4)
+      device.write(x, shared)
+      expect([...(await device.read(x, 0, 1))]).toEqual([3, 3, 3, 3])
+    } finally {
+      await device.close()
+    }
+  })
+})

@@ -1,0 +1,230 @@
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { loadExamples, type ExampleOptions } from '../../src/data/examples.ts'
+import { loadTokenizer } from '../../src/data/tokenizer.ts'
+import { IGNORED } from '../../src/data/types.ts'
+import { FILES, folder, TOKENIZER_JSON } from '../helpers/small-tokenizer.ts'
+
+const tokenizer = await loadTokenizer(await folder(FILES))
+const noBos = await loadTokenizer(
+  await folder({ 'tokenizer.json': JSON.stringify({ ...TOKENIZER_JSON, post_processor: null }) }),
+)
+const ids = (text: string) => tokenizer.encode(text, { bos: false })
+const ignored = (n: number) => new Array<number>(n).fill(IGNORED)
+
+const BOS = 2
+const SST2 = { template: '{text} It was', labelWords: ['terrible', 'great'], maxLength: 64 }
+const jsonl = (...rows: object[]) => rows.map((row) => JSON.stringify(row)).join('\n')
+
+async function load(
+  data: string,
+  options: Partial<ExampleOptions> = {},
+  { name = 'x.jsonl', by = tokenizer } = {},
+) {
+  const path = join(await folder({ [name]: data }), name)
+  const set = await loadExamples(path, by, { maxLength: 64, ...options })
+  return { ...set, log: set.log.map((line) => line.replaceAll(path, name)) }
+}
+
+describe('texts', () => {
+  it('become windows, each with BOS, whose tokens are the text and all labelled', async () => {
+    const text = 'the great terrible cat'.repeat(9)
+    const { kind, examples, truncated, log } = await load(jsonl({ text }, { text: 'a' }), {
+      maxLength: 10,
+    })
+    expect({ kind, truncated }).toEqual({ kind: 'lm', truncated: 0 })
+    const [last, ...windows] = [examples.at(-1)!, ...examples.slice(0, -1)]
+    expect(last).toEqual({ inputIds: [BOS, ...ids('a')], labels: [IGNORED, ...ids('a')] })
+    expect(windows.flatMap(({ inputIds }) => inputIds.slice(1))).toEqual(ids(text))
+    expect(windows.every(({ inputIds }) => inputIds[0] === BOS && inputIds.length <= 10)).toBe(true)
+    expect(log).toEqual([
+      'x.jsonl: texts longer than 10 tokens were cut into consecutive windows ' +
+        `(texts cut: 1, sequences in all: ${examples.length})`,
+    ])
+  })
+
+  it('come from .txt, from other columns, and leave empty ones out', async () => {
+    const txt = await load('a b c d e f h', { maxLength: 5 }, { name: 'x.txt' })
+    expect(txt.examples.map(({ inputIds }) => inputIds.length)).toEqual([5, 5, 5, 2])
+    const csv = await load('sentence\na\n""\nb\n', { textColumn: 'sentence' }, { name: 'x.csv' })
+    expect(csv.examples.map(({ inputIds }) => inputIds)).toEqual([
+      [BOS, ...ids('a')],
+      [BOS, ...ids('b')],
+    ])
+    expect((await load(jsonl({ text: '' }, { text: 'b' }))).log).toEqual([
+      'x.jsonl: empty texts were left out (1)',
+    ])
+  })
+
+  it('say that their labels are not used', async () => {
+    const { kind, log } = await load(jsonl({ text: 'a', label: 0 }))
+    expect(kind).toBe('lm')
+    expect(log).toEqual([expect.stringMatching(/labels, which is not used: give --template and/)])
+  })
+
+  it('have no BOS where the tokenizer adds none', async () => {
+    const { examples } = await load(jsonl({ text: 'abcde' }), { maxLength: 2 }, { by: noBos })
+    expect(examples).toEqual([
+      { inputIds: ids('ab'), labels: [IGNORED, ...ids('b')] },
+      { inputIds: ids('cd'), labels: [IGNORED, ...ids('d')] },
+    ])
+  })
+})
+
+describe('prompts with completions', () => {
+  it('are labelled on the completion alone', async () => {
+    const { kind, examples } = await load(jsonl({ prompt: 'It was', completion: ' great' }))
+    const prompt = [BOS, ...ids('It was')]
+    expect(kind).toBe('completion')
+    expect(examples).toEqual([
+      { inputIds: [...prompt, ...ids(' great')], labels: [...ignored(7), ...ids(' great')] },
+    ])
+  })
+
+  it('lose the left end of the prompt but not BOS, then the end of the completion', async () => {
+    const rows = [
+      { prompt: 'abcdefgh', completion: 'xy' },
+      { prompt: 'ab', completion: 'xy' },
+      { prompt: 'ab', completion: 'uvwxyz' },
+      { prompt: '', completion: 'x' },
+    ]
+    const { examples, truncated, log } = await load(jsonl(...rows), { maxLength: 6 })
+    expect(examples.map(({ inputIds, labels }) => [tokenizer.decode(inputIds), labels])).toEqual([
+      ['</s>fghxy', [...ignored(4), ...ids('xy')]],
+      ['</s>abxy', [...ignored(3), ...ids('xy')]],
+      ['</s>uvwxy', [...ignored(1), ...ids('uvwxy')]],
+      ['</s>x', [...ignored(1), ...ids('x')]],
+    ])
+    expect(truncated).toBe(2)
+    expect(log).toEqual(['2 of 4 records in x.jsonl are longer than --max-length 6 and were cut'])
+  })
+
+  it('keep a token of the prompt where there is no BOS', async () => {
+    const row = jsonl({ prompt: 'ab', completion: 'uvwxyz' })
+    const { examples } = await load(row, { maxLength: 4 }, { by: noBos })
+    expect(examples).toEqual([
+      { inputIds: ids('buvw'), labels: [IGNORED, ...ids('uvw')] },
+    ]) // prettier-ignore
+  })
+})
+
+describe('texts with labels', () => {
+  it('fill the template and carry one sequence per label word', async () => {
+    const { kind, examples, log } = await load(
+      jsonl(
+        { text: 'a cat', label: 1 },
+        { text: 'b', label: 'terrible' },
+        { text: 'c', label: '1' },
+      ),
+      SST2,
+    )
+    const prompt = [BOS, ...ids('a cat It was')]
+    const option = (word: string) => ({
+      inputIds: [...prompt, ...ids(word)],
+      labels: [...ignored(prompt.length), ...ids(word)],
+    })
+    expect(kind).toBe('classification')
+    expect(examples[0]).toEqual({
+      ...option(' great'),
+      options: [option(' terrible'), option(' great')],
+      answer: 1,
+    })
+    expect(examples.map(({ answer }) => answer)).toEqual([1, 0, 1])
+    expect(log).toEqual([])
+  })
+
+  it('equal the ids of the whole text, as MeZO encodes it', async () => {
+    const { examples } = await load(jsonl({ text: "It's great", label: 1 }), SST2)
+    expect(examples[0]!.inputIds).toEqual(tokenizer.encode("It's great It was great"))
+  })
+
+  it('may have any columns, numbers in the template and a space at its end', async () => {
+    const options = {
+      ...{ template: '{text}{stars} of {n}: ', labelWords: [' no ', 'yes'], maxLength: 64 },
+      ...{ textColumn: 'review', labelColumn: 'good' },
+    }
+    const row = { review: 'a', stars: 4, n: '5', good: 'yes' }
+    const { examples } = await load(jsonl(row, { ...row, good: 0 }), options)
+    expect(tokenizer.decode(examples[0]!.inputIds)).toBe('</s>a4 of 5: yes')
+    expect(tokenizer.decode(examples[1]!.inputIds)).toBe('</s>a4 of 5: no')
+  })
+
+  it('lose the left end of the prompt, the same for all options', async () => {
+    const options = { ...SST2, labelWords: ['great', 'xyz'], maxLength: 8 }
+    const { examples, truncated, log } = await load(
+      jsonl({ text: 'abcdefg', label: 0 }, { text: '', label: 1 }),
+      { ...options, template: '{text}?' },
+    )
+    expect(examples[0]!.options!.map(({ inputIds }) => tokenizer.decode(inputIds))).toEqual([
+      '</s>fg? great',
+      '</s>fg? xyz',
+    ])
+    expect(truncated).toBe(1)
+    expect(log).toContain('1 of 2 records in x.jsonl are longer than --max-length 8 and were cut')
+  })
+
+  it('say which label words are several tokens', async () => {
+    const options = { ...SST2, labelWords: ['bad', 'great'] }
+    const { log } = await load(jsonl({ text: 'a', label: 0 }, { text: 'a', label: 1 }), options)
+    expect(log).toEqual([
+      'the label word "bad" is 4 tokens (" " "b" "a" "d"): ' +
+        'its score is the mean of their log-probabilities',
+    ])
+  })
+
+  it('warn where all have one label', async () => {
+    const { log } = await load(jsonl({ text: 'a', label: 1 }, { text: 'b', label: 1 }), SST2)
+    expect(log).toEqual([
+      'warning: all 2 examples in x.jsonl have the label great: there is nothing to tell apart',
+    ])
+  })
+
+  it('take numbers as words where the label words are numbers', async () => {
+    const options = { ...SST2, labelWords: ['1', '2', '3'] }
+    const { examples } = await load(
+      jsonl({ text: 'a', label: 3 }, { text: 'a', label: '1' }),
+      options,
+    )
+    expect(examples.map(({ answer }) => answer)).toEqual([2, 0])
+    const zero = load(jsonl({ text: 'a', label: 0 }), options)
+    await expect(zero).rejects.toThrow(
+      /x.jsonl:1: the label must be one of the label words 1, 2, 3/,
+    )
+  })
+})
+
+describe('bad data and options', () => {
+  const good = { text: 'a', label: 0 }
+  it.each<[string, string, Partial<ExampleOptions>, RegExp]>([
+    ['label 2 of 2', jsonl(good, { ...good, label: 2 }), SST2, /x.jsonl:2: the label must be an integer from 0 to 1, or one of the label words terrible, great, but it is 2$/],
+    ['label -1', jsonl({ ...good, label: -1 }), SST2, /x.jsonl:1: the label must be .* -1$/],
+    ['label 0.5', jsonl({ ...good, label: 0.5 }), SST2, /the label must be .* 0.5$/],
+    ['label true', jsonl({ ...good, label: true }), SST2, /the label must be .* true$/],
+    ['label null', jsonl({ ...good, label: null }), SST2, /the label must be .* null$/],
+    ['label [0]', jsonl({ ...good, label: [0] }), SST2, /the label must be .* \[0\]$/],
+    ['an unknown word', jsonl({ ...good, label: 'bad' }), SST2, /the label must be .* "bad"$/],
+    ['no label', jsonl(good, { text: 'a' }), SST2, /x.jsonl:2: no column label, only text/],
+    ['no label column', jsonl({ text: 'a' }), SST2, /no column label .*name the .* --label-column/],
+    ['an unknown column', jsonl(good), { ...SST2, template: '{sentence} It' }, /--template names the column \{sentence\}, but .* has text, label: use one/],
+    ['a constant template', jsonl(good), { ...SST2, template: 'It was' }, /names no column/],
+    ['a number as text', jsonl(good, { ...good, text: null }), SST2, /x.jsonl:2: expected a string in the column text, but it is null/],
+    ['one label word', jsonl(good), { ...SST2, labelWords: ['a'] }, /two or more words, but has 1/],
+    ['a label word twice', jsonl(good), { ...SST2, labelWords: ['a', 'a '] }, /has "a" twice/],
+    ['an empty label word', jsonl(good), { ...SST2, labelWords: ['a', ' '] }, /label word "" has no tok/],
+    ['a template alone', jsonl(good), { template: '{text}' }, /--template needs --label-words/],
+    ['label words alone', jsonl(good), { labelWords: ['a', 'b'] }, /--label-words needs --template/],
+    ['no room for a prompt', jsonl(good), { ...SST2, maxLength: 2 }, /--max-length 2 leaves 1 tokens .* give at least 3$/],
+    ['a sequence longer than positions', jsonl(good), { maxLength: 4096, maxPositions: 2048 }, /--max-length 4096 makes sequences longer than the model's 2048 positions: give --max-length 2048 or less/],
+    ['a length of 1', jsonl(good), { maxLength: 1 }, /--max-length must be an integer of at least 2/],
+    ['other columns', jsonl({ messages: [] }), {}, /has the columns messages, but expected text, or prompt and completion: name .* --text-column/],
+    ['other columns later', jsonl(good, { txt: 'a' }), {}, /x.jsonl:2: expected a string in the column text, but the columns are txt/],
+    ['a missing completion', jsonl({ prompt: 'a', completion: 'b' }, { prompt: 'a' }), {}, /x.jsonl:2: .* column completion, but the columns are prompt/],
+    ['an empty completion', jsonl({ prompt: 'a', completion: '' }), {}, /x.jsonl:1: the completion has no token/],
+    ['only empty texts', jsonl({ text: '' }), {}, /holds no text to train on: all of its 1 records/],
+    ['no records', '', {}, /holds no records/],
+  ])('with %s get one sentence', async (_, data, options, message) => {
+    const result = load(data, options)
+    await expect(result).rejects.toThrow(message)
+    await expect(result).rejects.toHaveProperty('name', 'UserError')
+  }) // prettier-ignore
+})

@@ -1,0 +1,204 @@
+// The prediction of a step as pure functions, against sums done by hand; traffic against what runs
+// read; and the calibration's shape on this machine.
+// Alone: npx vitest run test/unit/predict.test.ts
+
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { bench } from '../../src/plan/bench.ts'
+import { diskRate, ratesOf } from '../../src/plan/rates.ts'
+import { parseConfig } from '../../src/config/options.ts'
+import { planReport, predictionReport } from '../../src/plan/report.ts'
+import { predictStep, trafficOf, type Rates, type StepWork } from '../../src/plan/predict.ts'
+import { silent } from '../../src/util/console.ts'
+import { openDevice, syntheticModel } from '../../src/engine/open.ts'
+import { cliJson } from '../helpers/cli.ts'
+
+/** One nanosecond per weight element and row; everything else is free. */
+const RATES: Rates = {
+  ...{ kind: 'webgpu', threads: 2, products: [[1, 1], [1000, 1000]] }, // prettier-ignore
+  ...{ widen: 0, version: 0, term: 0, logit: 0, attention: [[0, 0]], element: 0 },
+  ...{ addends: { 'low-rank': 0, kronecker: 0 } },
+  ...{ callMs: 0, rowReadMs: 0, fold: 0, foldTerm: 0 },
+  ...{ uploadRate: 1e9, cachedRate: 4e9, syntheticRate: 8e9 },
+}
+const bytes = (n: number) => ({ readBytes: n, uploadBytes: n, downloadBytes: 0 })
+/** 1e6 elements, two probes of 8 rows: 16 ms of products. */
+const WORK: StepWork = {
+  ...{
+    probes: 2,
+    passes: 1,
+    sequenceParts: 1,
+    batch: 2,
+    tokens: 4,
+    layers: 2,
+    hidden: 16,
+    vocabSize: 100,
+  },
+  ...{ partedElements: 0, sharedElements: 1e6, ready: true, terms: 0, addend: null },
+  ...{ foldElements: 0, foldTerms: 0, traffic: bytes(2e6), slabBytes: 0 },
+}
+const predict = (work: Partial<StepWork>, rates: Partial<Rates> = {}, tier = 'memory' as const) =>
+  predictStep({ ...WORK, ...work }, { ...RATES, ...rates }, tier, 1e6)
+
+describe('predictStep', () => {
+  it('multiplies all rows at once where probes share weights, each alone where not', () => {
+    expect(predict({}).computeMs).toBeCloseTo(16)
+    const parted = { partedElements: 1e6, sharedElements: 0 }
+    expect(predict(parted).computeMs).toBeCloseTo(16)
+    // A product that costs the same for any few rows is paid twice.
+    const flat = { products: [[100, 10]] as const }
+    expect(predict({}, flat).computeMs).toBeCloseTo(10)
+    expect(predict(parted, flat).computeMs).toBeCloseTo(20)
+    // Four passes, two for the probes of each half of the batch.
+    const four = { passes: 4, sequenceParts: 2 }
+    expect(predict({ ...four }, flat).computeMs).toBeCloseTo(40)
+    expect(predict({ ...parted, ...four }, flat).computeMs).toBeCloseTo(40)
+    expect(predict({ ...four }).computeMs).toBeCloseTo(16)
+  })
+
+  it('adds noise by versions and terms, heads by logits, attention by T^2', () => {
+    const none = { partedElements: 1e6, sharedElements: 0, terms: 1.5 }
+    const noise = { products: [[1, 0]] as const, version: 3, term: 2 }
+    expect(predict(none, noise).computeMs).toBeCloseTo(2 * 3 + 1.5 * 2)
+    const free = { products: [[1, 0]] as const }
+    expect(predict({}, { ...free, logit: 1e3 }).computeMs).toBeCloseTo((16 * 100 * 1e3) / 1e6)
+    const attention = [[0, 5e3]] as const
+    const sequences = 2 * 2
+    expect(predict({}, { ...free, attention }).computeMs).toBeCloseTo((2 * sequences * 16 * 16 * 5e3) / 1e6) // prettier-ignore
+    expect(predict({}, { ...free, element: 1e3 }).computeMs).toBeCloseTo((4 * 2 * 16 * 16 * 1e3) / 1e6) // prettier-ignore
+    expect(predict({ addend: { kind: 'kronecker', macs: 50 } }, { ...free, addends: { 'low-rank': 0, kronecker: 1e3 } }).computeMs).toBeCloseTo((16 * 50 * 1e3) / 1e6) // prettier-ignore
+    expect(predict({ ready: false }, { ...free, widen: 2 }).computeMs).toBeCloseTo(2)
+  })
+
+  it('names what bounds the step, and the batch from which compute does', () => {
+    // 2e6 bytes: 2 ms up, 0.5 ms from the page cache, 2000 ms from the disk.
+    const made = predict({})
+    expect(made).toMatchObject({ bound: 'compute', breakEvenBatch: 1, stepMs: made.computeMs })
+    const up = predict({ traffic: bytes(20e6) })
+    expect(up).toMatchObject({ bound: 'upload', uploadMs: 20, diskMs: 5, stepMs: 20 })
+    // A batch of b takes 8b ms.
+    expect(up.breakEvenBatch).toBe(3)
+    const disk = predictStep(WORK, RATES, 'disk', 1e6)
+    expect(disk).toMatchObject({ bound: 'disk', stepMs: 2000, breakEvenBatch: 250 })
+    expect(predict({ sharedElements: 0 })).toMatchObject({ bound: 'upload', breakEvenBatch: null })
+    // The first slab is waited for: 1 ms up, 0.25 ms read.
+    expect(predict({ slabBytes: 1e6 }).stepMs).toBeCloseTo(made.computeMs + 1.25)
+  })
+
+  it('counts host work as compute where it shares the cores', () => {
+    const fold = { foldElements: 1e6, foldTerms: 2 }
+    const cost = { fold: 1, foldTerm: 3 }
+    const gpu = predict(fold, cost)
+    expect(gpu.computeMs).toBeCloseTo(16)
+    const cpu = predict(fold, { ...cost, kind: 'cpu', uploadRate: null })
+    // Folds and copies by two threads.
+    expect(cpu.computeMs).toBeCloseTo(16 + 7 / 2 + 0.5 / 2)
+    expect(cpu.uploadMs).toBe(0)
+  })
+})
+
+describe('trafficOf', () => {
+  const pass = {
+    passes: 1,
+    streamed: { baseBytes: 10, foldedBytes: 20 },
+    resident: { baseBytes: 6, foldedBytes: 12 },
+  }
+  it('is the base until the first fold, and resident slabs again after each', () => {
+    expect(trafficOf({ steps: 1, foldEvery: Infinity, ...pass }).readBytes).toBe(16)
+    expect(trafficOf({ steps: 2, foldEvery: Infinity, ...pass }).readBytes).toBe(13)
+    // Steps 0 and 1 read the base, 2 to 5 folded weights; folds before steps 2 and 4.
+    const six = trafficOf({ steps: 6, foldEvery: 2, ...pass })
+    expect(six.readBytes).toBe(Math.round((2 * 10 + 4 * 20 + 6 + 2 * 12) / 6))
+    expect(trafficOf({ steps: 1, foldEvery: 2, ...pass, passes: 3 }).readBytes).toBe(36)
+    expect(six).toMatchObject({ uploadBytes: six.readBytes, downloadBytes: 0 })
+  })
+})
+
+describe('plan', () => {
+  it.each([
+    ['mezo-sgd', 'none', 1],
+    ['mezo-sgd', 'none', 5],
+    ['mezo-sgd', 'all', 5],
+    ['lozo', 'none', 3],
+  ] as const)(
+    'reads what the run reads: %s, resident %s, %i steps',
+    async (method, resident, steps) => {
+      const config = parseConfig({ device: 'cpu', batchSize: 1, maxLength: 8, method, resident, steps }) // prettier-ignore
+      const planned = await planReport('synthetic:opt-350m/1', config, silent)
+      const model = syntheticModel({ size: 'opt-350m', layers: 1 })
+      const made = await bench(model, config, steps, silent, new AbortController().signal)
+      // The gathered rows of tables are not slabs.
+      expect(Math.abs(made.read_bytes / planned.json.read_bytes - 1)).toBeLessThan(0.05)
+      expect(made.device_peak_bytes).toBe(planned.json.device_peak_bytes)
+    },
+  )
+})
+
+describe('the calibration of this machine', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'zo2-calibration-'))
+  const before = process.env['XDG_CACHE_HOME']
+  beforeAll(() => void (process.env['XDG_CACHE_HOME'] = dir))
+  afterAll(() => {
+    if (before === undefined) delete process.env['XDG_CACHE_HOME']
+    else process.env['XDG_CACHE_HOME'] = before
+    rmSync(dir, { recursive: true, force: true })
+  })
+
+  it('is measured once, kept, and measured again if the file is damaged', async () => {
+    const device = await openDevice(parseConfig({ device: 'cpu' }))
+    let measured = 0
+    const options = { threads: 2, redo: false, announce: () => void measured++ }
+    try {
+      const rates = await ratesOf(device, options)
+      expect(rates.products.map(([rows]) => rows)).toEqual([16, 128, 512, 2048])
+      // More rows take longer, whatever else the machine does.
+      expect(rates.products[3]![1]).toBeGreaterThan(2 * rates.products[0]![1])
+      expect(rates).toMatchObject({ kind: 'cpu', threads: 2, uploadRate: null })
+      expect(device.ledger.now.slots + device.ledger.now.activations).toBe(0)
+      expect(await ratesOf(device, options)).toEqual(rates)
+      expect(measured).toBe(1)
+      writeFileSync(join(dir, 'zo2/calibration.json'), '{"devices":{"x":1}}')
+      await ratesOf(device, options)
+      expect(measured).toBe(2)
+    } finally {
+      await device.close()
+    }
+  })
+
+  it('knows the disk', async () => {
+    const rate = await diskRate(undefined, false)
+    expect(rate).toBeGreaterThan(1e6)
+    expect(await diskRate(undefined, false)).toBe(rate)
+    const kept = JSON.parse(readFileSync(join(dir, 'zo2/calibration.json'), 'utf8')) as object
+    expect(Object.keys(kept)).toEqual(['devices', 'disks'])
+  })
+
+  it('tells the time of a step of any size at once', async () => {
+    const args = ['--synthetic', 'opt-175b', '--method', 'lozo', '--batch-size', '1', '--max-length', '2048', '--memory', '8GiB', '--device', 'cpu', '--steps', '10'] // prettier-ignore
+    const plan = await cliJson(['plan', ...args], { env: { XDG_CACHE_HOME: dir } })
+    expect(plan).toMatchObject({ bound: 'compute', upload_ms: 0, download_bytes: 0 })
+    expect(plan['step_ms']).toBeGreaterThan(1000)
+    expect(plan['step_ms']).toBeGreaterThanOrEqual(plan['compute_ms'] as number)
+  })
+
+  it('says what more memory would give, and only where it gives something', async () => {
+    const config = parseConfig({ method: 'lozo', steps: 10, batchSize: 1, maxLength: 16, memory: 200 * 2 ** 20, device: 'cpu' }) // prettier-ignore
+    const planned = await planReport('synthetic:opt-125m', config, silent)
+    const { json } = predictionReport(planned, RATES, 'disk', 1e6)
+    expect(json.bound).toBe('disk')
+    expect(json.faster!.device_peak_bytes).toBe(planned.ample.peakBytes)
+    expect(json.faster!.step_ms).toBeLessThan(json.step_ms / 2)
+    const compute = predictionReport(planned, { ...RATES, uploadRate: null }, 'disk', 1e15)
+    expect(compute.json).toMatchObject({ bound: 'compute', faster: null })
+    expect(compute.lines.at(-1)).toMatch(/would not be faster/)
+  })
+
+  it('is not needed for a plan: where there is no such device, the plan says so', async () => {
+    const args = ['--synthetic', 'opt-125m', '--device', 'webgpu', '--adapter', 'no such adapter']
+    const plan = await cliJson(['plan', ...args], { env: { XDG_CACHE_HOME: dir } })
+    expect(plan).toMatchObject({ step_ms: null, bound: null, break_even_batch: null })
+    expect(plan['device_peak_bytes']).toBeGreaterThan(0)
+  })
+})

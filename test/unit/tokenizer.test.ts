@@ -1,0 +1,203 @@
+// Ids are compared with those that the Python package `tokenizers` 0.23 gives for the same files.
+
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { loadTokenizer } from '../../src/data/tokenizer.ts'
+import { FILES, folder, SPECIALS, TOKENIZER_JSON, VOCAB } from '../helpers/small-tokenizer.ts'
+
+const HF_IDS: [string, number[]][] = [
+  ['', [2]],
+  ['the great', [2, 87, 261, 267]],
+  ["It was terrible and great.\n\nthe cat's", [2, 44, 87, 224, 90, 68, 86, 274, 224, 68, 81, 71, 267, 17, 202, 202, 87, 261, 224, 70, 266, 278]],
+  ['café 日本 😀', [2, 70, 68, 73, 275, 224, 166, 249, 102, 166, 254, 109, 224, 176, 257, 250, 226]],
+  ['a   b \t\r\n c', [2, 68, 277, 224, 69, 224, 201, 205, 202, 224, 70]],
+  ['x\u0085y \ufeffz\u00a0\u3000w', [2, 91, 130, 231, 92, 224, 175, 123, 127, 93, 130, 258, 163, 226, 226, 90]],
+  ['It</s>was<pad><s>', [2, 44, 87, 2, 90, 68, 86, 1, 31, 86, 33]],
+  ["1234 ½ 'S 's", [2, 20, 21, 22, 23, 224, 130, 125, 224, 10, 54, 224, 10, 86]],
+] // prettier-ignore
+
+const json = (value: unknown) => ({ 'tokenizer.json': JSON.stringify(value) })
+const loaded = async (files: Record<string, string>) => loadTokenizer(await folder(files))
+const small = () => loaded(FILES)
+
+describe('a tokenizer', () => {
+  it.each([
+    ['vocab.json and merges.txt', FILES],
+    ['a folder whose settings ask for no BOS', { ...FILES, 'tokenizer_config.json': '{}' }],
+    ['tokenizer.json', json(TOKENIZER_JSON)],
+    ['tokenizer.json before the other two', { ...json(TOKENIZER_JSON), 'vocab.json': 'broken' }],
+  ])('from %s gives the ids that Hugging Face gives', async (name, files) => {
+    const tokenizer = await loaded(files)
+    const bos = !name.includes('no BOS')
+    for (const [text, ids] of HF_IDS) {
+      expect(tokenizer.encode(text), text).toEqual(bos ? ids : ids.slice(1))
+      expect(tokenizer.encode(text, { bos: false }), text).toEqual(ids.slice(1))
+    }
+    const { bosId, eosId, padId, vocabSize } = tokenizer
+    expect({ bosId, eosId, padId, vocabSize }).toEqual({
+      ...{ bosId: 2, eosId: 2, padId: 1 },
+      vocabSize: Object.keys(VOCAB).length,
+    })
+  })
+
+  it('takes a folder with no settings at all for OPT, which begins with </s>', async () => {
+    const { 'vocab.json': vocab, 'merges.txt': merges } = FILES
+    const tokenizer = await loaded({ 'vocab.json': vocab, 'merges.txt': merges })
+    expect(tokenizer.encode('a')).toEqual([2, 68])
+  })
+
+  it('adds no BOS where the rules of the folder add none', async () => {
+    const tokenizer = await loaded(json({ ...TOKENIZER_JSON, post_processor: null }))
+    expect(tokenizer.encode('a')).toEqual([68])
+  })
+
+  it('decodes as Hugging Face does, unknown ids left out', async () => {
+    const { decode } = await small()
+    expect(decode([2, 262, 267, 1, 3, 69], { skipSpecial: true })).toBe(' the great<unk>b')
+    expect(decode([2, 262])).toBe('</s> the')
+    expect(decode([70, 168])).toBe('c\ufffd')
+    expect(decode([70, 279, 5000, -1, 0.5, 69])).toBe('cb')
+    expect(decode([])).toBe('')
+    expect(decode([2, 1], { skipSpecial: true })).toBe('')
+  })
+
+  it('returns any text unchanged from encode and decode', async () => {
+    const { encode, decode } = await small()
+    for (let i = 0; i < 300; i++) {
+      const units = Array.from(
+        { length: i % 40 },
+        (_, j) => ((i * 7919 + j * j * 104729) % 0x1fff) + 1,
+      )
+      const text = String.fromCodePoint(...units)
+      expect(decode(encode(text, { bos: false }))).toBe(text)
+    }
+  })
+
+  it('gives a long text, which it cuts into pieces, the ids of the whole', async () => {
+    const { encode, decode } = await small()
+    const paragraph = "the great cat's\n\n  terrible</s>  café \u0085 x\ufeff "
+    const parts = Array.from({ length: 9000 }, (_, i) => paragraph.slice(i % 7, 20 + (i % 29)))
+    const text = parts.join('')
+    const whole = await loaded(json(uncut()))
+    const ids = encode(text)
+    expect(text.length).toBeGreaterThan(3 * 2 ** 16)
+    expect(ids).toEqual(whole.encode(text))
+    expect(decode(ids.slice(1))).toBe(text)
+    const unbroken = 'a'.repeat(150_000)
+    expect(encode(unbroken, { bos: false })).toHaveLength(150_000)
+  })
+
+  it('names the token of an id', async () => {
+    const { tokenOf } = await small()
+    expect([2, 262, 999].map(tokenOf)).toEqual(['</s>', 'Ġthe', undefined])
+  })
+
+  it('pads with the end token where no padding token is named', async () => {
+    const vocab = { ...VOCAB, '<nopad>': 1 } as Record<string, number>
+    delete vocab['<pad>']
+    const added = [TOKENIZER_JSON.added_tokens[1]]
+    const model = { ...TOKENIZER_JSON.model, vocab }
+    const tokenizer = await loaded(json({ ...TOKENIZER_JSON, added_tokens: added, model }))
+    expect(tokenizer.padId).toBe(2)
+  })
+})
+
+/** The same tokenizer with an added token that holds a space, for which texts are never cut. */
+function uncut() {
+  const { model, added_tokens: added } = TOKENIZER_JSON
+  const id = Object.keys(VOCAB).length
+  const spaced = { ...added[0], id, content: 'never there' }
+  return { ...TOKENIZER_JSON, added_tokens: [...added, spaced], model }
+}
+
+describe('damaged tokenizer files', () => {
+  const vocab = (change: Record<string, unknown>) => ({
+    ...FILES,
+    'vocab.json': JSON.stringify({ ...VOCAB, ...change }),
+  })
+  const merges = (text: string) => ({ ...FILES, 'merges.txt': text })
+  const model = (change: object) =>
+    json({ ...TOKENIZER_JSON, model: { ...TOKENIZER_JSON.model, ...change } })
+
+  it.each([
+    ['no files', {}, /no tokenizer in .*: expected tokenizer.json, or vocab.json and merges.txt/],
+    ['no merges', { 'vocab.json': '{"a":0}' }, /no tokenizer in/],
+    ['bad JSON', { ...FILES, 'vocab.json': '{"a":' }, /vocab.json: not valid JSON/],
+    [
+      'an array',
+      { ...FILES, 'vocab.json': '[1]' },
+      /vocab.json must hold a JSON object, not \[1\]/,
+    ],
+    ['an empty vocabulary', { ...FILES, 'vocab.json': '{}' }, /vocab.json: the vocabulary must be/],
+    ['no UTF-8', { ...FILES, 'merges.txt': Uint8Array.of(0x61, 0xff) }, /merges.txt as UTF-8/],
+    ['a hole in the ids', vocab({ zz: 300 }), /token "zz" must be an integer from 0 to 279 .* 300/],
+    ['a huge id', vocab({ zz: 2 ** 40 }), /"zz" must be an integer from 0/],
+    ['a fraction', vocab({ zz: 1.5 }), /"zz" must be an integer .* 1.5/],
+    ['a string id', vocab({ zz: '279' }), /"zz" must be an integer .* "279"/],
+    ['an id twice', vocab({ zz: 7 }), /both have id 7, but ids must be unique/],
+    ['an unknown left part', merges('#version: 0.2\nqq e\n'), /merge 1 .* "qq", which the vocab/],
+    ['an unknown result', merges('#version: 0.2\nt h\n'), /merges.txt: merge 1 .* "th", which/],
+    ['three parts', merges('#version: 0.2\nh e\na b c\n'), /merges.txt:3: expected two tokens/],
+    ['an empty line', merges('h e\n\nr e\n'), /merges.txt:2: expected two tokens/],
+    ['merges of another type', model({ merges: 7 }), /model.merges must be an array/],
+    ['a merge of another type', model({ merges: [['h', 'e', 'x']] }), /merge 1: expected two/],
+    ['a vocabulary of another type', model({ vocab: [['a', 0]] }), /the vocabulary must be/],
+    ['WordPiece', model({ type: 'WordPiece' }), /only byte-level BPE .* model.type is "WordPiece"/],
+    ['byte fallback', model({ byte_fallback: true }), /model.byte_fallback is true/],
+    ['a normalizer', json({ ...TOKENIZER_JSON, normalizer: { type: 'NFC' } }), /normalizer is/],
+    [
+      'a pattern of its own',
+      json({ ...TOKENIZER_JSON, pre_tokenizer: { type: 'Split', pattern: { Regex: '(a+)+$' } } }),
+      /but pre_tokenizer is \{"type":"Split"/,
+    ],
+    [
+      'a template with an end token',
+      json({ ...TOKENIZER_JSON, post_processor: { type: 'BertProcessing' } }),
+      /post_processor .* is not supported/,
+    ],
+    ['added tokens of another type', json({ ...TOKENIZER_JSON, added_tokens: 1 }), /added_tokens/],
+    ['an added token without an id', json({ ...TOKENIZER_JSON, added_tokens: [{}] }), /an added/],
+    [
+      'an unknown special token',
+      { ...FILES, 'tokenizer_config.json': '{"pad_token":"[PAD]"}' },
+      /the pad_token "\[PAD\]" is not in the vocabulary/,
+    ],
+    [
+      'no special tokens',
+      { 'vocab.json': '{"a":0}', 'merges.txt': '' },
+      /the vocabulary has no <\/s>, and tokenizer_config.json names no bos_token/,
+    ],
+  ])('with %s are refused in one sentence', async (_, files, message) => {
+    const dir = await folder(files as Record<string, string>)
+    await expect(loadTokenizer(dir)).rejects.toThrow(message)
+    await expect(loadTokenizer(dir)).rejects.toHaveProperty('name', 'UserError')
+  })
+
+  it('do not reach object prototypes through their names', async () => {
+    const text = JSON.stringify(VOCAB).replace('{', '{"__proto__":279,"constructor":280,')
+    const tokenizer = await loaded({ ...FILES, 'vocab.json': text })
+    expect(tokenizer.tokenOf(279)).toBe('__proto__')
+    expect(tokenizer.encode('__proto__', { bos: false }).map(tokenizer.tokenOf).join('')).toBe(
+      '__proto__',
+    )
+    expect(tokenizer.vocabSize).toBe(281)
+    expect(SPECIALS.map((token) => VOCAB[token])).toEqual([0, 1, 2, 3])
+  })
+})
+
+describe('the tokenizer of the tiny OPT', () => {
+  const dir = fileURLToPath(new URL('../fixtures/tiny-opt/', import.meta.url))
+  const { tokens } = JSON.parse(readFileSync(`${dir}expected.json`, 'utf8')) as {
+    tokens: { text: string; input_ids: number[] }[]
+  }
+
+  it('gives the ids that transformers gives, and the texts back', async () => {
+    const { encode, decode } = await loadTokenizer(dir)
+    expect(tokens.length).toBeGreaterThanOrEqual(12)
+    for (const { text, input_ids: ids } of tokens) {
+      expect(encode(text), text).toEqual(ids)
+      expect(decode(ids.slice(1)), text).toBe(text)
+    }
+  })
+})
