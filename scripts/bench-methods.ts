@@ -9,11 +9,12 @@ import { tmpdir } from 'node:os'
 import { parseConfig } from '../src/config/options.ts'
 import type { Batch } from '../src/data/types.ts'
 import type { Device } from '../src/device/device.ts'
-import { createEngine, type Engine } from '../src/engine/engine.ts'
+import { type Engine } from '../src/engine/engine.ts'
 import { labelledRows } from '../src/train/loss.ts'
 import { silent } from '../src/util/console.ts'
 import { forward } from '../src/engine/forward.ts'
-import { engineOptions, loadModel, memoryModel, openDevice } from '../src/engine/open.ts'
+import { openDevice, openEngine, UNTRAINED } from '../src/engine/open.ts'
+import { loadModel } from '../src/engine/load.ts'
 import { zoStep } from '../src/train/step.ts'
 import { syntheticBatch } from '../test/helpers/runs.ts'
 import { writeSyntheticOpt } from '../test/helpers/synthetic-opt.ts'
@@ -28,7 +29,7 @@ const METHODS: Record<string, Record<string, unknown>> = {
   'lozo-m': { method: 'lozo-m', rank: 2 },
   'lozo, full history': { method: 'lozo', rank: 2, window: 1 },
   kronzo: { method: 'kronzo' },
-  'lozo, 4 directions': { method: 'lozo', rank: 2, probes: 4 },
+  'lozo, 4 directions': { method: 'lozo', rank: 2, directions: 4 },
   'lora, rank 8': { method: 'mezo-sgd', loraRank: 8 },
 }
 
@@ -37,8 +38,8 @@ if (!existsSync(DIR)) await writeSyntheticOpt(DIR, SHAPE, 'F16')
 async function open(device: Device, options: Record<string, unknown>): Promise<Engine> {
   const config = parseConfig({ device: kind, memory: '2GiB', ...options })
   const loaded = await loadModel(DIR, config, silent)
-  const state = { updates: [], folded: 0, trains: true, scratchDir: tmpdir() }
-  return createEngine(device, engineOptions(loaded, config, await memoryModel(config), state))
+  const state = { ...UNTRAINED, trains: true, scratchDir: tmpdir() }
+  return (await openEngine(loaded, config, state, device)).engine
 }
 
 /** Median of the times of `rounds` steps, and of their ratio to the plain forwards of that round. */

@@ -12,7 +12,8 @@ import { parseConfig } from '../src/config/options.ts'
 import { cpuMemory } from '../src/device/cpu/memory.ts'
 import { createEngine } from '../src/engine/engine.ts'
 import { silent } from '../src/util/console.ts'
-import { engineOptions, loadModel } from '../src/engine/open.ts'
+import { designOf } from '../src/engine/open.ts'
+import { loadModel } from '../src/engine/load.ts'
 import { alignedBytes } from '../src/io/direct.ts'
 import { cacheRoomBytes } from '../src/weights/page-cache.ts'
 import { DTYPE_BYTES } from '../src/util/dtypes.ts'
@@ -62,10 +63,14 @@ const lanes = Array.from({ length: READS }, () => alignedBytes(CHUNK_BYTES))
 
 const config = parseConfig({ device: 'cpu', resident: 'none', steps: Number(steps), ...WORK })
 const loaded = await loadModel(dir!, config, silent)
-const state = { updates: [], folded: 0, trains: true, scratchDir: tmpdir() }
+const { checkpoint } = loaded
+const state = { checkpoint, updates: [], folded: 0, scratchDir: tmpdir() }
 const { device, use } = fakeDevice(Infinity)
 const unlimited = { ...device, maxSlabBytes: Infinity }
-const engine = await createEngine(unlimited, engineOptions(loaded, config, cpuMemory, state))
+const engine = await createEngine(unlimited, {
+  ...designOf(loaded, config, cpuMemory, true),
+  ...state,
+})
 const { plan } = engine.planFor({ probes: 2, batch: WORK.batchSize, tokens: WORK.maxLength })
 const slots = createSlots(plan, device)
 const source = {

@@ -10,7 +10,6 @@
 export { fromPretrained, zoInit } from './api/model.ts'
 export type {
   ForwardResult,
-  MethodArguments,
   ModelOptions,
   StepResult,
   Zo,
@@ -25,9 +24,8 @@ export type {
   TrainerControl,
   TrainerState,
 } from './train/callbacks.ts'
-export type { CustomObjective, LogitsScore, LossesScore, TextScore } from './api/objective.ts'
-export { dataLoader } from './train/data-loader.ts'
-export type { DataCollator, LoaderOptions } from './train/data-loader.ts'
+export { dataLoader } from './api/data-loader.ts'
+export type { DataCollator, LoaderOptions } from './api/data-loader.ts'
 export type { Batch, BatchInput, Example, Tokenizer } from './data/types.ts'
 export { collate, collateExamples } from './data/batches.ts'
 export { loadExamples } from './data/examples.ts'
@@ -36,7 +34,7 @@ export type { ComputeMetrics, EvalPrediction, PreprocessLogits } from './api/dat
 export type { Device, DeviceInfo } from './device/device.ts'
 export { UserError } from './util/errors.ts'
 export type { Evaluation } from './train/evaluate.ts'
-export type { Goal } from './api/goal.ts'
+export type { CustomObjective, Goal, LogitsScore, LossesScore, TextScore } from './api/objective.ts'
 export type { JournalEntry } from './run/journal.ts'
 export type { LabelLogits } from './train/logits.ts'
 export { loadTask } from './api/load-task.ts'

@@ -6,7 +6,7 @@
 //   bash scripts/bench/run.sh e [--methods mezo-sgd,lozo] [--device cpu] [--layers 2,4,6,8,10,12]
 //     [--batches 2,4,8,12,16] [--tokens 64] [--rounds 5] [--steps 2]
 
-import { syntheticModel } from '../../src/engine/open.ts'
+import { syntheticModel } from '../../src/engine/load.ts'
 import { flags, listed, median, record, say, spread, table } from './common.ts'
 import { type Fit, leastSquares } from './fit.ts'
 import { inTurns, type Measured, type Variant } from './rounds.ts'

@@ -16,7 +16,8 @@ import { evaluateExamples, type Evaluation } from '../../src/train/evaluate.ts'
 import { meanLoss } from '../../src/run/journal.ts'
 import { tokenizerOf } from '../../src/data/model-tokenizer.ts'
 import { silent } from '../../src/util/console.ts'
-import { loadModel, openEngine } from '../../src/engine/open.ts'
+import { openEngine } from '../../src/engine/open.ts'
+import { loadModel } from '../../src/engine/load.ts'
 import { zoStep } from '../../src/train/step.ts'
 
 const ROOT = new URL('../../', import.meta.url).pathname
@@ -120,7 +121,7 @@ function jobs(results: Record<string, Result>, phase: number): Job[] {
 async function run({ task, label, options, fault, forwards: budget }: Job): Promise<Result> {
   const { data, config: own, held } = TASKS[task]
   const config = parseConfig({ device: 'cpu', threads: 1, memory: '1GiB', ...own, ...options })
-  const directions = config.probes
+  const { directions } = config
   const steps = budget / (2 * directions)
   const loaded = await loadModel(MODEL, config, silent)
   const tokenizer = await tokenizerOf(loaded)
@@ -137,7 +138,9 @@ async function run({ task, label, options, fault, forwards: budget }: Job): Prom
   let seconds = 0
   const evaluate = async (step: number) => {
     const e: Evaluation = await evaluateExamples(engine, heldOut.slice(0, held), {
-      ...{ batchSize: 16, padId: tokenizer.padId, padTo: config.padding },
+      batchSize: 16,
+      padId: tokenizer.padId,
+      padTo: config.padding,
     })
     const { loss, accuracy } = e
     const forwards = step * 2 * directions

@@ -1,9 +1,8 @@
-// A trainer's data sets, of examples or of items of its user's own kind: how they become batches, and
-// what is said of the weights as they are over one of them.
+// A program's data sets as the source of a run: batches by its collator or by padding of examples, the
+// figures of evaluations, and what computeMetrics is given.
 
 import type { Config } from '../config/options.ts'
 import { collateExamples } from '../data/batches.ts'
-import type { DataCollator } from '../train/data-loader.ts'
 import {
   IGNORED,
   type Batch,
@@ -12,12 +11,18 @@ import {
   type Tokenizer,
 } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
-import { UserError } from '../util/errors.ts'
-import { scoreExamples } from '../train/evaluate-answers.ts'
-import { evaluateBatches, evaluateExamples, type Evaluation } from '../train/evaluate.ts'
-import { microBatches, type Feed, type OnProgress } from '../train/feed.ts'
-import type { ResolvedGoal } from './goal.ts'
+import {
+  evaluateBatches,
+  evaluateExamples,
+  type Evaluation,
+  type OnProgress,
+} from '../train/evaluate.ts'
 import { labelLogits, type LabelLogits } from '../train/logits.ts'
+import { largestBatch, microBatches, stepsPerEpoch, type DataSource } from '../train/source.ts'
+import { examplesHash } from '../train/task.ts'
+import { UserError } from '../util/errors.ts'
+import type { DataCollator } from './data-loader.ts'
+import type { ResolvedGoal } from './objective.ts'
 
 /** What is predicted for a data set, sequence by sequence, at labelled tokens alone. */
 export interface EvalPrediction<Item = Example> {
@@ -48,77 +53,122 @@ export interface DatasetOptions<Item> {
   readonly preprocessLogitsForMetrics?: PreprocessLogits | undefined
 }
 
-export interface Datasets<Item> {
-  collate(items: readonly Item[]): Promise<Batch>
-  /** A run on `dataset`, evaluated on `held`; null: not at all. */
-  feed(engine: Engine, dataset: readonly Item[], held: readonly Item[] | null): Feed
-  evaluate(engine: Engine, held: readonly Item[], onProgress: OnProgress): Promise<Evaluation>
-  predict(engine: Engine, items: readonly Item[]): Promise<EvalPrediction<Item>>
+/** The batch of some items, for training. */
+export const collateItems = <Item>(options: DatasetOptions<Item>, items: readonly Item[]) =>
+  collate(options, items, options.goal.options, options.goal.needsLabels)
+
+async function collate<Item>(
+  { config, padId, check, dataCollator }: DatasetOptions<Item>,
+  items: readonly Item[],
+  options: boolean,
+  needsLabels: boolean,
+): Promise<Batch> {
+  const padding = { padId, padTo: config.padding }
+  const batch = dataCollator
+    ? await dataCollator(items)
+    : collateExamples(items as readonly Example[], padding, { options })
+  return check(batch, needsLabels)
 }
 
-export function createDatasets<Item>(options: DatasetOptions<Item>): Datasets<Item> {
-  const { config, goal, padId, check, dataCollator, computeMetrics } = options
-  const padding = { padId, padTo: config.padding }
-  const batchSize = config.evalBatchSize ?? config.batchSize
-
-  const collate = async (items: readonly Item[], rows = goal.options, needsLabels = true) => {
-    const batch = dataCollator
-      ? await dataCollator(items)
-      : collateExamples(items as readonly Example[], padding, { options: rows })
-    return check(batch, needsLabels)
-  }
-  /** Batches of an evaluation: in order, the last one as short as it comes. */
-  async function* batchesOf(items: readonly Item[], onProgress: OnProgress) {
-    for (let i = 0; i < items.length; i += batchSize) {
-      yield await collate(items.slice(i, i + batchSize), false)
-      onProgress(Math.min(i + batchSize, items.length), items.length)
-    }
-  }
-  async function figures(engine: Engine, held: readonly Item[], onProgress: OnProgress) {
-    if (dataCollator) return evaluateBatches(engine, batchesOf(held, onProgress))
-    const examples = held as readonly Example[]
-    const common = { batchSize, ...padding, onProgress }
-    if (!examples[0]?.generation) return evaluateExamples(engine, examples, common)
-    const { maxNewTokens } = config
-    const tokenizer = await options.tokenizer()
-    return scoreExamples(engine, examples, { ...common, tokenizer, maxNewTokens })
-  }
-  async function predict(engine: Engine, items: readonly Item[]) {
-    const reduce = options.preprocessLogitsForMetrics ?? ((logits) => logits)
-    const [predictions, labelIds]: [unknown[], number[][]] = [[], []]
-    for await (const batch of batchesOf(items, () => {})) {
-      const [logits] = await labelLogits(engine, batch, null)
-      batch.labels.forEach((row, b) => {
-        const labels = row.slice(1).filter((label) => label !== IGNORED)
-        predictions.push(reduce(logits![b]!, labels))
-        labelIds.push(labels)
-      })
-    }
-    return { predictions, labelIds, inputs: items }
-  }
-  async function evaluate(engine: Engine, held: readonly Item[], onProgress: OnProgress) {
-    const result = await figures(engine, held, onProgress)
-    if (!computeMetrics) return result
-    return { ...result, ...checkedFigures(await computeMetrics(await predict(engine, held))) }
-  }
+/** A run on `dataset`, evaluated on `held`; null: not at all. */
+export function datasetSource<Item>(
+  options: DatasetOptions<Item>,
+  dataset: readonly Item[],
+  held: readonly Item[] | null,
+): DataSource {
+  const { config, goal, dataCollator } = options
+  if (!dataCollator) checkExamples(dataset, goal.options, 'trainDataset')
+  if (!dataCollator && held) checkExamples(held, false, 'evalDataset')
+  const examples = dataset as readonly Example[]
   return {
-    collate: (items) => collate(items, goal.options, goal.needsLabels),
-    feed(engine, dataset, held) {
-      const without = (dataset as readonly Example[]).findIndex((example) => !example.options)
-      if (goal.options && !dataCollator && without >= 0) {
-        throw new UserError(
-          `the objective compares options, but trainDataset[${without}] has none: give examples with options`,
-        )
-      }
-      return {
-        batchesOf: (step) => microBatches(dataset, step, config, (items) => this.collate(items)),
-        stepsPerEpoch: dataset.length / (config.batchSize * config.accumulate),
-        evaluate: held && ((onProgress) => evaluate(engine, held, onProgress)),
-      }
-    },
-    evaluate,
-    predict,
+    sha256: examplesHash(examples),
+    stepsPerEpoch: stepsPerEpoch(dataset.length, config),
+    largest: dataCollator
+      ? null
+      : largestBatch(config, examples, (held ?? []) as readonly Example[], goal.options),
+    batchesOf: (step) =>
+      microBatches(dataset, step, config, (items) => collateItems(options, items)),
+    evaluate: held && ((engine, onProgress) => evaluateItems(options, engine, held, onProgress)),
+    test: null,
   }
+}
+
+/** @throws UserError for items that are no examples, which only a collator could make batches of */
+function checkExamples(items: readonly unknown[], options: boolean, name: string): void {
+  const isIds = (value: unknown) => Array.isArray(value) && value.every(Number.isInteger)
+  items.forEach((item, i) => {
+    const { inputIds, labels, options: of } = (item ?? {}) as Partial<Example>
+    if (!isIds(inputIds) || !isIds(labels)) {
+      throw new UserError(
+        `${name}[${i}]: expected an example { inputIds, labels } of token ids, found ${describeItem(item)}; give examples (loadExamples, loadTask) or a dataCollator`,
+      )
+    }
+    if (options && !of) {
+      throw new UserError(
+        `the objective compares options, but ${name}[${i}] has none: give examples with options`,
+      )
+    }
+  })
+}
+
+const describeItem = (item: unknown) =>
+  typeof item === 'object' && item !== null
+    ? `an object with ${Object.keys(item).slice(0, 8).join(', ') || 'nothing in it'}`
+    : String(item).slice(0, 40)
+
+/** Batches of an evaluation: in order, the last one as short as it comes. */
+async function* batchesOf<Item>(
+  options: DatasetOptions<Item>,
+  items: readonly Item[],
+  onProgress: OnProgress,
+) {
+  const batchSize = options.config.evalBatchSize ?? options.config.batchSize
+  for (let i = 0; i < items.length; i += batchSize) {
+    yield await collate(options, items.slice(i, i + batchSize), false, true)
+    onProgress(Math.min(i + batchSize, items.length), items.length)
+  }
+}
+
+/** Figures of a data set, those of computeMetrics among them. */
+export async function evaluateItems<Item>(
+  options: DatasetOptions<Item>,
+  engine: Engine,
+  items: readonly Item[],
+  onProgress: OnProgress,
+): Promise<Evaluation> {
+  const { config, padId, dataCollator, computeMetrics, tokenizer } = options
+  if (!dataCollator) checkExamples(items, false, 'evalDataset')
+  const result = dataCollator
+    ? await evaluateBatches(engine, batchesOf(options, items, onProgress))
+    : await evaluateExamples(engine, items as readonly Example[], {
+        batchSize: config.evalBatchSize ?? config.batchSize,
+        padId,
+        padTo: config.padding,
+        answers: { tokenizer, maxNewTokens: config.maxNewTokens },
+        onProgress,
+      })
+  if (!computeMetrics) return result
+  const figures = await computeMetrics(await predictItems(options, engine, items))
+  return { ...result, ...checkedFigures(figures) }
+}
+
+/** What computeMetrics is given. */
+export async function predictItems<Item>(
+  options: DatasetOptions<Item>,
+  engine: Engine,
+  items: readonly Item[],
+): Promise<EvalPrediction<Item>> {
+  const reduce = options.preprocessLogitsForMetrics ?? ((logits) => logits)
+  const [predictions, labelIds]: [unknown[], number[][]] = [[], []]
+  for await (const batch of batchesOf(options, items, () => {})) {
+    const [logits] = await labelLogits(engine, batch, null)
+    batch.labels.forEach((row, b) => {
+      const labels = row.slice(1).filter((label) => label !== IGNORED)
+      predictions.push(reduce(logits![b]!, labels))
+      labelIds.push(labels)
+    })
+  }
+  return { predictions, labelIds, inputs: items }
 }
 
 /** Figures under their own names: whoever shows them puts eval_ in front. */
@@ -126,7 +176,7 @@ function checkedFigures(figures: Readonly<Record<string, unknown>>): Record<stri
   const entries = Object.entries(figures ?? {}).map(([spelled, value]) => {
     const name = spelled.replace(/^eval_/, '')
     if (name === 'step' || name === 'split') {
-      throw new UserError(`computeMetrics: "${name}" is taken in evals.jsonl; take another name`) // prettier-ignore
+      throw new UserError(`computeMetrics: "${name}" is taken in evals.jsonl; take another name`)
     }
     if (typeof value === 'number') return [name, value] as const
     throw new UserError(`computeMetrics: ${spelled}: expected a number, found ${String(value)}`)

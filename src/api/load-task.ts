@@ -1,16 +1,14 @@
 // MeZO's tasks for programs: the examples that `zo2 finetune --task` trains and scores on.
 
-import { defined, handleOf, type ZoModel } from './model.ts'
-import { parseConfig, type Config } from '../config/options.ts'
+import { handleOf, type ZoModel } from './model.ts'
+import { parseConfig, type OptionsOf } from '../config/options.ts'
 import type { Example, Tokenizer } from '../data/types.ts'
 import { dataTokenizer } from '../data/model-tokenizer.ts'
 import { silent } from '../util/console.ts'
 import { taskData } from '../train/task.ts'
 
-type Names = 'dataDir' | 'numTrain' | 'numDev' | 'numEval' | 'trainSetSeed' | 'maxLength' | 'maxNewTokens' | 'onlyTrainOption' | 'sfc' | 'iclSfc' | 'mezoCompat' | 'cacheDir' // prettier-ignore
-
 /** Options of loadTask; meaning and defaults as the flags of the command line. */
-export type TaskArguments = { readonly [K in Names]?: Config[K] | undefined } & {
+export type TaskArguments = Omit<OptionsOf<'loadTask'>, 'task'> & {
   /** Stops a download. */
   readonly signal?: AbortSignal
 }
@@ -33,7 +31,7 @@ export async function loadTask(
   { signal = new AbortController().signal, ...options }: TaskArguments = {},
 ): Promise<TaskExamples> {
   const { loaded } = handleOf(model, 'loadTask')
-  const config = parseConfig(defined({ ...options, task }))
+  const config = parseConfig({ ...options, task }, 'loadTask')
   const tokenizer = await dataTokenizer(loaded, config)
   const { train, dev, eval: held } = await taskData(loaded, config, tokenizer, silent, signal)
   return { train, dev, eval: held, tokenizer }

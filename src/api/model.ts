@@ -1,58 +1,43 @@
 // The library face: fromPretrained and zoInit for people who write their own loop. Shapes are plain
-// number[][]; a batch is checked before anything runs; nothing is written unless `save` is called.
+// number[][]; a batch is checked before anything runs; nothing is written unless `save` is called. Calls
+// on one model run one after another (turns.ts).
 
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { StepHooks } from '../train/callbacks.ts'
-import { parseConfig, type Config } from '../config/options.ts'
+import { OPTIONS, parseConfig, type Config, type OptionsOf } from '../config/options.ts'
+import { parseValue } from '../config/values.ts'
 import { checkBatch, labelledTokens } from '../data/batches.ts'
+import { tokenizerOf } from '../data/model-tokenizer.ts'
 import { IGNORED, type Batch, type BatchInput, type Tokenizer } from '../data/types.ts'
 import type { Device } from '../device/device.ts'
-import { createEngine, type Engine } from '../engine/engine.ts'
-import { UserError } from '../util/errors.ts'
-import { evaluateBatches, type Evaluation } from '../train/evaluate.ts'
-import { goalOf, type Goal } from './goal.ts'
-import { meanLoss, type JournalEntry } from '../run/journal.ts'
-import type { METHOD_OPTIONS } from '../config/method.ts'
-import { tokenizerOf } from '../data/model-tokenizer.ts'
-import { silent } from '../util/console.ts'
+import type { Engine } from '../engine/engine.ts'
 import { forward } from '../engine/forward.ts'
+import { loadModel, prefixed, type LoadedModel } from '../engine/load.ts'
+import { methodOf } from '../engine/method.ts'
 import {
-  DTYPES,
-  loadModel,
   openDevice,
-  prefixed,
-  readyOptions,
+  openEngine,
+  UNTRAINED,
   type EngineState,
-  type LoadedModel,
+  type OpenEngine,
 } from '../engine/open.ts'
-import { zoStep } from '../train/step.ts'
 import { writeTrained } from '../export/result.ts'
-
-type Subset<K extends keyof Config> = { readonly [P in K]?: Config[P] | undefined }
-/** Byte sizes may be written as text. */
-type Sizes = { readonly [P in 'memory' | 'slab' | 'ram']?: number | string | undefined }
+import { meanLoss, type JournalEntry } from '../run/journal.ts'
+import type { StepHooks } from '../train/callbacks.ts'
+import { evaluateBatches, type Evaluation } from '../train/evaluate.ts'
+import { zoStep } from '../train/step.ts'
+import { silent } from '../util/console.ts'
+import { DTYPES } from '../util/dtypes.ts'
+import { UserError } from '../util/errors.ts'
+import { goalOf, type Goal, type ResolvedGoal } from './objective.ts'
+import { createTurns, type Turns } from './turns.ts'
 
 /** Options of fromPretrained; meaning and defaults as the flags of the command line. */
-export type ModelOptions = Sizes &
-  Subset<
-    | 'device'
-    | 'adapter'
-    | 'transfer'
-    | 'threads'
-    | 'resident'
-    | 'activationDtype'
-    | 'scratchDir'
-    | 'revision'
-    | 'cacheDir'
-  >
+export type ModelOptions = OptionsOf<'fromPretrained'>
 
-/** Options of methods; meaning and defaults as the flags of the command line. */
-export type MethodArguments = Subset<keyof typeof METHOD_OPTIONS>
-
-/** Options of zoInit. */
-export interface ZoOptions extends Omit<MethodArguments, 'adaptiveEps'>, StepHooks, Goal {}
+/** Options of zoInit: those of methods as the flags of the command line, an objective, hooks. */
+export type ZoOptions = Omit<OptionsOf<'zoInit'>, keyof Goal> & StepHooks & Goal
 
 /** A batch whose labels may be left out. */
 export type ForwardInput = Omit<BatchInput, 'labels'> & Partial<Pick<BatchInput, 'labels'>>
@@ -74,9 +59,10 @@ export interface ZoModel {
   /**
    * Loss, and with `logits: true` the logits [B, T, V], of the weights as they are now. Without
    * labels every position counts as unlabelled.
+   * @throws UserError for a batch that is none, or a closed model
    */
   forward(batch: ForwardInput, options?: { logits?: boolean }): Promise<ForwardResult>
-  /** Frees the device. Safe to call twice. */
+  /** Frees the device once the calls before it are over. Safe to call twice. */
   close(): Promise<void>
 }
 
@@ -95,7 +81,7 @@ export interface Zo {
   evaluate(batches: Iterable<BatchInput> | AsyncIterable<BatchInput>): Promise<Evaluation>
   /** Writes a Hugging Face folder with all updates made so far. */
   save(dir: string, options?: { dtype?: Config['dtype'] }): Promise<void>
-  /** The rate of the next step; may be set between steps. */
+  /** The rate of the next step; may be set between steps, to a number of at least 0 (else UserError). */
   lr: number
 }
 
@@ -104,15 +90,14 @@ export interface Handle extends ZoModel {
   readonly loaded: LoadedModel
   /** What fromPretrained was given. */
   readonly given: ModelOptions
-  /** The engine as it is; `train` puts another in its place. */
+  readonly turns: Turns
+  /** The engine as it is; `open` puts another in its place. */
   readonly engine: Engine
-  /** Replaces the engine by one that trains, after the updates of `state`. */
-  train(config: Config, state: Updates): Promise<Engine>
+  /** Replaces the engine by one that trains; the model closes it. */
+  open(config: Config, state: Omit<EngineState, 'trains' | 'scratchDir'>): Promise<OpenEngine>
+  /** The batch, checked. UserError if it is none, or the model is closed. */
   check(batch: ForwardInput, needsLabels?: boolean): Batch
 }
-
-type Updates = Pick<EngineState, 'updates' | 'folded' | 'checkpoint' | 'prefixDir'>
-const NO_UPDATES: Updates = { updates: [], folded: 0 }
 
 const handles = new WeakMap<ZoModel, Handle>()
 
@@ -128,108 +113,166 @@ export function handleOf(model: ZoModel, who: string): Handle {
  * @throws UserError for a missing or damaged checkpoint, an unknown option, a missing device
  */
 export async function fromPretrained(model: string, options: ModelOptions = {}): Promise<ZoModel> {
-  const config = parseConfig(options)
+  if (typeof model !== 'string' || model === '') {
+    throw new UserError(`fromPretrained: expected a folder or a hub id, found ${String(model)}`)
+  }
+  const config = parseConfig(options, 'fromPretrained')
   const loaded = await loadModel(model, config, silent)
   const device = await openDevice(config)
   const scratchDir = await mkdtemp(join(tmpdir(), 'zo2-'))
-  const optionsFor = (merged: Config, updates: Updates, trains: boolean) =>
-    readyOptions(device, prefixed(loaded, merged), merged, { ...updates, trains, scratchDir })
-  let engine: Engine
-  try {
-    engine = await createEngine(device, await optionsFor(config, NO_UPDATES, false))
-  } catch (error) {
+  const closeDevice = async () => {
     await device.close()
     await rm(scratchDir, { recursive: true, force: true })
+  }
+  let open: OpenEngine
+  try {
+    const state = { ...UNTRAINED, trains: false, scratchDir }
+    open = await openEngine(loaded, config, state, device)
+  } catch (error) {
+    await closeDevice()
     throw error
   }
+  const handle = createHandle(loaded, options, device, { open, scratchDir, closeDevice })
+  const { config: modelConfig, tokenizer, forward: forwardBatch, close } = handle
+  const face: ZoModel = { config: modelConfig, device, tokenizer, forward: forwardBatch, close }
+  handles.set(face, handle)
+  return face
+}
+
+interface Opened {
+  readonly open: OpenEngine
+  readonly scratchDir: string
+  closeDevice(): Promise<void>
+}
+
+function createHandle(
+  loaded: LoadedModel,
+  given: ModelOptions,
+  device: Device,
+  { open, scratchDir, closeDevice }: Opened,
+): Handle {
+  const turns = createTurns()
+  let current = open
   let closed = false
   const check = (batch: ForwardInput, needsLabels = true) => {
     if (closed) throw new UserError('the model is closed')
-    const labels = batch.labels ?? batch.inputIds.map((row) => row.map(() => IGNORED))
-    const { vocabSize, maxPositions } = engine.model
-    return checkBatch({ ...batch, labels }, { vocabSize, maxPositions, needsLabels })
+    const { vocabSize, maxPositions } = current.engine.model
+    return checkBatch(withLabels(batch), { vocabSize, maxPositions, needsLabels })
   }
-  const handle: Handle = {
+  return {
     config: loaded.checkpoint.config,
     device,
     loaded,
-    given: options,
+    given,
+    turns,
     get engine() {
-      return engine
+      return current.engine
     },
     check,
     tokenizer: () => tokenizerOf(loaded),
-    forward: (batch, { logits } = {}) => modelForward(engine, check(batch, false), logits === true),
-    async train(merged, updates) {
+    forward: (batch, { logits } = {}) =>
+      turns.run(async () => modelForward(current.engine, check(batch, false), logits === true)),
+    async open(config, state) {
       if (closed) throw new UserError('the model is closed')
-      const next = await optionsFor(merged, updates, true)
-      await engine.close()
-      return (engine = await createEngine(device, next))
+      const own = prefixed(loaded, config)
+      methodOf(config, own.model) // what is wrong with it is said while there still is an engine
+      await current.close()
+      current = await openEngine(own, config, { ...state, trains: true, scratchDir }, device)
+      return { ...current, close: () => Promise.resolve() }
     },
-    async close() {
-      if (closed) return
-      closed = true
-      try {
-        await engine.close()
-      } finally {
-        await device.close()
-        await rm(scratchDir, { recursive: true, force: true })
-      }
-    },
+    close: () =>
+      turns.alone('close', async () => {
+        if (closed) return
+        closed = true
+        try {
+          await current.close()
+        } finally {
+          await closeDevice()
+        }
+      }),
   }
-  const { config: modelConfig, tokenizer, forward, close } = handle
-  const face: ZoModel = { config: modelConfig, device, tokenizer, forward, close }
-  handles.set(face, handle)
-  return face
+}
+
+/** Without labels no position has one. What is no batch stays as it is, for checkBatch to refuse. */
+function withLabels(batch: ForwardInput): BatchInput {
+  if (typeof batch !== 'object' || batch === null || batch.labels) return batch as BatchInput
+  const { inputIds } = batch
+  if (!Array.isArray(inputIds) || !inputIds.every(Array.isArray)) return batch as BatchInput
+  return { ...batch, labels: inputIds.map((row: readonly number[]) => row.map(() => IGNORED)) }
 }
 
 /**
  * Prepares a model for training. The weights it starts from are the checkpoint's: an earlier
  * training state on the same model ends here.
+ * @throws UserError for an option that is unknown or means nothing, or an objective that is none
  */
 export async function zoInit(model: ZoModel, options: ZoOptions = {}): Promise<Zo> {
   const handle = handleOf(model, 'zoInit')
   const { beforeStep, afterStep, objective, trainAsClassification, maxNewTokens, ...own } = options
   const goal = await goalOf(handle, { objective, trainAsClassification, maxNewTokens })
-  const all = parseConfig(defined({ ...handle.given, ...own }))
-  // A loop may go on for ever.
-  const config: Config = { ...all, steps: Infinity }
-  const engine = await handle.train(config, NO_UPDATES)
+  const parsed = parseConfig({ ...handle.given, ...defined(own) }, 'zoInit', 'fromPretrained')
+  const config: Config = { ...parsed, steps: Infinity } // a loop may go on for ever
+  const { engine } = await handle.turns.alone('zoInit', () => handle.open(config, UNTRAINED))
+  return createZo(handle, engine, config, goal, { beforeStep, afterStep })
+}
+
+type Hooks = { readonly [K in keyof StepHooks]: StepHooks[K] | undefined }
+
+function createZo(
+  handle: Handle,
+  engine: Engine,
+  config: Config,
+  goal: ResolvedGoal,
+  { beforeStep, afterStep }: Hooks,
+): Zo {
+  const { turns } = handle
   /** Whether this is still what the model's weights are. */
   const live = () => {
     if (handle.engine === engine) return
     throw new UserError('this training state ended when another one began on the same model')
   }
+  let { lr } = config
   let step = 0
-  const zo: Zo = {
-    lr: config.lr,
-    async step(batch) {
-      live()
-      const list = Array.isArray(batch) ? (batch as BatchInput[]) : [batch as BatchInput]
-      const batches = list.map((b) => handle.check(b, goal.needsLabels))
-      await beforeStep?.(step, batches)
-      const entry = await zoStep(engine, {
-        batches,
-        objective: goal.objective,
-        step: step++,
-        lr: zo.lr,
-        eps: config.eps,
-        weightDecay: config.weightDecay,
-        append: () => Promise.resolve(),
-      })
-      await afterStep?.(entry, batches)
-      return { loss: meanLoss(entry) ?? NaN, projectedGrad: entry.projected_grad, entry }
+  return {
+    get lr() {
+      return lr
     },
-    async evaluate(batches) {
-      live()
-      return evaluateBatches(engine, checked(batches, handle.check))
+    set lr(value: number) {
+      if (typeof value !== 'number') {
+        throw new UserError(`lr: expected a number of at least 0, found ${String(value)}`)
+      }
+      lr = parseValue('lr', OPTIONS.lr.schema, value) as number
     },
-    async save(dir, { dtype = 'float32' } = {}) {
-      live()
-      await writeTrained(engine, dir, handle.loaded, { dtype: DTYPES[dtype] })
-    },
+    step: (batch) =>
+      turns.alone('step', async () => {
+        live()
+        const list = Array.isArray(batch) ? (batch as BatchInput[]) : [batch as BatchInput]
+        if (list.length === 0) throw new UserError('step: expected one batch or more, found none')
+        const batches = list.map((b) => handle.check(b, goal.needsLabels))
+        await beforeStep?.(step, batches)
+        const entry = await zoStep(engine, {
+          batches,
+          objective: goal.objective,
+          step: step++,
+          lr,
+          eps: config.eps,
+          weightDecay: config.weightDecay,
+          append: () => Promise.resolve(),
+        })
+        await afterStep?.(entry, batches)
+        return { loss: meanLoss(entry) ?? NaN, projectedGrad: entry.projected_grad, entry }
+      }),
+    evaluate: (batches) =>
+      turns.run(async () => {
+        live()
+        return evaluateBatches(engine, checked(batches, handle.check))
+      }),
+    save: (dir, { dtype = 'float32' } = {}) =>
+      turns.run(async () => {
+        live()
+        await writeTrained(engine, dir, handle.loaded, { dtype: DTYPES[dtype] })
+      }),
   }
-  return zo
 }
 
 /** An object without its undefined members. */

@@ -1,12 +1,13 @@
-// Objectives that a program brings along: a function of logits, token losses or generated texts that
-// gives a number for each example, which training makes smaller. It need not be differentiable.
+// What a program's run makes smaller: one of the command line's objectives by name, or one that it brings
+// along: a function of logits, token losses or generated texts that gives a number for each example. It
+// need not be differentiable.
 
-import { lossesOf } from '../engine/split.ts'
-import { IGNORED, type Batch, type Tokenizer } from '../data/types.ts'
+import type { Config } from '../config/options.ts'
+import type { Batch, Tokenizer } from '../data/types.ts'
+import { labelCounts, type LabelLogits } from '../train/logits.ts'
+import type { Total } from '../train/loss.ts'
+import { comparesOptions, objectiveOf, type Objective } from '../train/objective.ts'
 import { UserError } from '../util/errors.ts'
-import { labelCounts, labelLogits, type LabelLogits } from '../train/logits.ts'
-import { labelledRows, type Total } from '../train/loss.ts'
-import { answersTo, type Objective } from '../train/objective.ts'
 
 type Numbers = readonly number[] | Promise<readonly number[]>
 
@@ -32,54 +33,90 @@ export type CustomObjective =
       readonly maxNewTokens?: number
     }
 
-/** Whether a custom objective reads text, so that batches need no labels and it needs a tokenizer. */
-export const readsText = (custom: CustomObjective) =>
-  typeof custom === 'object' && custom.of === 'generations'
+export interface Goal {
+  /** loss, accuracy, f1, or an objective of one's own. */
+  readonly objective?: Config['objective'] | CustomObjective | undefined
+  /** loss: the cross-entropy over options instead. */
+  readonly trainAsClassification?: boolean | undefined
+  /** f1: tokens of an answer at most; 50 by default. */
+  readonly maxNewTokens?: number | undefined
+}
 
-/**
- * The objective of a step.
- * @throws UserError for what is no objective; its steps, for a score that gives other than numbers
- */
-export function customObjective(custom: CustomObjective, tokenizer: Tokenizer | null): Objective {
+/** Where text comes from, if an objective reads any. */
+interface TextSource {
+  tokenizer(): Promise<Tokenizer>
+}
+
+/** An objective, and what batches it wants. */
+export interface ResolvedGoal {
+  readonly objective: Objective
+  /** Whether a batch without labels is of no use. */
+  readonly needsLabels: boolean
+  /** Whether every option of an example is a row of the batch. */
+  readonly options: boolean
+}
+
+const NAMES = ['loss', 'accuracy', 'f1']
+
+/** @throws UserError for a name that is none, and goals that exclude each other */
+export async function goalOf(source: TextSource, goal: Goal): Promise<ResolvedGoal> {
+  const { objective = 'loss', trainAsClassification = false, maxNewTokens = 50 } = goal
+  if (trainAsClassification && objective !== 'loss') {
+    throw new UserError('trainAsClassification is a loss; leave it or the objective out')
+  }
+  if (typeof objective !== 'string') return customGoal(source, objective)
+  if (!NAMES.includes(objective)) {
+    throw new UserError(
+      `objective: expected loss, accuracy, f1, a function or { of, score }, found ${JSON.stringify(objective)}`,
+    )
+  }
+  const text = objective === 'f1'
+  const config = { objective, trainAsClassification, maxNewTokens }
+  return {
+    objective: objectiveOf(config, text ? await source.tokenizer() : null),
+    needsLabels: !text,
+    options: comparesOptions(config),
+  }
+}
+
+async function customGoal(source: TextSource, custom: CustomObjective): Promise<ResolvedGoal> {
   const spec = typeof custom === 'function' ? { of: 'logits' as const, score: custom } : custom
   if (typeof spec?.score !== 'function') {
     throw new UserError(
       'objective: expected a name, a function, or { of, score } with a function as score',
     )
   }
+  const text = spec.of === 'generations'
+  const objective = await customObjective(source, spec)
+  return { objective, needsLabels: !text, options: false }
+}
+
+/** Its steps fail with a UserError if `score` gives something else than numbers. */
+async function customObjective(
+  source: TextSource,
+  spec: Exclude<CustomObjective, LogitsScore>,
+): Promise<Objective> {
   switch (spec.of) {
     case 'logits':
-      return async (engine, batch, probe) => {
-        const totals: Total[] = []
-        for (const logits of await labelLogits(engine, batch, probe)) {
-          totals.push(total(await spec.score(logits, batch), batch))
-        }
-        return totals
+      return {
+        kind: 'logits',
+        score: async (logits, batch) => total(await spec.score(logits, batch), batch),
       }
     case 'losses':
-      return async (engine, batch, probe) => {
-        const { rows, targets } = labelledRows(batch)
-        const counts = labelCounts(batch)
-        const totals: Total[] = []
-        for (const losses of await lossesOf(engine, batch, probe, { rows, targets })) {
+      return {
+        kind: 'losses',
+        score: async (losses, batch) => {
           let next = 0
-          const ofRows = counts.map((count) => [...losses.subarray(next, (next += count))])
-          totals.push(total(await spec.score(ofRows, batch), batch))
-        }
-        return totals
+          const ofRows = labelCounts(batch).map((n) => [...losses.subarray(next, (next += n))])
+          return total(await spec.score(ofRows, batch), batch)
+        },
       }
     case 'generations':
-      if (!tokenizer) throw new Error('an objective of texts needs a tokenizer')
-      return async (engine, batch, { step, probes }) => {
-        const prompts = promptsOf(batch)
-        const maxNewTokens = spec.maxNewTokens ?? 50
-        const totals: Total[] = []
-        for (const one of probes) {
-          const probe = { step, probes: [one] }
-          const texts = await answersTo(engine, prompts, tokenizer, { maxNewTokens, probe })
-          totals.push(total(await spec.score(texts, batch), batch))
-        }
-        return totals
+      return {
+        kind: 'answers',
+        tokenizer: await source.tokenizer(),
+        maxNewTokens: spec.maxNewTokens ?? 50,
+        score: async (texts, batch) => total(await spec.score(texts, batch), batch),
       }
     default:
       throw new UserError(
@@ -97,17 +134,4 @@ function total(scores: readonly number[], batch: Batch): Total {
     )
   }
   return { sum: scores.reduce((sum, score) => sum + score, 0), count }
-}
-
-/** The prompts of generation tasks, else of each row the real tokens before its first label. */
-function promptsOf(batch: Batch): number[][] {
-  return batch.inputIds.map((ids, b) => {
-    const task = batch.choices ? undefined : batch.examples?.[b]?.generation
-    if (task) return [...task.prompt]
-    const first = batch.labels[b]!.findIndex((label) => label !== IGNORED)
-    const end = first < 0 ? ids.length : first
-    const prompt = ids.slice(0, end).filter((_, t) => batch.attentionMask[b]![t] === 1)
-    if (prompt.length > 0) return prompt
-    throw new UserError(`row ${b} of the batch has no token before its first label to continue`)
-  })
 }

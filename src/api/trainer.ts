@@ -1,25 +1,43 @@
-// ZOTrainer: Hugging Face's Trainer on the house's one training loop (src/train/loop.ts) and run folder
-// (src/train/open-run.ts). Runs are those of `zo2 finetune`, and those of a loop of one's own over zoInit and
-// dataLoader: the same steps, the same journal, the same weights.
+// ZOTrainer: Hugging Face's Trainer on the house's one run driver (src/train/run.ts). Runs are those of
+// `zo2 finetune`, and those of a loop of one's own over zoInit and dataLoader: the same steps, the same
+// journal, the same weights.
 
 import { dirname, join, resolve } from 'node:path'
-import { handleOf, type Handle, type ZoModel } from './model.ts'
-import { hooksCallback, notifier, type Notify, type StepHooks, type TrainerCallback, type TrainerState } from '../train/callbacks.ts' // prettier-ignore
 import type { Config } from '../config/options.ts'
-import { dataLoader, type DataCollator } from '../train/data-loader.ts'
 import type { BatchInput, Example, Tokenizer } from '../data/types.ts'
-import { createDatasets, type ComputeMetrics, type Datasets, type EvalPrediction, type PreprocessLogits } from './data.ts' // prettier-ignore
-import { UserError } from '../util/errors.ts'
 import { writeTrained } from '../export/result.ts'
-import { goalOf, type Goal, type ResolvedGoal } from './goal.ts'
-import { meanLoss } from '../run/journal.ts'
-import { inRunFolder, keptStep, recordOf, stateAfter } from '../train/open-run.ts'
-import { createReporter, silent } from '../util/console.ts'
 import { discard } from '../run/folder.ts'
-import { DTYPES, methodOf } from '../engine/open.ts'
-import { examplesHash } from '../train/task.ts'
-import { train } from '../train/loop.ts'
-import { configOf, evaluates, TrainingArguments, type TrainingArgumentsSpelled } from './training-arguments.ts' // prettier-ignore
+import {
+  hooksCallback,
+  notifier,
+  type Notify,
+  type StepHooks,
+  type TrainerCallback,
+  type TrainerState,
+} from '../train/callbacks.ts'
+import { claimRun, runTraining, type RunSummary } from '../train/run.ts'
+import { createReporter, silent } from '../util/console.ts'
+import { DTYPES } from '../util/dtypes.ts'
+import { UserError } from '../util/errors.ts'
+import {
+  collateItems,
+  datasetSource,
+  evaluateItems,
+  predictItems,
+  type ComputeMetrics,
+  type DatasetOptions,
+  type EvalPrediction,
+  type PreprocessLogits,
+} from './data.ts'
+import { dataLoader, type DataCollator } from './data-loader.ts'
+import { handleOf, type Handle, type ZoModel } from './model.ts'
+import { goalOf, type Goal } from './objective.ts'
+import {
+  configOf,
+  evaluates,
+  TrainingArguments,
+  type TrainingArgumentsSpelled,
+} from './training-arguments.ts'
 
 export interface ZOTrainerOptions<Item = Example> extends StepHooks, Goal {
   readonly model: ZoModel
@@ -89,75 +107,75 @@ export class ZOTrainer<Item = Example> {
    * Trains from the checkpoint's weights, or goes on with the run in outputDir. Afterwards the model
    * has the trained weights.
    */
-  async train(options: { resumeFromCheckpoint?: boolean | string } = {}): Promise<TrainOutput> {
-    const { trainDataset, signal: stop = NEVER } = this.options
-    const { resumeFromCheckpoint = this.args.resumeFromCheckpoint } = options
-    const dataset = needed(trainDataset, 'train needs a trainDataset')
+  train(options: { resumeFromCheckpoint?: boolean | string } = {}): Promise<TrainOutput> {
+    return this.handle.turns.alone('train', () => this.trainNow(options.resumeFromCheckpoint))
+  }
+
+  private async trainNow(from = this.args.resumeFromCheckpoint): Promise<TrainOutput> {
+    const { handle, options } = this
+    const { signal: stop = NEVER } = options
+    const dataset = needed(options.trainDataset, 'train needs a trainDataset')
     const dir = resolve(this.args.outputDir)
-    const config = { ...this.config(), resume: resumes(resumeFromCheckpoint, dir) }
+    const config = { ...this.config(), resume: resumes(from, dir) }
     const held = this.heldOut(config)
-    const goal = await this.goal()
-    const datasets = this.datasets(config, goal)
-    const { handle } = this
-    const base = handle.loaded
-    const report = this.args.disableTqdm ? silent : createReporter(process.stderr)
-    const { method } = methodOf(config, handle.loaded.model)
-    const prepare = async () => ({
-      record: await recordOf(handle.loaded, examplesHash(dataset as readonly Example[]), config),
-    })
-    return inRunFolder(dir, config, prepare, async (journal) => {
-      const open = async (steps: number) => {
-        const entries = journal.entries.slice(0, steps)
-        const state = await stateAfter(dir, entries, config, method)
-        return handle.train(config, { ...state, prefixDir: dir })
-      }
-      const engine = await open(journal.entries.length)
-      const result = await train({
-        ...{ engine, config, journal, objective: goal.objective, base, dir, report, stop },
-        feed: datasets.feed(engine, dataset, held),
-        notify: this.notify(),
-      })
-      const modelStep = keptStep(config, result)
-      if (modelStep < result.steps) await open(modelStep)
-      const losses = journal.entries.map(meanLoss).filter((loss) => loss !== null)
-      const { steps: globalStep, stopped, stoppedEarly, bestStep, bestMetric } = result
-      const trainingLoss = losses.reduce((sum, loss) => sum + loss, 0) / losses.length
-      return { globalStep, trainingLoss, stopped, stoppedEarly, bestStep, bestMetric, modelStep }
-    })
+    const data = await this.data(config)
+    const run = await claimRun(dir, config)
+    try {
+      const report = config.disableTqdm ? silent : createReporter(process.stderr)
+      const source = datasetSource(data, dataset, held)
+      const setup = {
+        command: 'ZOTrainer',
+        loaded: handle.loaded,
+        source,
+        objective: data.goal.objective,
+        listen: () => this.notify(),
+        open: handle.open,
+      } as const
+      return outputOf(await runTraining(run, setup, config, report, stop))
+    } finally {
+      await run.release()
+    }
   }
 
   /** Figures of the weights as they are: eval_loss, eval_accuracy, ... and those of computeMetrics. */
-  async evaluate(
+  evaluate(
     dataset: readonly Item[] | undefined = this.options.evalDataset,
   ): Promise<Readonly<Record<string, number>>> {
-    const items = needed(dataset, 'evaluate needs an evalDataset')
-    const datasets = this.datasets(this.config(), await this.goal())
-    const result = await datasets.evaluate(this.handle.engine, items, () => {})
-    const figures = Object.entries({ ...result }).filter(([, value]) => value !== undefined)
-    return Object.fromEntries(figures.map(([name, value]) => [`eval_${name}`, Number(value)]))
+    return this.handle.turns.run(async () => {
+      const items = needed(dataset, 'evaluate needs an evalDataset')
+      const data = await this.data(this.config())
+      const result = await evaluateItems(data, this.handle.engine, items, () => {})
+      const figures = Object.entries({ ...result }).filter(([, value]) => value !== undefined)
+      return Object.fromEntries(figures.map(([name, value]) => [`eval_${name}`, Number(value)]))
+    })
   }
 
   /** What computeMetrics would be given for a data set. */
-  async predict(dataset: readonly Item[]): Promise<EvalPrediction<Item>> {
-    const items = needed(dataset, 'predict needs a dataset')
-    return this.datasets(this.config(), await this.goal()).predict(this.handle.engine, items)
+  predict(dataset: readonly Item[]): Promise<EvalPrediction<Item>> {
+    return this.handle.turns.run(async () => {
+      const items = needed(dataset, 'predict needs a dataset')
+      return predictItems(await this.data(this.config()), this.handle.engine, items)
+    })
   }
 
   /** Writes a Hugging Face folder, by default model/ in outputDir, with the weights as they are (or a prefix). */
-  async saveModel(dir?: string, { dtype = 'float32' }: { dtype?: Config['dtype'] } = {}) {
-    const { engine, loaded } = this.handle
-    const path = dir ?? join(this.args.outputDir, 'model')
-    if (dir === undefined) await discard(path)
-    await writeTrained(engine, path, loaded, { dtype: DTYPES[dtype] })
+  saveModel(dir?: string, { dtype = 'float32' }: { dtype?: Config['dtype'] } = {}): Promise<void> {
+    return this.handle.turns.run(async () => {
+      const { engine, loaded } = this.handle
+      const path = dir ?? join(this.args.outputDir, 'model')
+      if (dir === undefined) await discard(path)
+      await writeTrained(engine, path, loaded, { dtype: DTYPES[dtype] })
+    })
   }
 
   /** The batches of a run in their order, without end; each step has as many as it accumulates. */
   async *getTrainDataloader(): AsyncGenerator<BatchInput, void, void> {
     const items = needed(this.options.trainDataset, 'getTrainDataloader needs a trainDataset')
     const config = this.config()
-    const { collate } = this.datasets(config, await this.goal())
+    const data = await this.data(config)
     const { batchSize, seed } = config
-    yield* dataLoader(items, { batchSize, seed, dataCollator: collate })
+    const dataCollator = (batch: readonly Item[]) => collateItems(data, batch)
+    yield* dataLoader(items, { batchSize, seed, dataCollator })
   }
 
   private get handle(): Handle {
@@ -171,7 +189,7 @@ export class ZOTrainer<Item = Example> {
 
   /** What a run is evaluated on; null: nothing. */
   private heldOut(config: Config): readonly Item[] | null {
-    if (evaluates(this.args)) {
+    if (evaluates(config)) {
       return needed(this.options.evalDataset, 'evalStrategy needs an evalDataset')
     }
     for (const name of ['evalOnStart', 'loadBestModelAtEnd'] as const) {
@@ -180,26 +198,21 @@ export class ZOTrainer<Item = Example> {
     return null
   }
 
-  private tokenizer(): Promise<Tokenizer> {
-    const { tokenizer } = this.options
-    return tokenizer ? Promise.resolve(tokenizer) : this.handle.tokenizer()
-  }
-
-  private goal(): Promise<ResolvedGoal> {
-    return goalOf({ tokenizer: () => this.tokenizer() }, this.options)
-  }
-
-  private datasets(config: Config, goal: ResolvedGoal): Datasets<Item> {
+  private async data(config: Config): Promise<DatasetOptions<Item>> {
     const { dataCollator, computeMetrics, preprocessLogitsForMetrics, tokenizer } = this.options
     const { handle } = this
-    // Any token will do as padding: it is masked.
-    const padId = tokenizer?.padId ?? (Number(handle.config['pad_token_id'] ?? 0) || 0)
-    return createDatasets({
-      ...{ config: { ...config, maxNewTokens: this.options.maxNewTokens ?? config.maxNewTokens } },
-      ...{ goal, padId, dataCollator, computeMetrics, preprocessLogitsForMetrics },
+    const source = () => (tokenizer ? Promise.resolve(tokenizer) : handle.tokenizer())
+    return {
+      config: { ...config, maxNewTokens: this.options.maxNewTokens ?? config.maxNewTokens },
+      goal: await goalOf({ tokenizer: source }, this.options),
+      // Any token will do as padding: it is masked.
+      padId: tokenizer?.padId ?? (Number(handle.config['pad_token_id'] ?? 0) || 0),
       check: (batch, needsLabels) => handle.check(batch, needsLabels),
-      tokenizer: () => this.tokenizer(),
-    })
+      tokenizer: source,
+      dataCollator,
+      computeMetrics,
+      preprocessLogitsForMetrics,
+    }
   }
 
   private notify(): Notify {
@@ -208,6 +221,19 @@ export class ZOTrainer<Item = Example> {
       this.state = state
       return tell(event, state, control, details)
     }
+  }
+}
+
+function outputOf(summary: RunSummary): TrainOutput {
+  const { steps, trainingLoss, stopped, stoppedEarly, bestStep, bestMetric, modelStep } = summary
+  return {
+    globalStep: steps,
+    trainingLoss: trainingLoss ?? NaN,
+    stopped,
+    stoppedEarly,
+    bestStep,
+    bestMetric,
+    modelStep,
   }
 }
 

@@ -3,14 +3,22 @@
 // 130/143 after SIGINT/SIGTERM.
 
 import { Command, CommanderError } from 'commander'
-import { checkpointCommands } from './checkpoint.ts'
-import { configCommand, takeConfigFile } from './config.ts'
-import { planCommands } from './plan.ts'
-import { pretrainCommands } from './pretrain.ts'
+import { benchCommand } from './bench.ts'
+import { configCommand } from './config.ts'
+import { convertCommand } from './convert.ts'
+import { envCommand } from './env.ts'
+import { evalCommand } from './eval.ts'
+import { exportCommand } from './export.ts'
+import { finetuneCommand } from './finetune.ts'
+import { normalise, takeConfigFile, whyUnknown, type Context, type ContextOf } from './flags.ts'
+import { generateCommand } from './generate.ts'
+import { inspectCommand } from './inspect.ts'
+import { planCommand } from './plan.ts'
+import { prepareCommand } from './prepare.ts'
+import { pretrainCommand } from './pretrain.ts'
 import { pushCommand } from './push.ts'
-import { runCommands } from './finetune.ts'
 import { reportCommand } from './report.ts'
-import { normalise, type Context } from './flags.ts'
+import { sampleCommand } from './sample.ts'
 import { UserError } from '../util/errors.ts'
 import { createReporter, silent, type Reporter } from '../util/console.ts'
 import { VERSION } from '../util/version.ts'
@@ -18,21 +26,42 @@ import { VERSION } from '../util/version.ts'
 interface CommonFlags {
   readonly json?: boolean
   readonly quiet?: boolean
+  readonly disableTqdm?: boolean
   readonly debug?: boolean
 }
 
+/** Every command, in the order of the help. */
+const COMMANDS: readonly ((contextOf: ContextOf) => Command)[] = [
+  finetuneCommand,
+  evalCommand,
+  generateCommand,
+  planCommand,
+  benchCommand,
+  prepareCommand,
+  pretrainCommand,
+  sampleCommand,
+  inspectCommand,
+  exportCommand,
+  convertCommand,
+  envCommand,
+  reportCommand,
+  pushCommand,
+  configCommand,
+]
+
+/** Those that take their options from a file too; config shows those of all. */
+const FROM_FILES = ['finetune', 'eval', 'generate', 'plan', 'bench'] as const
+
 /** The program; `context` is made once the flags are known. */
-function program(screen: Reporter, stop: AbortSignal): Command {
+export function program(screen: Reporter, stop: AbortSignal): Command {
   const root = new Command('zo2')
-    .description(
-      'Zeroth-order (forward-only) fine-tuning of OPT checkpoints larger than the device',
-    )
+    .description('Zeroth-order (forward-only) fine-tuning of models larger than the device')
     .version(VERSION)
     .exitOverride()
     .configureOutput({ outputError })
     .configureHelp({ helpWidth: 100 })
   const contextOf = (flags: CommonFlags): Context => ({
-    report: flags.quiet ? silent : screen,
+    report: flags.quiet || flags.disableTqdm ? silent : screen,
     result: (value, lines) => {
       screen.clear()
       const text = flags.json ? JSON.stringify(value) : lines().join('\n')
@@ -40,15 +69,12 @@ function program(screen: Reporter, stop: AbortSignal): Command {
     },
     stop,
   })
-  const commands = [
-    ...[...runCommands(contextOf), ...planCommands(contextOf)].map(takeConfigFile),
-    ...pretrainCommands(contextOf),
-    ...checkpointCommands(contextOf),
-    reportCommand(contextOf),
-    pushCommand(contextOf),
-    configCommand(contextOf),
-  ]
-  for (const command of commands) {
+  const reportOf = { report: (flags: CommonFlags) => contextOf(flags).report }
+  for (const make of COMMANDS) {
+    const command = make(contextOf)
+    const fromFile = FROM_FILES.find((name) => name === command.name())
+    if (fromFile) takeConfigFile(command, fromFile, reportOf)
+    if (command.name() === 'config') takeConfigFile(command, null, reportOf)
     command
       .option('--json', 'print one JSON object on stdout')
       .option('--quiet', 'no progress on stderr')
@@ -62,11 +88,13 @@ function program(screen: Reporter, stop: AbortSignal): Command {
 
 /** Commander's own complaints, such as an unknown option, in the form of all others. */
 function outputError(text: string, write: (text: string) => void): void {
+  const unknown = /unknown option '(--[\w-]+)/.exec(text)?.[1]
+  const known = unknown === undefined ? null : whyUnknown(unknown)
   const lines = text
     .replace(/^error: /, '')
     .trim()
     .replace(/\.$/, '')
-  const sentence = lines.replace(/\s*\n/g, ' ').replace('. ', ', ')
+  const sentence = known ?? lines.replace(/\s*\n/g, ' ').replace('. ', ', ')
   write(`zo2: ${sentence}\n`)
 }
 

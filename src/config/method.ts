@@ -1,244 +1,250 @@
-// The options of methods: part of the table in options.ts, and which of them mean something to which
-// method. An option that would do nothing is refused.
+// The options of methods: what a step does to the weights, and to which of them.
 
 import { z } from 'zod'
-import { UserError } from '../util/errors.ts'
 import { ESTIMATORS } from '../methods/estimator.ts'
 import { METHOD_NAMES } from '../methods/index.ts'
 import { KRON_STRATEGIES } from '../methods/kron-sizes.ts'
-import { count, flagName, list, nonnegative, positive, whole, type OptionSpec } from './values.ts'
+import { ON_METHOD, type OptionSpec } from './spec.ts'
+import { count, list, nonnegative, positive, whole } from './values.ts'
+
+const DENSE = ['mezo-sgd'] as const
+const LOZO = ['lozo', 'lozo-m'] as const
+const KRONZO = ['kronzo', 'kronzo-m'] as const
+const FACTORED = [...LOZO, ...KRONZO] as const
 
 export const METHOD_OPTIONS = {
   method: {
-    topic: 'method',
+    group: 'method',
     value: 'name',
     help: `zeroth-order method: ${METHOD_NAMES.join(', ')}`,
     schema: z.enum(METHOD_NAMES as [string, ...string[]]),
     default: 'mezo-sgd',
+    commands: ON_METHOD,
+    trajectory: true,
   },
   lr: {
-    topic: 'method',
+    group: 'method',
     value: 'x',
     help: 'learning rate',
     schema: nonnegative,
     default: 1e-6,
     aliases: ['learning-rate'],
+    commands: ON_METHOD,
+    trajectory: true,
   },
   eps: {
-    topic: 'method',
+    group: 'method',
     value: 'x',
     help: 'probe scale eps',
     schema: positive,
     default: 1e-3,
     aliases: ['zo-eps'],
+    commands: ON_METHOD,
+    trajectory: true,
   },
   adaptiveEps: {
-    topic: 'method',
+    group: 'method',
     help: 'let eps follow sqrt(lr) and the clearness of the loss difference (src/schedule.ts)',
     schema: z.boolean(),
     default: false,
+    commands: ['finetune', 'pretrain', 'ZOTrainer', 'plan', 'bench'],
+    trajectory: true,
   },
   weightDecay: {
-    topic: 'method',
+    group: 'method',
     value: 'x',
     help: 'decoupled weight decay; biases and norms do not decay',
     schema: nonnegative,
     default: 0,
+    commands: ON_METHOD,
+    trajectory: true,
   },
   seed: {
-    topic: 'method',
+    group: 'method',
     value: 'n',
     help: 'run seed: noise and data order',
     schema: whole,
     default: 0,
+    defaults: { sample: 1337 },
+    commands: [...ON_METHOD, 'generate', 'sample'],
+    trajectory: true,
   },
-  probes: {
-    topic: 'method',
+  directions: {
+    group: 'method',
     value: 'q',
     help: 'directions per step, all in one batch, averaged',
+    aliases: ['probes'],
     schema: count,
     default: 1,
+    commands: ON_METHOD,
+    trajectory: true,
   },
   estimator: {
-    topic: 'method',
+    group: 'method',
     value: 'kind',
     help: 'two-sided (q pairs), or one-sided (centre and q >= 2 probes, differences divided by the standard deviation of their losses, as FZOO)',
     schema: z.enum(ESTIMATORS),
     default: 'two-sided',
+    commands: ON_METHOD,
+    trajectory: true,
   },
   rank: {
-    topic: 'method',
+    group: 'method',
     value: 'r',
     help: 'lozo: rank of directions',
     schema: count,
     default: 2,
     aliases: ['rank-r'],
+    commands: ON_METHOD,
+    trajectory: true,
+    methods: LOZO,
   },
   window: {
-    topic: 'method',
+    group: 'method',
     value: 'nu',
     help: 'lozo, kronzo: steps that share V (or B)',
     schema: count,
     default: 50,
     aliases: ['step-interval'],
+    commands: ON_METHOD,
+    trajectory: true,
+    methods: FACTORED,
   },
   momentum: {
-    topic: 'method',
+    group: 'method',
     value: 'beta',
     help: 'lozo-m, kronzo-m: momentum in the left factor',
     schema: nonnegative.refine((beta) => beta < 1, 'expected a number below 1'),
     default: 0.9,
     aliases: ['beta1'],
+    commands: ON_METHOD,
+    trajectory: true,
+    methods: ['lozo-m', 'kronzo-m'],
   },
   rankScaling: {
-    topic: 'method',
+    group: 'method',
     value: 'kind',
     help: "lozo: paper (updates times 1/r) or none (as the authors' code)",
     schema: z.enum(['paper', 'none']),
     default: 'paper',
+    commands: ON_METHOD,
+    trajectory: true,
+    methods: LOZO,
   },
   kronStrategy: {
-    topic: 'method',
+    group: 'method',
     value: 'kind',
     help: `kronzo: how sizes are factored: ${KRON_STRATEGIES.join(', ')}`,
     schema: z.enum(KRON_STRATEGIES),
     default: 'approx_square',
+    commands: ON_METHOD,
+    trajectory: true,
+    methods: KRONZO,
   },
   kronMaxFactor: {
-    topic: 'method',
+    group: 'method',
     value: 'n',
     help: 'kronzo: largest factor of fixed_factor',
     schema: count,
     default: 32,
+    commands: ON_METHOD,
+    trajectory: true,
+    methods: KRONZO,
   },
   foldWindows: {
-    topic: 'method',
+    group: 'method',
     value: 'n',
     help: 'lozo, kronzo: windows kept as factors before they are folded into the overlay (default: 16/rank; kronzo 1)',
     schema: count,
+    commands: ON_METHOD,
+    trajectory: true,
+    methods: FACTORED,
   },
   replayWindow: {
-    topic: 'method',
+    group: 'method',
     value: 'K',
     help: 'mezo: updates replayed from their seeds before they are folded into the overlay; changes speed, and bits only with a float16 overlay',
     schema: count,
     default: 2,
+    commands: ON_METHOD,
+    // It changes speed, and bits only where folds round.
+    trajectory: ({ overlayDtype }) => overlayDtype === 'float16',
+    methods: DENSE,
   },
   overlayDtype: {
-    topic: 'method',
+    group: 'method',
     value: 'type',
     help: 'of folded weights: float32, or float16 rounded stochastically, which halves memory and traffic',
     schema: z.enum(['float32', 'float16']),
     default: 'float32',
+    commands: ON_METHOD,
+    trajectory: true,
   },
   trainOnly: {
-    topic: 'method',
+    group: 'method',
     value: 'globs',
     help: "train only tensors of these names, such as '*.self_attn.*,*.fc1.*'",
     schema: list,
+    commands: ON_METHOD,
+    trajectory: true,
   },
   freeze: {
-    topic: 'method',
+    group: 'method',
     value: 'globs',
     help: "leave tensors of these names as they are, such as '*embed*'",
     schema: list,
+    commands: ON_METHOD,
+    trajectory: true,
   },
   layersPerStep: {
-    topic: 'method',
+    group: 'method',
     value: 'n',
     help: 'perturb and update n randomly drawn blocks per step (LeZO), and what is outside of blocks',
     schema: count,
+    commands: ON_METHOD,
+    trajectory: true,
   },
   loraRank: {
-    topic: 'method',
+    group: 'method',
     value: 'r',
     help: 'train LoRA matrices of this rank instead of the weights (mezo-sgd)',
     schema: count,
+    commands: ON_METHOD,
+    trajectory: true,
+    methods: DENSE,
+    excludes: ['prefixTokens', 'overlayDtype'],
+    because: 'it folds nothing into the weights',
   },
   loraAlpha: {
-    topic: 'method',
+    group: 'method',
     value: 'x',
     help: 'LoRA scaling is alpha/r',
     schema: positive,
     default: 16,
+    commands: ON_METHOD,
+    trajectory: true,
+    needs: ['loraRank'],
   },
   loraTargets: {
-    topic: 'method',
+    group: 'method',
     value: 'names',
     help: 'modules that get LoRA matrices',
     schema: list,
     default: ['q_proj', 'v_proj'],
+    commands: ON_METHOD,
+    trajectory: true,
+    needs: ['loraRank'],
   },
   prefixTokens: {
-    topic: 'method',
+    group: 'method',
     value: 'n',
     help: 'train n key-value pairs in front of every sequence, in each layer, instead of the weights (mezo-sgd)',
     schema: count,
     aliases: ['num-prefix'],
+    commands: ON_METHOD,
+    trajectory: true,
+    methods: DENSE,
+    excludes: ['trainOnly', 'freeze', 'weightDecay', 'replayWindow', 'overlayDtype'],
+    because: 'it trains no weights',
   },
 } as const satisfies Record<string, OptionSpec>
-
-/** A resumed or exported run must have the same of all of these. */
-export const METHOD_KEYS = Object.keys(METHOD_OPTIONS) as (keyof typeof METHOD_OPTIONS)[]
-
-const LOZO = ['lozo', 'lozo-m']
-const KRONZO = ['kronzo', 'kronzo-m']
-const ONLY: Readonly<Record<string, readonly string[]>> = {
-  rank: LOZO,
-  rankScaling: LOZO,
-  window: [...LOZO, ...KRONZO],
-  foldWindows: [...LOZO, ...KRONZO],
-  momentum: ['lozo-m', 'kronzo-m'],
-  kronStrategy: KRONZO,
-  kronMaxFactor: KRONZO,
-  replayWindow: ['mezo-sgd'],
-}
-
-/** @throws UserError (usage) for an option that this method has no use for */
-export function checkMethod(config: Readonly<Record<string, unknown>>): void {
-  const method = String(config.method)
-  const refuse = (text: string) => {
-    throw new UserError(text, { exitCode: 2 })
-  }
-  for (const [name, methods] of Object.entries(ONLY)) {
-    const spec: OptionSpec = METHOD_OPTIONS[name as keyof typeof METHOD_OPTIONS]
-    if (config[name] === spec.default || methods.includes(method)) continue
-    refuse(
-      `--${flagName(name)} is for ${methods.join(', ')}; found --method ${method}: leave it out`,
-    )
-  }
-  if (config.estimator === 'one-sided' && (config.probes as number) < 2) {
-    refuse('--estimator one-sided needs --probes of at least 2: it divides by their spread')
-  }
-  if (config.loraRank !== undefined && method !== 'mezo-sgd') {
-    refuse(`--lora-rank trains LoRA matrices by mezo-sgd; found --method ${method}`)
-  }
-  if (config.loraRank !== undefined && config.overlayDtype === 'float16') {
-    refuse('--overlay-dtype is of folded weights, and --lora-rank folds none: leave one out')
-  }
-  if (config.prefixTokens !== undefined) checkPrefix(config, refuse)
-  for (const name of ['loraAlpha', 'loraTargets'] as const) {
-    const changed = JSON.stringify(config[name]) !== JSON.stringify(METHOD_OPTIONS[name].default)
-    if (changed && config.loraRank === undefined) {
-      refuse(`--${flagName(name)} needs --lora-rank`)
-    }
-  }
-  if (config.kronMaxFactor !== METHOD_OPTIONS.kronMaxFactor.default) {
-    if (config.kronStrategy !== 'fixed_factor') {
-      refuse('--kron-max-factor is for --kron-strategy fixed_factor: leave it out')
-    }
-  }
-}
-
-/** Only the prefix trains: dense, never folded, without decay. */
-function checkPrefix(config: Readonly<Record<string, unknown>>, refuse: (text: string) => void) {
-  if (config.method !== 'mezo-sgd') {
-    refuse(`--prefix-tokens trains a prefix by mezo-sgd; found --method ${String(config.method)}`)
-  }
-  if (config.loraRank !== undefined) refuse('give either --prefix-tokens or --lora-rank')
-  for (const name of ['trainOnly', 'freeze', 'weightDecay', 'replayWindow', 'overlayDtype']) {
-    const spec: OptionSpec | undefined = METHOD_OPTIONS[name as keyof typeof METHOD_OPTIONS]
-    if (config[name] === spec.default) continue
-    refuse(`--${flagName(name)} is of weights, and --prefix-tokens trains none: leave one out`)
-  }
-}

@@ -1,313 +1,161 @@
-// Every option once: meaning, unit, default, range, aliases. The command line, --help, the public
-// API and a run's config.json are made from this table; nothing else names a default.
+// Every option once, joined from the tables of its groups: meaning, unit, default, range, spellings, who
+// takes it and what it goes with. The command line, --help, configuration files, the library's
+// arguments and their types, a run's record and its model card are made from it; nothing else names a
+// default.
 
-import { availableParallelism } from 'node:os'
-import { z } from 'zod'
-import { EVALUATION_OPTIONS } from './evaluation.ts'
-import { checkMethod, METHOD_OPTIONS } from './method.ts'
-import {
-  bytes,
-  count,
-  list,
-  parseValue,
-  path,
-  whole,
-  wholeFrom,
-  yesNo,
-  type OptionSpec,
-  flagName,
-} from './values.ts'
-import { checkPretrain, DECAY_OPTIONS, PRETRAIN_OPTIONS } from './pretrain.ts'
-import { checkTask, TASK_OPTIONS } from './data.ts'
+import type { z } from 'zod'
 import { UserError } from '../util/errors.ts'
-
-const MiB = 2 ** 20
+import { checkTogether } from './check.ts'
+import { DATA_OPTIONS } from './data.ts'
+import { DEVICE_OPTIONS } from './device.ts'
+import { EVALUATION_OPTIONS } from './evaluation.ts'
+import { GENERATION_OPTIONS } from './generation.ts'
+import { METHOD_OPTIONS } from './method.ts'
+import { MODEL_OPTIONS } from './model.ts'
+import { OUTPUT_OPTIONS } from './output.ts'
+import { PRETRAIN_OPTIONS } from './pretrain.ts'
+import { SCHEDULE_OPTIONS } from './schedule.ts'
+import { flag, type Command, type OptionSpec, type Values } from './spec.ts'
+import { readSpellings, type Given } from './spellings.ts'
+import { TASK_OPTIONS } from './tasks.ts'
+import { parseValue } from './values.ts'
 
 export const OPTIONS = {
+  ...MODEL_OPTIONS,
   ...METHOD_OPTIONS,
-
-  train: {
-    topic: 'data',
-    value: 'file',
-    help: 'training data: .jsonl .json .csv .tsv .txt .parquet .arrow',
-    schema: path,
-    aliases: ['train-file'],
-  },
-  evalFile: {
-    topic: 'data',
-    value: 'file',
-    help: 'held-out data',
-    schema: path,
-    aliases: ['validation-file'],
-  },
-  batchSize: {
-    topic: 'data',
-    value: 'n',
-    help: 'sequences per micro-batch',
-    schema: count,
-    default: 16,
-    aliases: ['per-device-train-batch-size'],
-  },
-  accumulate: {
-    topic: 'data',
-    value: 'n',
-    help: 'micro-batches per step, all under one direction',
-    schema: count,
-    default: 1,
-    aliases: ['gradient-accumulation-steps'],
-  },
-  maxLength: {
-    topic: 'data',
-    value: 'T',
-    help: 'tokens per sequence at most',
-    schema: wholeFrom(2),
-    default: 256,
-    aliases: ['block-size'],
-  },
+  ...DATA_OPTIONS,
   ...PRETRAIN_OPTIONS,
   ...TASK_OPTIONS,
-  template: {
-    topic: 'data',
-    value: 'text',
-    help: 'prompt for {"text","label"} data, such as "{text} It was"',
-    schema: z.string(),
-  },
-  labelWords: {
-    topic: 'data',
-    value: 'a,b',
-    help: 'answer word of each label, such as terrible,great',
-    schema: list,
-  },
-  textColumn: {
-    topic: 'data',
-    value: 'name',
-    help: 'column that holds the text',
-    schema: z.string(),
-  },
-  labelColumn: {
-    topic: 'data',
-    value: 'name',
-    help: 'column that holds the label',
-    schema: z.string(),
-  },
-  padding: {
-    topic: 'data',
-    value: 'side',
-    help: 'pad sequences left or right',
-    schema: z.enum(['left', 'right']),
-    default: 'right',
-  },
-
-  steps: {
-    topic: 'schedule',
-    value: 'n',
-    help: 'steps in all',
-    schema: whole,
-    default: 1000,
-    aliases: ['max-steps', 'max-iters'],
-  },
-  lrSchedule: {
-    topic: 'schedule',
-    value: 'kind',
-    help: 'constant, or linear or cosine decay to --min-lr',
-    schema: z.enum(['constant', 'linear', 'cosine']),
-    default: 'constant',
-    aliases: ['lr-scheduler-type'],
-  },
-  warmupSteps: {
-    topic: 'schedule',
-    value: 'n',
-    help: 'steps of linear warm-up',
-    schema: whole,
-    default: 0,
-    aliases: ['warmup-iters'],
-  },
-  ...DECAY_OPTIONS,
+  ...SCHEDULE_OPTIONS,
   ...EVALUATION_OPTIONS,
-  loggingSteps: {
-    topic: 'schedule',
-    value: 'n',
-    help: 'steps between two progress lines',
-    schema: count,
-    default: 10,
-    aliases: ['log-interval'],
-  },
-  maxSkipped: {
-    topic: 'schedule',
-    value: 'n',
-    help: 'stop after n non-finite losses in a row',
-    schema: count,
-    default: 10,
-  },
-
-  device: {
-    topic: 'device',
-    value: 'kind',
-    help: 'auto (a hardware GPU, else cpu), cpu or webgpu',
-    schema: z.enum(['auto', 'cpu', 'webgpu']),
-    default: 'auto',
-  },
-  adapter: {
-    topic: 'device',
-    value: 'name',
-    help: 'WebGPU adapter by (part of) its name; the only way to a software adapter',
-    schema: z.string(),
-  },
-  transfer: {
-    topic: 'device',
-    value: 'kind',
-    help: 'WebGPU upload: auto (probed), ring or direct',
-    schema: z.enum(['auto', 'ring', 'direct']),
-    default: 'auto',
-  },
-  memory: {
-    topic: 'device',
-    value: 'bytes',
-    help: 'device memory budget, such as 256MiB or 4GiB',
-    schema: bytes,
-    default: 1024 * MiB,
-  },
-  slab: {
-    topic: 'device',
-    value: 'bytes',
-    help: 'largest slab that travels at once',
-    schema: bytes,
-    default: 64 * MiB,
-  },
-  resident: {
-    topic: 'device',
-    value: 'kind',
-    help: 'weights kept on the device: auto (leading blocks that fit), none or all',
-    schema: z.enum(['auto', 'none', 'all']),
-    default: 'auto',
-  },
-  activationDtype: {
-    topic: 'device',
-    value: 'type',
-    help: 'of activations on the device: float32, or float16, which halves them; moves losses by up to 0.02 %, projected gradients by 1 to 2 % at eps 1e-3, the more the smaller eps',
-    schema: z.enum(['float32', 'float16']),
-    default: 'float32',
-  },
-  ram: {
-    topic: 'device',
-    value: 'bytes',
-    help: 'folded weights stay in memory up to this size, else in a scratch file',
-    schema: bytes,
-    default: 128 * MiB,
-  },
-  scratchDir: {
-    topic: 'device',
-    value: 'dir',
-    help: 'folder of the scratch file (default: the output folder)',
-    schema: path,
-  },
-  threads: {
-    topic: 'device',
-    value: 'n',
-    help: 'CPU threads',
-    schema: count,
-    default: availableParallelism(),
-  },
-
-  outputDir: {
-    topic: 'output',
-    value: 'dir',
-    help: 'where the run writes',
-    schema: path,
-    aliases: ['out-dir'],
-  },
-  resume: {
-    topic: 'output',
-    help: 'continue the run in --output-dir',
-    schema: z.boolean(),
-    default: false,
-    aliases: ['resume-from-checkpoint'],
-  },
-  saveSteps: {
-    topic: 'output',
-    value: 'n',
-    help: 'save checkpoint-<step>/ every n steps; 0: never (the journal alone is enough to resume)',
-    schema: whole,
-    default: 0,
-  },
-  saveTotalLimit: {
-    topic: 'output',
-    value: 'n',
-    help: 'checkpoints kept, the newest',
-    schema: count,
-    default: 2,
-  },
-  dtype: {
-    topic: 'output',
-    value: 'type',
-    help: 'weights of model/: float32, float16 or bfloat16',
-    schema: z.enum(['float32', 'float16', 'bfloat16']),
-    default: 'float32',
-  },
-  saveModel: {
-    topic: 'output',
-    value: 'yes|no',
-    help: 'write model/ at the end',
-    schema: yesNo,
-    default: true,
-  },
-  tensorboard: {
-    topic: 'output',
-    value: 'yes|no',
-    help: 'write event files for TensorBoard to runs/ in the output folder',
-    schema: yesNo,
-    default: true,
-  },
-  trace: {
-    topic: 'output',
-    value: 'file',
-    help: 'write a trace of reads, uploads, device work, folds and waits, for ui.perfetto.dev',
-    schema: path,
-  },
-
-  revision: {
-    topic: 'hub',
-    value: 'name',
-    help: 'branch, tag, commit or refs/pr/N',
-    schema: z.string(),
-  },
-  cacheDir: {
-    topic: 'hub',
-    value: 'dir',
-    help: 'hub cache (default: the one Python uses)',
-    schema: path,
-  },
+  ...GENERATION_OPTIONS,
+  ...DEVICE_OPTIONS,
+  ...OUTPUT_OPTIONS,
 } as const satisfies Record<string, OptionSpec>
 
-export type OptionName = keyof typeof OPTIONS
-type Values = { [K in OptionName]: z.output<(typeof OPTIONS)[K]['schema']> }
-type Optional = {
-  [K in OptionName]: 'default' extends keyof (typeof OPTIONS)[K] ? never : K
-}[OptionName]
+type Table = typeof OPTIONS
+export type OptionName = keyof Table
+export const OPTION_NAMES = Object.keys(OPTIONS) as OptionName[]
 
-/** All options of a run; those without a default may be absent. */
-export type Config = Omit<Values, Optional> & { [K in Optional]?: Values[K] }
+/** The table's entry of an option. */
+export const specOf = (name: OptionName): OptionSpec => OPTIONS[name]
+
+/** Options that other ones stand for in a configuration. */
+type Translated = { [K in OptionName]: Table[K] extends { means: unknown } ? K : never }[OptionName]
+type Kept = Exclude<OptionName, Translated>
+type Optional = { [K in Kept]: Table[K] extends { default: unknown } ? never : K }[Kept]
+type Value<K extends OptionName> = z.output<Table[K]['schema']>
+
+/** Checked values of all options; those without a default may be absent. */
+export type Config = { [K in Exclude<Kept, Optional>]: Value<K> } & { [K in Optional]?: Value<K> }
+
+type NameOf<C extends Command> = {
+  [K in OptionName]: C extends Table[K]['commands'][number] ? K : never
+}[OptionName]
+/** What a program may give: byte sizes also as text, such as '4GiB'. */
+type Input<K extends OptionName> =
+  Value<K> | (Table[K] extends { value: 'bytes' } ? string : never) | undefined
+
+/** Arguments of a function of the library: its options by their own names. */
+export type OptionsOf<C extends Command> = { readonly [K in NameOf<C>]?: Input<K> }
+
+type Camel<S extends string> = S extends `${infer Head}-${infer Tail}`
+  ? `${Head}${Capitalize<Camel<Tail>>}`
+  : S
+type Alias<K extends OptionName> = Table[K] extends { aliases: readonly (infer A extends string)[] }
+  ? Camel<A>
+  : never
+type Snake<S extends string> = S extends `${infer Head}${infer Tail}`
+  ? `${Head extends Lowercase<Head> ? Head : `_${Lowercase<Head>}`}${Snake<Tail>}`
+  : ''
+
+/** The same by every name that the table knows, in camelCase. */
+export type SpelledOptionsOf<C extends Command> = {
+  readonly [K in NameOf<C> as K | Alias<K>]?: Input<K>
+}
+/** And in snake_case. */
+export type SnakeCase<T> = { readonly [K in keyof T & string as Snake<K>]?: T[K] }
+
+/** Whether one of the commands takes the option; without commands it is asked of none. */
+export const takes = (commands: readonly Command[], name: OptionName): boolean =>
+  commands.length === 0 || specOf(name).commands.some((command) => commands.includes(command))
+
+/** The default of an option for the first of the commands that has one of its own. */
+export function defaultOf(name: OptionName, commands: readonly Command[]): unknown {
+  const { default: usual, defaults = {} } = specOf(name)
+  const own = commands.find((command) => command in defaults)
+  return own === undefined ? usual : defaults[own]
+}
 
 /**
- * Fills in defaults and checks ranges. `input` may hold any subset of the options.
- * @throws UserError (usage) naming flag, expectation and what was found
+ * Checks options by any of their spellings, and fills in the defaults of all others.
+ * @param commands whose options they are; none: those of all
+ * @throws UserError (usage) naming the option, what was expected and what was found
  */
-export function parseConfig(input: Readonly<Record<string, unknown>>): Config {
-  const unknown = Object.keys(input).find((key) => !Object.hasOwn(OPTIONS, key))
-  if (unknown !== undefined) {
-    throw new UserError(`unknown option "${unknown}"; known: ${Object.keys(OPTIONS).join(', ')}`, {
-      exitCode: 2,
-    })
+export function parseConfig(input: object, ...commands: Command[]): Config {
+  const given = readSpellings(input, SPECS)
+  for (const { name, spelled } of given.values()) {
+    if (takes(commands, name as OptionName)) continue
+    const owners = specOf(name as OptionName).commands.join(', ')
+    throw usage(`${spelled} is an option of ${owners}; ${commands[0]} has no use for it`)
   }
-  const config: Record<string, unknown> = {}
-  for (const [name, spec] of Object.entries(OPTIONS) as [string, OptionSpec][]) {
-    const value = input[name] ?? spec.default
-    if (value === undefined) continue
-    config[name] = parseValue(`--${flagName(name)}`, spec.schema, value)
-  }
-  checkMethod(config)
-  checkTask(config)
-  checkPretrain(config)
-  if (config.mezoCompat && input.padding === undefined) config.padding = 'left'
+  const values = translated(valuesOf(given))
+  const config = completed(values, commands)
+  const known = { values: config, specs: SPECS, commands }
+  checkTogether({ ...known, isGiven: (name) => isOther(config, name as OptionName, commands) })
+  if (config['mezoCompat'] === true && values['padding'] === undefined) config['padding'] = 'left'
   return config as Config
+}
+
+/** The configuration of a run's record: checked when it was written, maybe by rules that were others. */
+export function storedConfig(values: Values): Config {
+  return completed(translated(values), []) as Config
+}
+
+const SPECS: Readonly<Record<string, OptionSpec>> = OPTIONS
+const usage = (text: string) => new UserError(text, { exitCode: 2 })
+
+/** Checked values by the options' own names. */
+export function valuesOf(given: ReadonlyMap<string, Given>): Record<string, unknown> {
+  const values: Record<string, unknown> = {}
+  for (const [name, { spelled, value }] of given) {
+    if (value === SPECS[name]!.none && value !== undefined) continue
+    values[name] = parseValue(spelled, SPECS[name]!.schema, value)
+  }
+  return values
+}
+
+/** The values with what translated options mean in their place. */
+function translated(values: Values): Record<string, unknown> {
+  const result = { ...values }
+  for (const [name, value] of Object.entries(values)) {
+    const means = SPECS[name]?.means?.(value)
+    if (!means) continue
+    delete result[name]
+    for (const [other, meant] of Object.entries(means)) {
+      const found = values[other]
+      if (found !== undefined && found !== meant) {
+        throw usage(
+          `${flag(name)} means ${flag(other)} ${String(meant)}; found ${flag(other)} ${String(found)}: give one`,
+        )
+      }
+      result[other] = meant
+    }
+  }
+  return result
+}
+
+function completed(values: Values, commands: readonly Command[]): Record<string, unknown> {
+  const config: Record<string, unknown> = {}
+  for (const name of OPTION_NAMES) {
+    const value = values[name] ?? defaultOf(name, commands)
+    if (value !== undefined) config[name] = value
+  }
+  return config
+}
+
+/** Whether a configuration has something else than the default. */
+function isOther(config: Values, name: OptionName, commands: readonly Command[]): boolean {
+  const text = (value: unknown) => JSON.stringify(value)
+  return config[name] !== undefined && text(config[name]) !== text(defaultOf(name, commands))
 }

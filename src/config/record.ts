@@ -3,9 +3,19 @@
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { UserError } from '../util/errors.ts'
 import { readJsonObject } from '../io/read.ts'
-import type { Config } from './options.ts'
+import { UserError } from '../util/errors.ts'
+import {
+  OPTION_NAMES,
+  OPTIONS,
+  specOf,
+  storedConfig,
+  takes,
+  valuesOf,
+  type Config,
+} from './options.ts'
+import type { Command, Values } from './spec.ts'
+import { readSpellings } from './spellings.ts'
 
 const MAX_RECORD_BYTES = 2 ** 24
 
@@ -15,10 +25,11 @@ export interface RunRecord {
   readonly model: string
   /** The hub's commit, or null for a local folder. */
   readonly commit: string | null
-  /** See fingerprint.ts: identifies the base weights. */
+  /** See run/fingerprint.ts: identifies the base weights. */
   readonly fingerprint: string
   /** Of the training data. */
   readonly train_sha256: string
+  /** Options by the names of the table. */
   readonly config: Partial<Config>
 }
 
@@ -39,6 +50,29 @@ export async function readRunRecord(dir: string): Promise<RunRecord | null> {
   const path = join(dir, 'config.json')
   if (!(await stat(path).catch(() => null))) return null
   const parsed = Record.safeParse(await readJsonObject(path, MAX_RECORD_BYTES))
-  if (parsed.success) return parsed.data
-  throw new UserError(`${path}: not the record of a run; name the output folder of zo2 finetune`)
+  if (!parsed.success) {
+    throw new UserError(`${path}: not the record of a run; name the output folder of zo2 finetune`)
+  }
+  // Names of earlier versions become those of today.
+  const config = valuesOf(readSpellings(parsed.data.config, OPTIONS, `${path}: `))
+  return { ...parsed.data, config }
+}
+
+/** The configuration of a recorded run, defaults filled in. */
+export const configOfRecord = ({ config }: RunRecord): Config => storedConfig(config)
+
+/** What the record of a command's run keeps of its configuration; the model has its own place there. */
+export function recordedOptions(config: Config, command: Command): Partial<Config> {
+  const values: Values = config
+  const kept = OPTION_NAMES.filter((name) => specOf(name).group !== 'model')
+  const own = kept.filter((name) => takes([command], name) && values[name] !== undefined)
+  return Object.fromEntries(own.map((name) => [name, values[name]]))
+}
+
+/** Options that decide the weights of a run with this configuration. */
+export function trajectoryOptions(config: Values): string[] {
+  return OPTION_NAMES.filter((name) => {
+    const { trajectory } = specOf(name)
+    return typeof trajectory === 'function' ? trajectory(config) : trajectory
+  })
 }

@@ -1,12 +1,9 @@
 // What the values of options may be, and the one sentence that a wrong one gets. The options
-// themselves are in options.ts.
+// themselves are in the tables that options.ts joins.
 
 import { z } from 'zod'
 import { UserError } from '../util/errors.ts'
 import { parseBytes } from '../util/units.ts'
-
-/** `maxLength` -> `max-length`. */
-export const flagName = (name: string) => name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)
 
 // A number, or its text; a blank text is none. zod's own coercion takes it for 0.
 const numeric = (expected: string, fits: (value: number) => boolean) =>
@@ -52,18 +49,4 @@ export function parseValue(flag: string, schema: z.ZodType, value: unknown): unk
   if (parsed.success) return parsed.data
   const why = parsed.error.issues[0]!.message.replace(/^Invalid (input|option): /, '')
   throw wrong(`${why}, found ${JSON.stringify(value)}`)
-}
-
-export type Topic = 'method' | 'data' | 'schedule' | 'device' | 'output' | 'hub'
-
-/** One option of the table in options.ts. */
-export interface OptionSpec {
-  readonly topic: Topic
-  /** Placeholder of the value in --help; absent for a switch. */
-  readonly value?: string
-  readonly help: string
-  readonly schema: z.ZodType
-  readonly default?: unknown
-  /** Other spellings, kebab-case; snake_case twins of all names are accepted too. */
-  readonly aliases?: readonly string[]
 }

@@ -46,6 +46,14 @@ export function indicesForStep(
   })
 }
 
+/** The items of batch number `index` (0-based); epochs stand one after another, no batch is short. */
+export const itemsAt = <Item>(
+  dataset: readonly Item[],
+  index: number,
+  batchSize: number,
+  seed: number,
+): Item[] => indicesForStep(index, batchSize, dataset.length, seed).map((i) => dataset[i]!)
+
 // Steps of one epoch ask for the same permutation again and again, and it costs O(count) to make.
 // Remembering the last one changes no result.
 let recent: { key: string; order: Uint32Array } | undefined

@@ -3,21 +3,21 @@
 
 import type { Tensor } from '../device/device.ts'
 import type { Engine } from './engine.ts'
-import type { Probe, RowView } from '../methods/method.ts'
+import type { Probes, RowView } from '../methods/method.ts'
 import { DTYPE_BYTES } from '../util/dtypes.ts'
 
 /** y[p, i] = row indices[i] of the table as probe p sees it, for `probes` probes; y is [R, cols]. */
 export async function gather(
   engine: Engine,
-  probe: Probe | null,
-  probes: number,
+  probes: Probes | null,
+  P: number,
   name: string,
   indices: Uint32Array,
   y: Tensor,
 ): Promise<void> {
   const { store, device, state } = engine
   const { cols } = y
-  const view = state.rows(name, probe)
+  const view = state.rows(name, probes)
   const distinct = [...new Set(indices)]
   const rowBytes = cols * DTYPE_BYTES[store.dtype(name)]
   const raw = new Uint8Array(distinct.length * rowBytes)
@@ -27,11 +27,11 @@ export async function gather(
   const made = new Map(
     distinct.map((row, i) => {
       const bytes = raw.subarray(i * rowBytes, (i + 1) * rowBytes)
-      return [row, versions(engine, name, row, cols, bytes, view, probes)]
+      return [row, versions(engine, name, row, cols, bytes, view, P)]
     }),
   )
-  const all = new Float32Array(probes * indices.length * cols)
-  for (let p = 0; p < probes; p++) {
+  const all = new Float32Array(P * indices.length * cols)
+  for (let p = 0; p < P; p++) {
     indices.forEach((row, i) => all.set(made.get(row)![p]!, (p * indices.length + i) * cols))
   }
   device.write(y, all)
@@ -45,18 +45,18 @@ function versions(
   cols: number,
   raw: Uint8Array,
   view: RowView,
-  probes: number,
+  P: number,
 ): Float32Array[] {
   const dtype = store.dtype(name)
   if (view.kind === 'dense') {
     const out = view.recipe.scales.map(() => new Float32Array(cols))
     kernel.apply(raw, dtype, row * cols, view.recipe, out)
-    return Array.from({ length: probes }, (_, p) => out[p] ?? out[0]!)
+    return Array.from({ length: P }, (_, p) => out[p] ?? out[0]!)
   }
   const base = new Float32Array(cols)
   kernel.change(raw, dtype, row * cols, cols, view.change, base)
   const bytes = new Uint8Array(base.buffer)
-  return Array.from({ length: probes }, (_, p) => {
+  return Array.from({ length: P }, (_, p) => {
     const terms = view.extra[p] ?? []
     if (terms.length === 0) return base
     const out = new Float32Array(cols)

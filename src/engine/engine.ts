@@ -49,6 +49,9 @@ export interface EngineOptions {
   readonly threads: number
 }
 
+/** What an engine is made of, the source of its weights and its folders aside. */
+export type EngineDesign = Omit<EngineOptions, 'checkpoint' | 'updates' | 'folded' | 'scratchDir'>
+
 /** What a plan keeps to. */
 export type Limits = Partial<Pick<EngineOptions, 'budgetBytes' | 'resident'>>
 
@@ -82,7 +85,7 @@ export interface Engine {
 
 /** The plan of a run before anything is opened; `zo2 plan` prints it. */
 export function planFor(
-  options: Omit<EngineOptions, 'checkpoint' | 'updates' | 'folded'>,
+  options: EngineDesign,
   tensors: ModelTensors,
   shape: BatchShape,
   maxSlabBytes: number,

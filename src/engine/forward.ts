@@ -1,15 +1,17 @@
-// Forward passes, one or a sweep of several that share each upload: joins the stream of weights, the
-// method's recipes and the model's straight-line code (pass.ts). The step (src/train/step.ts) sees only losses.
+// Forward passes, one or a sweep of several that share each upload: joins the stream of weights
+// (load, upload), the method's recipes (perturb) and the model's straight-line code (pass.ts). The step
+// (src/train/step.ts) sees only losses.
 
 import type { ModelInput } from '../../models/model.ts'
 import { stream } from '../../scheduler/stream.ts'
 import { inTurns, type NextSlab } from '../../scheduler/interleave.ts'
 import type { Engine } from './engine.ts'
-import type { Fold, Probe } from '../methods/method.ts'
-import { onePass, type Wanted, type PassInput } from './pass.ts'
+import type { Fold, Probes } from '../methods/method.ts'
+import { onePass, type Wanted, type PassInput, type LossWanted } from './pass.ts'
 import { slabSource } from './slabs.ts'
 import type { BatchShape } from './working-set.ts'
 import type { Cached } from './attention.ts'
+import { partOf } from './cut.ts'
 
 /**
  * Runs the model on a batch under P probes (null: the weights as they are). For 'loss' returns the
@@ -18,13 +20,56 @@ import type { Cached } from './attention.ts'
 export async function forward(
   engine: Engine,
   input: ModelInput,
-  probe: Probe | null,
+  probes: Probes | null,
   wanted: Wanted,
   cached?: Cached,
 ): Promise<Float64Array[]> {
-  const [losses] = await forwardAll(engine, [{ input, wanted, cached }], probe)
+  const [losses] = await forwardAll(engine, [{ input, wanted, cached }], probes)
   return losses!
 }
+
+/**
+ * Losses of a batch as `forward` returns them, in as many passes over the weights as the budget asks for
+ * (cut.ts). The numbers are those of a single pass; each further one streams all weights again.
+ */
+export async function lossesOf(
+  engine: Engine,
+  input: ModelInput,
+  probes: Probes | null,
+  { rows, targets }: Omit<LossWanted, 'kind'>,
+): Promise<Float64Array[]> {
+  const [batch, tokens] = [input.inputIds.length, input.inputIds[0]!.length]
+  const P = probes?.list.length ?? 1
+  const whole = { probes: P, batch, tokens }
+  const cut = engine.cut(whole)
+  const shape = partOf(whole, cut)
+  const losses = Array.from({ length: P }, () => new Float64Array(rows.length))
+  for (let first = 0; first < batch; first += cut.batch) {
+    const sequences = [first, first + cut.batch] as const
+    const [from, to] = sequences.map((b) => countBelow(rows, b * tokens)) as [number, number]
+    if (from === to) continue
+    const wanted: LossWanted = {
+      kind: 'loss',
+      rows: rows.subarray(from, to).map((row) => row - first * tokens),
+      targets: targets.subarray(from, to),
+    }
+    const some = {
+      inputIds: input.inputIds.slice(...sequences),
+      attentionMask: input.attentionMask.slice(...sequences),
+      ...(input.seen && { seen: input.seen.slice(...sequences) }),
+    }
+    for (let p = 0; p < P; p += cut.probes) {
+      const seen = probes && { ...probes, list: probes.list.slice(p, p + cut.probes) }
+      const [made] = await forwardAll(engine, [{ input: some, wanted }], seen, { shape })
+      made!.forEach((ofProbe, i) => losses[p + i]!.set(ofProbe, from))
+    }
+  }
+  return losses
+}
+
+/** How many of the rows are below `end`. */
+const countBelow = (rows: Uint32Array, end: number) =>
+  rows.reduce((count, row) => count + Number(row < end), 0)
 
 /** Of a sweep: the shape that its passes are planned for, and how far it is. */
 export interface SweepOptions {
@@ -41,23 +86,23 @@ export interface SweepOptions {
 export async function forwardAll(
   engine: Engine,
   passes: readonly PassInput[],
-  probe: Probe | null,
+  probes: Probes | null,
   { shape, onSlab }: SweepOptions = {},
 ): Promise<Float64Array[][]> {
   const { device } = engine
   // A run resumed from its journal may owe more than the replay window that recipes are planned for.
   await foldOverdue(engine, 1)
-  const set = engine.workingSet(shape ?? shapeOf(passes, probe))
-  engine.vectors.upload(device, probe)
+  const set = engine.workingSet(shape ?? shapeOf(passes, probes))
+  engine.vectors.upload(device, probes)
 
-  const source = slabSource(engine, probe)
+  const source = slabSource(engine, probes)
   const slabs = stream(set.plan, set.slots, device, source, engine.counters, passes.length)
   const total = set.plan.slabs.length * passes.length
   try {
     const bodies = passes.map((pass, i) => (next: NextSlab) => {
       return onePass(engine, set.lanes[pass.lane ?? i]!, {
         ...pass,
-        probe,
+        probes,
         next,
         alone: passes.length === 1,
       })
@@ -69,11 +114,11 @@ export async function forwardAll(
 }
 
 /** The shape of a single pass, or the largest of several with their number. */
-function shapeOf(passes: readonly PassInput[], probe: Probe | null): BatchShape {
+function shapeOf(passes: readonly PassInput[], probes: Probes | null): BatchShape {
   const most = (of: (pass: PassInput) => number) => Math.max(...passes.map(of))
   const keys = most(({ cached }) => cached?.capacity ?? 0)
   return {
-    probes: probe?.probes.length ?? 1,
+    probes: probes?.list.length ?? 1,
     batch: most(({ input }) => input.inputIds.length),
     tokens: most(({ input }) => input.inputIds[0]!.length),
     ...(keys > 0 && { keys }),

@@ -1,108 +1,29 @@
-// The composition root: from a configuration to an open device, a checkpoint and an engine. The
-// only place where parts are joined; nobody below imports it.
+// From a configuration to an open device and an engine on it: the only place where the parts are joined.
+// What is opened here is closed by the `close` that comes with it, also after a failure.
 
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createModel } from '../../models/index.ts'
-import type { Model } from '../../models/model.ts'
-import { withPrefix } from '../../models/prefix.ts'
+import type { Checkpoint } from '../checkpoint/types.ts'
 import type { Config } from '../config/options.ts'
 import { cpuMemory } from '../device/cpu/memory.ts'
 import type { Device, MemoryModel, TensorDType } from '../device/device.ts'
 import { webgpuMemory } from '../device/webgpu/memory.ts'
-import { createEngine, type Engine, type EngineOptions } from './engine.ts'
-import { UserError } from '../util/errors.ts'
-import { kernelChoices } from './tuned-kernels.ts'
-import { createEstimator } from '../methods/estimator.ts'
-import { createMethod } from '../methods/index.ts'
-import { isTarget, loraMethod, loraSelection } from '../methods/lora.ts'
-import type { Method, MethodOptions, Update } from '../methods/method.ts'
-import { createSelection } from '../methods/selection.ts'
-import { createTracedEngine } from './trace.ts'
+import type { Update } from '../methods/method.ts'
 import { openTrace } from '../records/trace.ts'
-import { PREFIX_FILE, prefixSelection, withPrefixFile, writePrefix } from './prefix.ts'
 import type { Reporter } from '../util/console.ts'
-import { formatBytes } from '../util/units.ts'
-import { openCheckpoint } from '../checkpoint/open.ts'
-import { resolveModel } from '../hub/resolve.ts'
-import {
-  parseSynthetic,
-  syntheticCheckpoint,
-  syntheticConfig,
-  syntheticSource,
-  type Synthetic,
-} from '../checkpoint/synthetic.ts'
-import type { Checkpoint } from '../checkpoint/types.ts'
-import type { DType } from '../util/dtypes.ts'
-
-export const DTYPES: Readonly<Record<Config['dtype'], DType>> = {
-  float32: 'F32',
-  float16: 'F16',
-  bfloat16: 'BF16',
-}
+import { UserError } from '../util/errors.ts'
+import { createEngine, type Engine, type EngineDesign, type EngineOptions } from './engine.ts'
+import type { LoadedModel } from './load.ts'
+import { methodOf } from './method.ts'
+import { PREFIX_FILE, withPrefixFile, writePrefix } from './prefix.ts'
+import { createTracedEngine } from './trace.ts'
+import { kernelChoices } from './tuned-kernels.ts'
 
 /** How the activations of a configuration are kept. */
 export const activationsOf = ({ activationDtype }: Pick<Config, 'activationDtype'>): TensorDType =>
   activationDtype === 'float16' ? 'F16' : 'F32'
-
-/** A model whose headers are read and checked; no weights in memory, no device open. */
-export interface LoadedModel {
-  readonly source: string
-  readonly dir: string
-  /** The hub commit, or null for a local folder. */
-  readonly commit: string | null
-  readonly checkpoint: Checkpoint
-  readonly model: Model
-}
-
-/** Finds a model (folder or hub id), downloading what is missing; with the prefix that is asked for. */
-export async function loadModel(
-  source: string,
-  config: Pick<Config, 'revision' | 'cacheDir' | 'prefixTokens'>,
-  report: Reporter,
-): Promise<LoadedModel> {
-  return prefixed(await findModel(source, config, report), config)
-}
-
-/** The model with the prefix of --prefix-tokens, if there is to be one. */
-export const prefixed = <T extends { readonly model: Model }>(
-  loaded: T,
-  { prefixTokens: n }: Pick<Config, 'prefixTokens'>,
-): T => (n === undefined ? loaded : { ...loaded, model: withPrefix(loaded.model, n) })
-
-async function findModel(
-  source: string,
-  config: Pick<Config, 'revision' | 'cacheDir'>,
-  report: Reporter,
-): Promise<LoadedModel> {
-  const synthetic = parseSynthetic(source)
-  if (synthetic) return syntheticModel(synthetic)
-  const seen = new Set<string>() // a line for each file, also where live lines are not shown
-  const { dir, commit } = await resolveModel(source, {
-    ...(config.revision === undefined ? {} : { revision: config.revision }),
-    ...(config.cacheDir === undefined ? {} : { cacheDir: config.cacheDir }),
-    log: (line) => report.line(line),
-    onProgress: ({ file, doneBytes, totalBytes }) => {
-      if (!seen.has(file)) report.line(`downloading ${file}, ${formatBytes(totalBytes)}`)
-      seen.add(file)
-      report.live(`${file}  ${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`)
-    },
-  })
-  const checkpoint = await openCheckpoint(dir)
-  return { source, dir, commit, checkpoint, model: createModel(checkpoint.config) }
-}
-
-/** A model of true shape without weights of its own. */
-export function syntheticModel(synthetic: Synthetic): LoadedModel {
-  const source = syntheticSource(synthetic)
-  const config = syntheticConfig(synthetic)
-  const model = createModel(config)
-  const matrices = new Map([...model.tables, ...model.matrices].map((m) => [m.name, m]))
-  const checkpoint = syntheticCheckpoint(source, config, [
-    ...[...matrices.values()].map(({ name, rows, cols }) => ({ name, shape: [rows, cols] })),
-    ...model.vectors.map(({ name, size: length }) => ({ name, shape: [length] })),
-  ])
-  return { source, dir: source, commit: null, checkpoint, model }
-}
 
 /** The memory model of the device that `config` will open, without opening it. */
 export async function memoryModel(
@@ -143,9 +64,11 @@ export async function openDevice(
   })
 }
 
-/** What an engine needs beyond the model: trajectory and purpose. */
+/** What an engine needs beyond model and configuration: trajectory and purpose. */
 export interface EngineState {
+  /** Updates made so far, oldest first. */
   readonly updates: readonly Update[]
+  /** How many of them the checkpoint's files contain. */
   readonly folded: number
   readonly trains: boolean
   /** Source of the weights if not the model's own folder (a saved checkpoint). */
@@ -155,112 +78,33 @@ export interface EngineState {
   readonly prefixDir?: string
 }
 
-/** Method, estimator and selection of a configuration. */
-export function methodOf(config: Config, model: Model) {
-  const { seed, trainOnly, freeze, layersPerStep } = config
-  const all = createSelection({ seed, layers: model.layers, trainOnly, freeze, layersPerStep })
-  const lora = loraOf(config, model)
-  const selection = lora ? loraSelection(all) : model.prefixTokens ? prefixSelection(all) : all
-  const names = [...model.tables, ...model.matrices, ...model.vectors].map(({ name }) => name)
-  const trained = lora ? names.filter((name) => isTarget(name, lora.targets)) : names
-  if (!trained.some((name) => all.trains(name))) {
-    throw new UserError(
-      `--train-only ${trainOnly?.join() ?? '*'} and --freeze ${freeze?.join() ?? ''} leave no tensor of this model to train; "zo2 inspect" lists their names`,
-    )
-  }
-  if (layersPerStep !== undefined && layersPerStep > model.layers) {
-    throw new UserError(
-      `--layers-per-step ${layersPerStep}: this model has ${model.layers} layers; expected at most that`,
-    )
-  }
-  return {
-    method: lora ? loraMethod(lora) : createMethod(config.method),
-    estimator: createEstimator(config.estimator, config.probes),
-    methodOptions: { ...config, selection, directions: config.probes },
-  }
-}
+/** The state of a model that nothing was done to. */
+export const UNTRAINED = { updates: [], folded: 0 } as const
 
-/** LoRA's options, if it is asked for. UserError if a target names no matrix of the model. */
-function loraOf({ loraRank: rank, loraAlpha, loraTargets }: Config, model: Model) {
-  if (rank === undefined) return null
-  const tables = new Set(model.tables.map(({ name }) => name))
-  const names = model.matrices.map(({ name }) => name).filter((name) => !tables.has(name))
-  for (const target of loraTargets) {
-    if (names.some((name) => isTarget(name, [target]))) continue
-    const known = new Set(names.map((name) => name.split('.').at(-2)))
-    throw new UserError(
-      `--lora-targets ${target}: no such linear module in this model; it has ${[...known].join(', ')}`,
-    )
-  }
-  return { rank, alpha: loraAlpha, targets: loraTargets }
-}
-
-/** Whether a run of this configuration can come to fold updates into its overlay. */
-export const mayFold = (config: Config, method: Method, options: MethodOptions) =>
-  method.structure === 'dense' || config.steps > config.window * method.foldWindows(options)
-
-export function engineOptions(
-  loaded: LoadedModel,
-  config: Config,
-  memory: MemoryModel,
-  state: EngineState,
-): EngineOptions {
-  const chosen = methodOf(config, loaded.model)
-  return {
-    checkpoint: state.checkpoint ?? loaded.checkpoint,
-    model: loaded.model,
-    ...chosen,
-    updates: state.updates,
-    folded: state.folded,
-    memory,
-    budgetBytes: config.memory,
-    slabBytes: config.slab,
-    resident: config.resident,
-    folds: state.trains && mayFold(config, chosen.method, chosen.methodOptions),
-    activations: activationsOf(config),
-    ramBytes: config.ram,
-    scratchDir: config.scratchDir ?? state.scratchDir,
-    threads: config.threads,
-  }
+export interface OpenEngine {
+  readonly engine: Engine
+  readonly device: Device
+  /** Closes the engine, and the device unless it was open before. */
+  close(): Promise<void>
 }
 
 /**
- * engineOptions for an open device, with the initial values of a prefix if there is one: made anew for a
- * run that begins, else from its folder.
+ * Opens an engine, with a device of its own unless one is given.
+ * @throws UserError for a device that is not there, options that the model cannot have, lost weights
  */
-export async function readyOptions(
-  device: Device,
-  loaded: LoadedModel,
-  config: Config,
-  state: EngineState,
-): Promise<EngineOptions> {
-  const memory = device.info.kind === 'cpu' ? cpuMemory : webgpuMemory
-  const options = engineOptions(loaded, config, memory, state)
-  const { prefixTokens: n, seed } = config
-  if (n === undefined) return options
-  const dir = state.prefixDir ?? state.scratchDir
-  if (state.trains && state.updates.length === 0) {
-    const model = createModel(loaded.checkpoint.config)
-    const engine = await createEngine(device, { ...options, model })
-    try {
-      await writePrefix(engine, n, seed, join(dir, PREFIX_FILE))
-    } finally {
-      await engine.close()
-    }
-  }
-  return { ...options, checkpoint: await withPrefixFile(loaded.checkpoint, dir) }
-}
-
-/** Opens device and engine together; `close` closes both, in order, also after a failure. */
 export async function openEngine(
   loaded: LoadedModel,
   config: Config,
   state: EngineState,
-): Promise<{ engine: Engine; device: Device; close: () => Promise<void> }> {
-  const device = await openDevice(config)
+  open?: Device,
+): Promise<OpenEngine> {
+  const device = open ?? (await openDevice(config))
+  const closeDevice = async () => {
+    if (!open) await device.close()
+  }
   try {
     const trace = config.trace === undefined ? null : await openTrace(config.trace)
-    const options = await readyOptions(device, loaded, config, state)
+    const options = await optionsFor(device, loaded, config, state)
     const engine = await (trace
       ? createTracedEngine(device, options, trace)
       : createEngine(device, options))
@@ -268,12 +112,91 @@ export async function openEngine(
       try {
         await engine.close()
       } finally {
-        await device.close()
+        await closeDevice()
       }
     }
     return { engine, device, close }
   } catch (error) {
-    await device.close()
+    await closeDevice()
     throw error
+  }
+}
+
+/** Runs `use` on an engine with a scratch folder of its own, says on which device, and closes all again. */
+export async function withEngine<T>(
+  loaded: LoadedModel,
+  config: Config,
+  { trains, report }: { readonly trains: boolean; readonly report: Reporter },
+  use: (engine: Engine) => Promise<T>,
+): Promise<T> {
+  const scratchDir = await mkdtemp(join(tmpdir(), 'zo2-'))
+  try {
+    const opened = await openEngine(loaded, config, { ...UNTRAINED, trains, scratchDir })
+    try {
+      report.line(deviceLine(opened.device))
+      return await use(opened.engine)
+    } finally {
+      await opened.close()
+    }
+  } finally {
+    await rm(scratchDir, { recursive: true, force: true })
+  }
+}
+
+export const deviceLine = ({ info }: Pick<Device, 'info'>) =>
+  `device ${info.kind}: ${info.name} (${info.detail})`
+
+/** The design that a configuration means; `trains`: whether updates may come to be folded. */
+export function designOf(
+  { model }: Pick<LoadedModel, 'model'>,
+  config: Config,
+  memory: MemoryModel,
+  trains: boolean,
+): EngineDesign {
+  const chosen = methodOf(config, model)
+  return {
+    model,
+    ...chosen,
+    memory,
+    budgetBytes: config.memory,
+    slabBytes: config.slab,
+    resident: config.resident,
+    folds: trains && chosen.method.folds(chosen.methodOptions, config.steps),
+    activations: activationsOf(config),
+    ramBytes: config.ram,
+    threads: config.threads,
+  }
+}
+
+/** With the initial values of a prefix if there is one: made anew for a run that begins. */
+async function optionsFor(
+  device: Device,
+  loaded: LoadedModel,
+  config: Config,
+  state: EngineState,
+): Promise<EngineOptions> {
+  const memory = device.info.kind === 'cpu' ? cpuMemory : webgpuMemory
+  const { updates, folded, scratchDir, checkpoint = loaded.checkpoint } = state
+  const options = {
+    ...designOf(loaded, config, memory, state.trains),
+    checkpoint,
+    updates,
+    folded,
+    scratchDir: config.scratchDir ?? scratchDir,
+  }
+  if (config.prefixTokens === undefined) return options
+  const dir = state.prefixDir ?? scratchDir
+  if (state.trains && updates.length === 0) await makePrefix(device, options, config, dir)
+  return { ...options, checkpoint: await withPrefixFile(loaded.checkpoint, dir) }
+}
+
+/** Writes the initial values of a prefix: the activations of an engine without one. */
+async function makePrefix(device: Device, options: EngineOptions, config: Config, dir: string) {
+  const model = createModel(options.checkpoint.config)
+  const engine = await createEngine(device, { ...options, model })
+  try {
+    await writePrefix(engine, config.prefixTokens!, config.seed, join(dir, PREFIX_FILE))
+  } finally {
+    await engine.close()
   }
 }

@@ -8,7 +8,7 @@ import { createAttend, type Cached } from './attention.ts'
 import type { Addend, Rows, Tensor, Tile } from '../device/device.ts'
 import type { Engine } from './engine.ts'
 import { gather } from './embedding.ts'
-import type { Probe } from '../methods/method.ts'
+import type { Probes } from '../methods/method.ts'
 import { blockOf } from '../methods/selection.ts'
 import type { Lane } from './working-set.ts'
 
@@ -21,6 +21,9 @@ export type Wanted =
       /** data is [P*M, tile.rows]: columns tile.row0.. of the vocabulary. */
       readonly sink: (tile: Tile, data: Float32Array) => void
     }
+
+/** Rows whose losses are wanted, b*T + t, in rising order. */
+export type LossWanted = Extract<Wanted, { kind: 'loss' }>
 
 /** What one pass of a sweep is to do. */
 export interface PassInput {
@@ -43,7 +46,7 @@ function behindPrefix(mask: readonly (readonly number[])[], n: number, width: nu
 
 /** One batch's pass: where it gets its slabs, and through which probes it sees them. */
 export interface OnePass extends PassInput {
-  readonly probe: Probe | null
+  readonly probes: Probes | null
   readonly next: NextSlab
   /** Whether no other pass runs between two slabs. */
   readonly alone: boolean
@@ -52,8 +55,8 @@ export interface OnePass extends PassInput {
 /** Runs the model on one batch; the losses that `forward` returns. */
 export async function onePass(engine: Engine, lane: Lane, pass: OnePass): Promise<Float64Array[]> {
   const { device, model } = engine
-  const { input, cached, wanted, probe } = pass
-  const probes = probe?.probes.length ?? 1
+  const { input, cached, wanted, probes } = pass
+  const P = probes?.list.length ?? 1
   const [batch, tokens] = [input.inputIds.length, input.inputIds[0]!.length]
   const { prefixTokens: n = 0 } = model
   const keyMask = lane.keyMask(batch, n + tokens)
@@ -61,11 +64,11 @@ export async function onePass(engine: Engine, lane: Lane, pass: OnePass): Promis
   if (cached && cached.past > 0) {
     device.write(lane.cache!.mask, behindPrefix(cached.mask, n, lane.cache!.capacity))
   }
-  const at = { probes, rows: batch * tokens }
+  const at = { probes: P, rows: batch * tokens }
   const seen = input.inputIds.map((_, b) => n + (input.seen?.[b] ?? 0))
   const run = createRun(engine, lane, { ...pass, at, batch, tokens, keyMask })
   await model.forward(run, { ...input, seen })
-  return wanted.kind === 'loss' ? await readLosses(lane, device, probes, wanted.rows.length) : []
+  return wanted.kind === 'loss' ? await readLosses(lane, device, P, wanted.rows.length) : []
 }
 
 interface Pass extends OnePass {
@@ -77,10 +80,10 @@ interface Pass extends OnePass {
 
 function createRun(engine: Engine, lane: Lane, pass: Pass): Run {
   const { device, model, vectors, state } = engine
-  const { batch, tokens, probe, wanted } = pass
+  const { batch, tokens, probes, wanted } = pass
   const shape = () => ({ probes: at.probes, batch, tokens, heads: model.heads })
   /** Probes told apart so far: one until the first perturbed tensor. */
-  let at: Rows = perturbedBefore(engine, probe) ? pass.at : { ...pass.at, probes: 1 }
+  let at: Rows = perturbedBefore(engine, probes) ? pass.at : { ...pass.at, probes: 1 }
   /** Rows that linear works on: all of them until selectRows. */
   let chosen: Rows | null = null
 
@@ -94,7 +97,7 @@ function createRun(engine: Engine, lane: Lane, pass: Pass): Run {
     use: (slot: StreamedSlab['slot'], addend?: Addend) => Promise<void>,
   ) => {
     const matrix = model.matrices.find((m) => m.name === name)
-    const addend = state.addend(name, probe) ?? undefined
+    const addend = state.addend(name, probes) ?? undefined
     if (addend && pass.alone) await device.project(x, addend, chosen ?? at)
     for (let row = 0; row < (matrix?.rows ?? 1);) {
       const { slab, slot } = await pass.next()
@@ -125,12 +128,12 @@ function createRun(engine: Engine, lane: Lane, pass: Pass): Run {
         device.linear(x, slot, bias, y, chosen ?? at, { relu, ...(addend && { addend }) }),
       )
     },
-    gather: (name, indices, y) => gather(engine, probe, at.probes, name, indices, y),
+    gather: (name, indices, y) => gather(engine, probes, at.probes, name, indices, y),
     async enterBlock(block, h, spare) {
       if (at.probes === pass.at.probes) return [h, spare]
-      if (block < model.layers && !perturbedIn(engine, probe, block)) return [h, spare]
-      const { probes, rows } = pass.at
-      const copies = Uint32Array.from({ length: probes * rows }, (_, i) => i % rows)
+      if (block < model.layers && !perturbedIn(engine, probes, block)) return [h, spare]
+      const { probes: P, rows } = pass.at
+      const copies = Uint32Array.from({ length: P * rows }, (_, i) => i % rows)
       await device.gatherRows(h, copies, spare)
       at = pass.at
       return [spare, h]
@@ -167,26 +170,26 @@ function createRun(engine: Engine, lane: Lane, pass: Pass): Run {
 }
 
 /** Whether this step's probes see different weights before the first block. */
-function perturbedBefore({ model, state }: Engine, probe: Probe | null): boolean {
-  if (!probe) return true
+function perturbedBefore({ model, state }: Engine, probes: Probes | null): boolean {
+  if (!probes) return true
   const first = [...model.tables, ...model.matrices.filter((m) => m.block < 0)]
-  return first.some(({ name }) => state.parts(probe.step, name))
+  return first.some(({ name }) => state.isPerturbed(probes.step, name))
 }
 
 /** Whether they do within a block. */
-function perturbedIn({ model, state, options }: Engine, probe: Probe | null, block: number) {
+function perturbedIn({ model, state, options }: Engine, probes: Probes | null, block: number) {
   const { selection } = options.methodOptions
   const own = ({ name }: { name: string }) => blockOf(name) === block
   return (
-    model.matrices.some((m) => own(m) && state.parts(probe!.step, m.name)) ||
-    model.vectors.some((v) => own(v) && selection.active(probe!.step, v.name))
+    model.matrices.some((m) => own(m) && state.isPerturbed(probes!.step, m.name)) ||
+    model.vectors.some((v) => own(v) && selection.active(probes!.step, v.name))
   )
 }
 
 /** lse - logit of the target, in f64, from the state (max, sum, target logit) of each row. */
-async function readLosses(lane: Lane, device: Engine['device'], probes: number, M: number) {
-  const state = await device.read(lane.lossState, 0, probes * M)
-  return Array.from({ length: probes }, (_, p) =>
+async function readLosses(lane: Lane, device: Engine['device'], P: number, M: number) {
+  const state = await device.read(lane.lossState, 0, P * M)
+  return Array.from({ length: P }, (_, p) =>
     Float64Array.from({ length: M }, (_, i) => {
       const at = (p * M + i) * 3
       return state[at]! + Math.log(state[at + 1]!) - state[at + 2]!

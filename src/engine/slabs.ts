@@ -6,17 +6,17 @@
 import type { Slab } from '../../scheduler/plan.ts'
 import type { SlabSource } from '../../scheduler/stream.ts'
 import type { Engine } from './engine.ts'
-import type { Probe } from '../methods/method.ts'
+import type { Probes } from '../methods/method.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 
 const UNCHANGED = { terms: [], scales: [] }
 
 /** Source of all slabs as the probes of a step see them (null: as they are). */
-export function slabSource(engine: Engine, probe: Probe | null): SlabSource {
+export function slabSource(engine: Engine, probes: Probes | null): SlabSource {
   const { device, model, store, state, kernel, options } = engine
   const transposed = new Set(model.matrices.filter((m) => m.transposed).map((m) => m.name))
   const bytesIn = (dtype: DType, { rows, cols }: Slab) => rows * cols * DTYPE_BYTES[dtype]
-  const widens = device.prefersF32 && options.method.structure !== 'dense'
+  const widens = device.prefersF32 && options.method.addend !== null
   /** The dtype that a slab is staged in. */
   const stagedAs = (slab: Slab): DType =>
     widens && slab.resident && slab.bytes >= bytesIn('F32', slab) ? 'F32' : store.dtype(slab.name)
@@ -32,7 +32,7 @@ export function slabSource(engine: Engine, probe: Probe | null): SlabSource {
           dtype,
           cols: slab.cols,
           tiles: slab.tiles,
-          recipe: state.recipe(slab.name, probe),
+          recipe: state.recipe(slab.name, probes),
           transposed: transposed.has(slab.name),
         },
       }

@@ -3,9 +3,9 @@
 
 import type { ModelInput } from '../../models/model.ts'
 import type { Plan } from '../../scheduler/plan.ts'
-import { lossesOf, type LossWanted } from './split.ts'
+import { type LossWanted } from './pass.ts'
+import { lossesOf, forwardAll } from './forward.ts'
 import type { Engine } from './engine.ts'
-import { forwardAll } from './forward.ts'
 import type { BatchShape } from './working-set.ts'
 
 /** The shape of one batch, without probes; with `keys` where it has a cache. */

@@ -3,7 +3,7 @@
 // version per probe. They do not decay.
 
 import type { Device, Tensor } from '../device/device.ts'
-import type { Probe, Update } from '../methods/method.ts'
+import type { Probes, Update } from '../methods/method.ts'
 import { recipe, terms, type Scope } from '../methods/perturbation.ts'
 import type { NoiseKernel } from '../noise/wasm.ts'
 
@@ -15,7 +15,7 @@ export interface Vectors {
   allocate(device: Device, probes: number): void
   tensor(name: string): Tensor | null
   /** Writes the version of each probe to the device; null: one version, the values. */
-  upload(device: Device, probe: Probe | null): void
+  upload(device: Device, probes: Probes | null): void
   free(device: Device): void
 }
 
@@ -61,15 +61,15 @@ export function createVectors(
       }
     },
     tensor: (name) => tensors.get(name) ?? null,
-    upload(device, probe) {
-      const probes = probe?.probes.length ?? 1
+    upload(device, probes) {
+      const P = probes?.list.length ?? 1
       for (const [name, value] of values) {
-        const own = recipe(scope, name, [], probe)
-        const all = new Float32Array(probes * value.length)
-        const versions = Array.from({ length: probes }, (_, p) =>
+        const own = recipe(scope, name, [], probes)
+        const all = new Float32Array(P * value.length)
+        const versions = Array.from({ length: P }, (_, p) =>
           all.subarray(p * value.length, (p + 1) * value.length),
         )
-        if (own.scales.length === probes) {
+        if (own.scales.length === P) {
           kernel.apply(bytesOf(value), 'F32', 0, own, versions)
         } else {
           for (const version of versions) version.set(value) // shared by all probes

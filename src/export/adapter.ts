@@ -131,7 +131,7 @@ function adapterOf({ model, state, store, options }: Engine): Adapter {
   if (model.prefixTokens !== undefined) {
     throw new UserError('a run with --prefix-tokens is written as its prefix: leave out --as-lora')
   }
-  if (options.method.structure !== 'low-rank') {
+  if (options.method.addend !== 'low-rank') {
     throw new UserError(
       `a run of ${options.method.name} does not change weights by low-rank matrices; only LOZO and LoRA runs can be exported as an adapter: leave out --as-lora`,
     )

@@ -4,7 +4,7 @@
 import { exportPrefix } from './adapter.ts'
 import type { Engine } from '../engine/engine.ts'
 import { exportModel, type ExportOptions } from './folder.ts'
-import type { LoadedModel } from '../engine/open.ts'
+import type { LoadedModel } from '../engine/load.ts'
 
 /** Writes `outDir` (absent or empty); `base` is the model that the run began with. */
 export const writeTrained = (

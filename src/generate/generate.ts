@@ -5,7 +5,7 @@
 import { createSearch } from './beams.ts'
 import type { Engine } from '../engine/engine.ts'
 import { UserError } from '../util/errors.ts'
-import type { Probe } from '../methods/method.ts'
+import type { Probes } from '../methods/method.ts'
 import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
 import { forwardAll } from '../engine/forward.ts'
 import { batchesPerSweep } from '../engine/sweep.ts'
@@ -14,7 +14,7 @@ import type { BatchShape } from '../engine/working-set.ts'
 
 export interface GenerateOptions extends TextOptions {
   /** One probe to see the weights through; otherwise as they are. */
-  readonly probe?: Probe
+  readonly probes?: Probes
   /** 0: greedy. */
   readonly temperature: number
   /** Keep the k most probable tokens; 0: all. */
@@ -107,7 +107,7 @@ async function tokenByToken(
   const ended = batches.map((prompts) => prompts.map(() => false))
   for (let n = 0; n < options.maxNewTokens && open.length > 0; n++) {
     const passes = open.map(({ pass }) => pass)
-    await forwardAll(engine, passes, options.probe ?? null, shape && { shape })
+    await forwardAll(engine, passes, options.probes ?? null, shape && { shape })
     for (const each of open) {
       const tokens = addTokens(n, each.pass.logits, made[each.lane]!, ended[each.lane]!, options)
       options.onToken?.(tokens)
@@ -158,7 +158,7 @@ async function beamSearch(
   )
   let pass = texts.begin()
   for (let n = 0; n < options.maxNewTokens; n++) {
-    await forwardAll(engine, [pass], options.probe ?? null)
+    await forwardAll(engine, [pass], options.probes ?? null)
     const { logits } = pass
     const parents = [...prompts.keys()]
     const tokens: (number | null)[] = prompts.map(() => null)

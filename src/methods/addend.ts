@@ -4,17 +4,17 @@
 
 import type { Addend, KroneckerAddend, LowRankAddend } from '../device/device.ts'
 import type { FactorTerm, KroneckerTerm, LowRankTerm } from '../noise/factors.ts'
-import type { MatrixShape, ProbeScale } from './method.ts'
+import type { MatrixShape, Probe } from './method.ts'
 
 /** `fresh` holds one term per direction; a probe sees the one it names, times its scale. */
 export function addendOf(
   shape: MatrixShape,
   state: readonly FactorTerm[],
   fresh: readonly FactorTerm[],
-  probes: readonly ProbeScale[],
+  probes: readonly Probe[],
 ): Addend {
   const all = [...state, ...fresh]
-  const scaleOf = (probe: ProbeScale, term: number) => {
+  const scaleOf = (probe: Probe, term: number) => {
     if (term < state.length) return 1
     return probe.direction === term - state.length ? probe.scale : 0
   }

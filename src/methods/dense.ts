@@ -23,13 +23,13 @@ export function startDense(options: MethodOptions): TrainingState {
     push(update) {
       owed.push(update)
     },
-    parts: options.selection.active,
+    isPerturbed: options.selection.active,
     change: (name) => ({ kind: 'dense', terms: termsOf(name, owed) }),
-    recipe: (name, probe) => recipe(options, name, termsOf(name, owed), probe),
+    recipe: (name, probes) => recipe(options, name, termsOf(name, owed), probes),
     addend: () => null,
-    rows: (name, probe) => ({
+    rows: (name, probes) => ({
       kind: 'dense',
-      recipe: recipe(options, name, termsOf(name, owed), probe),
+      recipe: recipe(options, name, termsOf(name, owed), probes),
     }),
   }
 }

@@ -6,7 +6,7 @@
 //
 // The update averages over the q directions.
 
-import type { ProbeScale } from './method.ts'
+import type { Probe } from './method.ts'
 
 export const ESTIMATORS = ['two-sided', 'one-sided'] as const
 
@@ -14,7 +14,7 @@ export interface Estimator {
   readonly directions: number
   readonly oneSided: boolean
   /** The probes of a step, in the order of their rows. */
-  probes(eps: number): ProbeScale[]
+  probes(eps: number): Probe[]
   /** g_i from the mean loss of each probe; NaN or infinite if a loss is. */
   grads(losses: readonly number[], eps: number): number[]
   /** Loss at the centre, or its estimate as the mean over both sides. */

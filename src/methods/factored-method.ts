@@ -1,19 +1,20 @@
 // What the factored methods have in common as methods: the planner's bounds, and the start of their
 // state from the sizes that one structure gives every matrix.
 
+import type { Addend } from '../device/device.ts'
 import { startFactored } from './factored.ts'
 import type { Demand, MatrixShape, Method, MethodOptions } from './method.ts'
 import type { Structure } from './structure.ts'
 
 export interface FactoredRecipe {
   readonly name: string
-  readonly structure: 'low-rank' | 'kronecker'
+  readonly addend: Addend['kind']
   readonly momentum: boolean
   of(options: MethodOptions, shape: MatrixShape): Structure
   /** Windows that are cheap to keep unfolded. */
   foldWindows(options: MethodOptions): number
   /** Of one matrix's addend with `windows` unfolded: projection columns, and factor elements. */
-  addend(
+  sizes(
     options: MethodOptions,
     shape: MatrixShape,
     windows: number,
@@ -22,12 +23,14 @@ export interface FactoredRecipe {
 }
 
 export function factoredMethod(recipe: FactoredRecipe): Method {
-  const { name, structure } = recipe
+  const { name, addend } = recipe
   const foldWindows = (options: MethodOptions) => options.foldWindows ?? recipe.foldWindows(options)
   const beta = (options: MethodOptions) => (recipe.momentum ? options.momentum : 0)
   return {
     name,
-    structure,
+    addend,
+    resumesFromWeights: () => false,
+    folds: (options, steps) => steps > options.window * foldWindows(options),
     beta,
     foldWindows,
     demand(options, matrices, probes): Demand {
@@ -35,7 +38,7 @@ export function factoredMethod(recipe: FactoredRecipe): Method {
       let [projectionCols, addendElements, hostBytes] = [0, 0, 0]
       for (const shape of matrices) {
         if (!options.selection.trains(shape.name)) continue
-        const { cols, elements } = recipe.addend(options, shape, F, probes)
+        const { cols, elements } = recipe.sizes(options, shape, F, probes)
         projectionCols = Math.max(projectionCols, cols)
         addendElements = Math.max(addendElements, elements)
         const { leftSize, rightSize } = recipe.of(options, shape)

@@ -14,7 +14,7 @@ import { NO_CHANGE, type Change, type FactorTerm } from '../noise/factors.ts'
 import { noiseKey } from '../noise/threefry.ts'
 import type { NoiseKernel } from '../noise/wasm.ts'
 import { addendOf } from './addend.ts'
-import type { Fold, MatrixShape, MethodOptions, Probe, TrainingState, Update } from './method.ts'
+import type { Fold, MatrixShape, MethodOptions, Probes, TrainingState, Update } from './method.ts'
 import type { Structure } from './structure.ts'
 
 /** Variance of a product of two raw noises. */
@@ -135,8 +135,8 @@ export function startFactored(
     }
   }
 
-  const activeIn = (t: Tracked, probe: Probe | null) =>
-    probe !== null && selection.active(probe.step, t.shape.name)
+  const activeIn = (t: Tracked, probes: Probes | null) =>
+    probes !== null && selection.active(probes.step, t.shape.name)
 
   return {
     begin(step) {
@@ -157,29 +157,29 @@ export function startFactored(
         if (selection.active(update.step, t.shape.name)) push(t, update)
       }
     },
-    parts: selection.active,
+    isPerturbed: selection.active,
     change: (name) => changeOf(get(name)),
     recipe(name) {
       const { decay } = get(name)
       // Decay alone is a term without noise.
       return { terms: decay === 1 ? [] : [{ k0: 0, k1: 0, coefficient: 0, decay }], scales: [0] }
     },
-    addend(name, probe) {
+    addend(name, probes) {
       const t = get(name)
       const change = changeOf(t)
       const state = change.kind === 'factored' ? change.terms : []
-      const active = activeIn(t, probe)
+      const active = activeIn(t, probes)
       if (state.length === 0 && !active) return null
-      const lefts = active ? leftsOf(t, probe!.step) : []
-      const probes = active ? probe!.probes : (probe?.probes ?? [{ direction: 0, scale: 0 }])
+      const lefts = active ? leftsOf(t, probes!.step) : []
+      const list = active ? probes!.list : (probes?.list ?? [{ direction: 0, scale: 0 }])
       const fresh = lefts.map((left) => t.structure.term(left, currentRight(t)))
-      const scaled = probes.map((p) => ({ ...p, scale: p.scale / RAW_VARIANCE }))
+      const scaled = list.map((p) => ({ ...p, scale: p.scale / RAW_VARIANCE }))
       return addendOf(t.shape, state, fresh, scaled)
     },
-    rows(name, probe) {
+    rows(name, probes) {
       const t = get(name)
-      const lefts = activeIn(t, probe) ? leftsOf(t, probe!.step) : []
-      const extra = (probe?.probes ?? [null]).map((p) => {
+      const lefts = activeIn(t, probes) ? leftsOf(t, probes!.step) : []
+      const extra = (probes?.list ?? [null]).map((p) => {
         const left = p && p.scale !== 0 ? lefts[p.direction] : undefined
         if (!left) return []
         const scale = Math.fround(p!.scale / RAW_VARIANCE)

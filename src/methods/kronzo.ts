@@ -18,11 +18,11 @@ const dims = ({ kronStrategy, kronMaxFactor }: MethodOptions, shape: MatrixShape
   chooseKronDims(shape, kronStrategy, kronMaxFactor)
 
 const common: Omit<FactoredRecipe, 'name' | 'momentum'> = {
-  structure: 'kronecker',
+  addend: 'kronecker',
   of: (options, shape) => kronecker(dims(options, shape)),
   // Each further window costs another projection.
   foldWindows: () => 1,
-  addend(options, shape, windows, probes) {
+  sizes(options, shape, windows, probes) {
     const { m1, m2, n1, n2 } = dims(options, shape)
     const cols = windows * (shape.transposed ? m1 * n2 : n1 * m2)
     return { cols, elements: windows * (m2 * n2 + probes * m1 * n1) }

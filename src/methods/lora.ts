@@ -12,7 +12,7 @@ import type {
   MatrixShape,
   Method,
   MethodOptions,
-  Probe,
+  Probes,
   TrainingState,
 } from './method.ts'
 import { recipe, terms, type Scope } from './perturbation.ts'
@@ -38,7 +38,9 @@ export function loraMethod(lora: LoraOptions): Method {
   const { rank } = lora
   return {
     name: 'mezo-sgd',
-    structure: 'low-rank',
+    addend: 'low-rank',
+    resumesFromWeights: () => false,
+    folds: () => false,
     beta: () => 0,
     foldWindows: () => Infinity,
     demand(_options, matrices, probes) {
@@ -95,9 +97,9 @@ function startLora(
     options.selection.active(step, loraName(name, A)) && pairs.has(name)
 
   /** One version per probe, or one for all of them. */
-  const versions = (name: string, part: 'lora_A' | 'lora_B', probe: Probe | null) => {
+  const versions = (name: string, part: 'lora_A' | 'lora_B', probes: Probes | null) => {
     const value = pairs.get(name)![part === A ? 'a' : 'b']
-    const own = recipe(scope, loraName(name, part), [], probe)
+    const own = recipe(scope, loraName(name, part), [], probes)
     const out = own.scales.map(() => new Float32Array(value.length))
     kernel.apply(bytesOf(value), 'F32', 0, own, out)
     return out
@@ -107,7 +109,7 @@ function startLora(
     lora: { rank, alpha, pairs },
     begin: () => null,
     overdue: () => null,
-    parts: (step, name) => active(name, step),
+    isPerturbed: (step, name) => active(name, step),
     recipe: () => ({ terms: [], scales: [0] }),
     rows: () => ({ kind: 'factored', change: NO_CHANGE, extra: [] }),
     push(update) {
@@ -133,11 +135,11 @@ function startLora(
         : [scaled, a]
       return { kind: 'factored', decay: 1, terms: [{ kind: 'low-rank', rank, left, right }] }
     },
-    addend(name, probe): Addend | null {
+    addend(name, probes): Addend | null {
       const shape = shapes.get(name)
       if (!shape) return null
       const { N, K } = sizes(shape)
-      const [as, bs] = [versions(name, A, probe), versions(name, B, probe)]
+      const [as, bs] = [versions(name, A, probes), versions(name, B, probes)]
       const columns = as.length * rank
       const right = new Float32Array(columns * K)
       const left = new Float32Array(N * columns)
@@ -150,8 +152,8 @@ function startLora(
         }
       })
       // Each probe sees the columns of its own version.
-      const probes = probe?.probes.length ?? 1
-      const scales = Float32Array.from({ length: probes * columns }, (_, i) => {
+      const P = probes?.list.length ?? 1
+      const scales = Float32Array.from({ length: P * columns }, (_, i) => {
         const version = Math.floor((i % columns) / rank)
         return as.length === 1 || version === Math.floor(i / columns) ? 1 : 0
       })

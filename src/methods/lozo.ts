@@ -16,11 +16,11 @@ import { lowRank } from './structure.ts'
 const CHEAP_RANK = 16
 
 const common: Omit<FactoredRecipe, 'name' | 'momentum'> = {
-  structure: 'low-rank',
+  addend: 'low-rank',
   of: ({ rank, rankScaling }, shape) =>
     lowRank(shape, rank, rankScaling === 'paper' ? 1 / rank : 1),
   foldWindows: ({ rank }) => Math.max(1, Math.floor(CHEAP_RANK / rank)),
-  addend({ rank, directions }, { rows, cols }, windows, probes) {
+  sizes({ rank, directions }, { rows, cols }, windows, probes) {
     const k = rank * (windows + directions)
     return { cols: k, elements: k * (rows + cols + probes) }
   },

@@ -13,15 +13,15 @@ import type { KronStrategy } from './kron-sizes.ts'
 import type { Selection } from './selection.ts'
 
 /** One probe: theta + scale * (direction number `direction` of this step), z of unit variance. */
-export interface ProbeScale {
+export interface Probe {
   readonly direction: number
   readonly scale: number
 }
 
 /** The probes of a step. */
-export interface Probe {
+export interface Probes {
   readonly step: number
-  readonly probes: readonly ProbeScale[]
+  readonly list: readonly Probe[]
 }
 
 /** What a step decided; each tensor that trains moves by -lr * sum_i grads[i]*z_i, after its decay. */
@@ -78,14 +78,14 @@ export interface TrainingState {
   overdue(spare: number): Fold | null
   push(update: Update): void
   /** Whether the probes of this step see different weights in this matrix. */
-  parts(step: number, name: string): boolean
+  isPerturbed(step: number, name: string): boolean
   /** What is not folded yet. */
   change(name: string): Change
   /** How the device makes the weights of a matrix under the probes, */
-  recipe(name: string, probe: Probe | null): Recipe
+  recipe(name: string, probes: Probes | null): Recipe
   /** and what it adds to its products. */
-  addend(name: string, probe: Probe | null): Addend | null
-  rows(name: string, probe: Probe | null): RowView
+  addend(name: string, probes: Probes | null): Addend | null
+  rows(name: string, probes: Probes | null): RowView
 }
 
 /** Bounds that the planner needs. */
@@ -124,8 +124,15 @@ export interface MethodOptions {
 
 export interface Method {
   readonly name: string
-  /** dense: saved checkpoints can be resumed from; factored states are replayed from the base. */
-  readonly structure: 'dense' | 'low-rank' | 'kronecker'
+  /** What the probes add to products with weights they share; null: each probe has weights of its own. */
+  readonly addend: Addend['kind'] | null
+  /**
+   * Whether weights as they were after some steps are all that a run needs to go on. Else it is replayed
+   * from the base: where what is folded together decides bits.
+   */
+  resumesFromWeights(options: MethodOptions): boolean
+  /** Whether a run of so many steps can come to fold updates into the weights. */
+  folds(options: MethodOptions, steps: number): boolean
   /** beta of the momentum of vectors; 0 without momentum. */
   beta(options: MethodOptions): number
   /** Windows after whose end updates are folded; Infinity where there are no windows. */

@@ -13,7 +13,9 @@ import type { Method } from './method.ts'
 
 export const mezoSgd: Method = {
   name: 'mezo-sgd',
-  structure: 'dense',
+  addend: null,
+  resumesFromWeights: ({ overlayDtype }) => overlayDtype === 'float32',
+  folds: () => true,
   beta: () => 0,
   foldWindows: () => Infinity,
   demand: denseDemand,

@@ -4,7 +4,7 @@
 
 import { NOISE_STD, round16, type NoiseTerm, type Recipe } from '../noise/distributions.ts'
 import { noiseKey } from '../noise/threefry.ts'
-import type { Probe, Update } from './method.ts'
+import type { Probes, Update } from './method.ts'
 import type { Selection } from './selection.ts'
 
 /** A run's seed, and which tensors train. */
@@ -36,13 +36,13 @@ export function recipe(
   { seed, selection }: Scope,
   name: string,
   owed: readonly NoiseTerm[],
-  probe: Probe | null,
+  probes: Probes | null,
 ): Recipe {
-  if (!probe || !selection.active(probe.step, name)) return { terms: owed, scales: [0] }
-  const key = (direction: number) => noiseKey(seed, probe.step, name, 'z', direction)
-  const scales = probe.probes.map(({ scale }) => round16(scale / NOISE_STD))
-  if (probe.probes.every(({ direction }) => direction === 0)) {
+  if (!probes || !selection.active(probes.step, name)) return { terms: owed, scales: [0] }
+  const key = (direction: number) => noiseKey(seed, probes.step, name, 'z', direction)
+  const scales = probes.list.map(({ scale }) => round16(scale / NOISE_STD))
+  if (probes.list.every(({ direction }) => direction === 0)) {
     return { terms: owed, probe: key(0), scales }
   }
-  return { terms: owed, keys: probe.probes.map(({ direction }) => key(direction)), scales }
+  return { terms: owed, keys: probes.list.map(({ direction }) => key(direction)), scales }
 }

@@ -2,9 +2,6 @@
 // what they took: device bytes by category (the peak within a step), process memory, traffic, time.
 // Nothing is trained that anybody keeps. `zo2 bench --tune`: the matmul kernels of a WebGPU adapter.
 
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import type { Config } from '../config/options.ts'
 import { partOf, passesOf } from '../engine/cut.ts'
 import { collateExamples } from '../data/batches.ts'
@@ -12,7 +9,9 @@ import { randomExamples } from '../data/random-tokens.ts'
 import { UserError } from '../util/errors.ts'
 import { kernelChoices } from '../engine/tuned-kernels.ts'
 import { memoryTable, type Reporter } from '../util/console.ts'
-import { openEngine, type LoadedModel } from '../engine/open.ts'
+import type { Engine } from '../engine/engine.ts'
+import { withEngine } from '../engine/open.ts'
+import { type LoadedModel } from '../engine/load.ts'
 import { zoStep } from '../train/step.ts'
 import { formatBytes } from '../util/units.ts'
 
@@ -50,85 +49,108 @@ export interface BenchStep {
   readonly disk_bytes: number | null
 }
 
-/** Runs `steps` steps of batchSize x maxLength random tokens, all labelled. */
+/** Runs config.steps steps of batchSize x maxLength random tokens, all labelled. */
 export async function bench(
   loaded: LoadedModel,
   config: Config,
-  steps: number,
   report: Reporter,
   stop: AbortSignal,
 ): Promise<BenchResult> {
-  const { batchSize: B, maxLength: T } = config
-  const { model } = loaded
-  if (T > model.maxPositions) {
-    throw new UserError(`--max-length ${T} exceeds the model's ${model.maxPositions} positions`)
+  const { maxLength } = config
+  const { maxPositions } = loaded.model
+  if (maxLength > maxPositions) {
+    throw new UserError(`--max-length ${maxLength} exceeds the model's ${maxPositions} positions`)
   }
-  const scratchDir = await mkdtemp(join(tmpdir(), 'zo2-bench-'))
-  try {
-    const state = { updates: [], folded: 0, trains: true, scratchDir }
-    const { engine, device, close } = await openEngine(loaded, { ...config, steps }, state)
-    try {
-      report.line(`device ${device.info.kind}: ${device.info.name} (${device.info.detail})`)
-      const probes = engine.options.estimator.probes(config.eps).length
-      const shape = { probes, batch: B, tokens: T }
-      const cut = engine.cut(shape)
-      const { plan } = engine.workingSet(partOf(shape, cut))
-      if (cut.passes > 1) report.line(passesOf(cut))
-      memoryTable(plan.bytes).forEach((row) => report.line(row))
-      const randomBatch = (seed: number) =>
-        collateExamples(randomExamples(B, T, model.vocabSize, seed), { padId: 0, padTo: 'right' })
-      const by_step: BenchStep[] = []
-      const before = { ...engine.counters }
-      let loss: number | null = null
-      for (let step = 0; step < steps; step++) {
-        stop.throwIfAborted()
-        const [started, disk] = [performance.now(), diskBytes()]
-        const entry = await zoStep(engine, {
-          ...{ batches: [randomBatch(config.seed + step)], step, lr: config.lr },
-          ...{ eps: config.eps, weightDecay: config.weightDecay, append: () => Promise.resolve() },
-        })
-        const ms = Math.round(performance.now() - started)
-        by_step.push({
-          ms,
-          rss_bytes: process.memoryUsage.rss(),
-          disk_bytes: disk === null ? null : diskBytes()! - disk,
-        })
-        loss = entry.loss_plus
-        report.line(`step ${step + 1}/${steps}  ${ms} ms`)
-      }
-      const times = by_step.map(({ ms }) => ms)
-      const timed = (times.length > 1 ? times.slice(1) : times).toSorted((a, b) => a - b)
-      const stepMs = timed[timed.length >> 1]!
-      const { counters } = engine
-      const peak = device.ledger.peak()
-      return {
-        ...{ model: loaded.source, method: config.method, device: device.info.name },
-        device_kind: device.info.kind,
-        ...{
-          layers: model.layers,
-          batch: B,
-          tokens: T,
-          passes_per_step: cut.passes,
-          steps,
-          step_ms: Math.round(stepMs),
-        },
-        tokens_per_second: Math.round((B * T * 10_000) / stepMs) / 10,
-        device_peak_bytes: peak.totalBytes,
-        planned_peak_bytes: plan.peakBytes,
-        device_bytes: { ...peak.bytes },
-        rss_peak_bytes: process.resourceUsage().maxRSS * 1024,
-        read_bytes: Math.round((counters.readBytes - before.readBytes) / steps),
-        upload_bytes: Math.round((counters.uploadBytes - before.uploadBytes) / steps),
-        download_bytes: Math.round((counters.downloadBytes - before.downloadBytes) / steps),
-        wait_ms: Math.round((counters.waitMs - before.waitMs) / steps),
-        loss,
-        by_step,
-      }
-    } finally {
-      await close()
+  return withEngine(loaded, config, { trains: true, report }, async (engine) => {
+    const { cut, plan } = showPlan(engine, config, report)
+    const before = { ...engine.counters }
+    const steps = await timedSteps(engine, config, report, stop)
+    return {
+      ...resultOf(engine, loaded, config, steps, before),
+      passes_per_step: cut.passes,
+      planned_peak_bytes: plan.peakBytes,
     }
-  } finally {
-    await rm(scratchDir, { recursive: true, force: true })
+  })
+}
+
+function showPlan(engine: Engine, config: Config, report: Reporter) {
+  const { batchSize: batch, maxLength: tokens, eps } = config
+  const shape = { probes: engine.options.estimator.probes(eps).length, batch, tokens }
+  const cut = engine.cut(shape)
+  const { plan } = engine.workingSet(partOf(shape, cut))
+  if (cut.passes > 1) report.line(passesOf(cut))
+  memoryTable(plan.bytes).forEach((row) => report.line(row))
+  return { cut, plan }
+}
+
+interface Timed {
+  readonly by_step: readonly BenchStep[]
+  readonly loss: number | null
+}
+
+async function timedSteps(
+  engine: Engine,
+  config: Config,
+  report: Reporter,
+  stop: AbortSignal,
+): Promise<Timed> {
+  const { steps, lr, eps, weightDecay, seed, batchSize, maxLength } = config
+  const { vocabSize } = engine.model
+  const padding = { padId: 0, padTo: 'right' } as const
+  const by_step: BenchStep[] = []
+  let loss: number | null = null
+  for (let step = 0; step < steps; step++) {
+    stop.throwIfAborted()
+    const [started, disk] = [performance.now(), diskBytes()]
+    const examples = randomExamples(batchSize, maxLength, vocabSize, seed + step)
+    const batches = [collateExamples(examples, padding)]
+    const append = () => Promise.resolve()
+    const entry = await zoStep(engine, { batches, step, lr, eps, weightDecay, append })
+    const ms = Math.round(performance.now() - started)
+    by_step.push({
+      ms,
+      rss_bytes: process.memoryUsage.rss(),
+      disk_bytes: disk === null ? null : diskBytes()! - disk,
+    })
+    loss = entry.loss_plus
+    report.line(`step ${step + 1}/${steps}  ${ms} ms`)
+  }
+  return { by_step, loss }
+}
+
+function resultOf(
+  { device, counters }: Engine,
+  { source, model }: LoadedModel,
+  { method, batchSize, maxLength, steps }: Config,
+  { by_step, loss }: Timed,
+  before: Engine['counters'],
+) {
+  const times = by_step.map(({ ms }) => ms)
+  const timed = (times.length > 1 ? times.slice(1) : times).toSorted((a, b) => a - b)
+  const stepMs = timed[timed.length >> 1]!
+  const peak = device.ledger.peak()
+  const perStep = (name: keyof Engine['counters']) =>
+    Math.round((counters[name] - before[name]) / steps)
+  return {
+    model: source,
+    method,
+    device: device.info.name,
+    device_kind: device.info.kind,
+    layers: model.layers,
+    batch: batchSize,
+    tokens: maxLength,
+    steps,
+    step_ms: Math.round(stepMs),
+    tokens_per_second: Math.round((batchSize * maxLength * 10_000) / stepMs) / 10,
+    device_peak_bytes: peak.totalBytes,
+    device_bytes: { ...peak.bytes },
+    rss_peak_bytes: process.resourceUsage().maxRSS * 1024,
+    read_bytes: perStep('readBytes'),
+    upload_bytes: perStep('uploadBytes'),
+    download_bytes: perStep('downloadBytes'),
+    wait_ms: perStep('waitMs'),
+    loss,
+    by_step,
   }
 }
 

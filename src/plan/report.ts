@@ -12,15 +12,8 @@ import { planFor, type Engine } from '../engine/engine.ts'
 import { UserError } from '../util/errors.ts'
 import { predictStep, type Rates, type Tier } from './predict.ts'
 import { formatSeconds, memoryTable, table, type Reporter } from '../util/console.ts'
-import {
-  activationsOf,
-  DTYPES,
-  mayFold,
-  memoryModel,
-  methodOf,
-  prefixed,
-  syntheticModel,
-} from '../engine/open.ts'
+import { designOf, memoryModel } from '../engine/open.ts'
+import { prefixed, syntheticModel } from '../engine/load.ts'
 import { stepWork } from './work.ts'
 import { batchesPerSweep } from '../engine/sweep.ts'
 import { findTensors, type ModelTensors } from '../engine/tensors.ts'
@@ -31,7 +24,7 @@ import { resolveModel } from '../hub/resolve.ts'
 import { overlayBytes } from '../weights/store.ts'
 import { fitsPageCache } from '../weights/page-cache.ts'
 import { isSynthetic, parseSynthetic } from '../checkpoint/synthetic.ts'
-import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
+import { DTYPE_BYTES, DTYPES, type DType } from '../util/dtypes.ts'
 import type { BatchShape } from '../engine/working-set.ts'
 
 /** Bindings of WebGPU's common adapters; the run itself asks its own adapter. */
@@ -49,40 +42,27 @@ export async function planReport(source: string, config: Config, report: Reporte
       `--max-length ${tokens} exceeds the model's ${model.maxPositions} positions; lower it`,
     )
   }
-  const chosen = methodOf(config, model)
-  const folds = mayFold(config, chosen.method, chosen.methodOptions)
-  const probes = chosen.estimator.probes(config.eps).length
-  const options = {
-    model,
-    ...chosen,
-    memory: await memoryModel(config),
-    budgetBytes: config.memory,
-    slabBytes: config.slab,
-    resident: config.resident,
-    folds,
-    activations: activationsOf(config),
-    ramBytes: config.ram,
-    scratchDir: '',
-    threads: config.threads,
-  }
+  const design = designOf({ model }, config, await memoryModel(config), true)
+  const { method, methodOptions, estimator, folds } = design
+  const probes = estimator.probes(config.eps).length
   const planned: Engine['planFor'] = (shape, limits) => ({
-    plan: planFor({ ...options, ...limits }, tensors, shape, MAX_SLAB_BYTES),
+    plan: planFor({ ...design, ...limits }, tensors, shape, MAX_SLAB_BYTES),
     held: false,
   })
   const exactly = (shape: BatchShape) => planned(shape).plan
   const shape = { probes, batch, tokens }
   const cut = cutOf(exactly, shape)
   const plan = exactly(partOf(shape, cut))
-  const trained = tensorsOf(model).filter(({ name }) => chosen.methodOptions.selection.trains(name))
-  const demand = chosen.method.demand(chosen.methodOptions, tensorsOf(model), probes)
-  const kept = folds ? overlayBytes(chosen.methodOptions) * elements(trained) : 0
+  const trained = tensorsOf(model).filter(({ name }) => methodOptions.selection.trains(name))
+  const demand = method.demand(methodOptions, tensorsOf(model), probes)
+  const kept = folds ? overlayBytes(methodOptions) * elements(trained) : 0
   const workOf = (plan: Plan, cut: Cut) =>
-    stepWork({ model, plan, cut, ...chosen, probes, folds, dtype, config })
+    stepWork({ model, plan, cut, method, methodOptions, probes, folds, dtype, config })
   const work = workOf(plan, cut)
   // With nothing streamed, to say whether more memory would help.
   const ample = planned(shape, { budgetBytes: Infinity, resident: 'all' }).plan
   const least = { budgetBytes: Infinity, resident: 'none', slabBytes: 1 } as const
-  const onePass = planFor({ ...options, ...least }, tensors, shape, MAX_SLAB_BYTES).peakBytes
+  const onePass = planFor({ ...design, ...least }, tensors, shape, MAX_SLAB_BYTES).peakBytes
   const described = describe(source, model, plan, work, config, kept, demand.hostBytes)
   const passes = passReport(cut, onePass)
   const evaluated = sweepReport(planned, config)

@@ -32,7 +32,7 @@ export interface FullWork extends StepWork {
 export function stepWork(input: WorkInput): FullWork {
   const { model, plan, cut, method, methodOptions, probes, folds, dtype, config } = input
   const { steps, window, replayWindow } = config
-  const dense = method.structure === 'dense'
+  const dense = method.addend === null
   const trains = ({ name }: { name: string }) => methodOptions.selection.trains(name)
   const foldEvery = !folds ? Infinity : dense ? replayWindow : window * method.foldWindows(methodOptions) // prettier-ignore
   const trained = elements(model.matrices.filter(trains))
@@ -57,8 +57,7 @@ export function stepWork(input: WorkInput): FullWork {
     sharedElements: all - parted,
     ready: dtype === 'F32',
     terms: dense ? owed * methodOptions.directions : 0,
-    addend:
-      method.structure === 'dense' ? null : { kind: method.structure, macs: addendMacs(input) },
+    addend: method.addend === null ? null : { kind: method.addend, macs: addendMacs(input) },
     // Factored updates are folded so seldom that they cost nothing.
     foldElements: dense && foldEvery < steps ? trained / foldEvery : 0,
     foldTerms: dense ? replayWindow * methodOptions.directions : 0,
@@ -82,7 +81,7 @@ function bytesOf(plan: Plan, size: (slab: Slab) => number) {
 function addendMacs({ model, method, methodOptions, probes, config }: WorkInput): number {
   const most = method.foldWindows(methodOptions)
   const windows = (Math.min(Math.ceil(config.steps / config.window), most) + 1) / 2
-  const lowRank = method.structure === 'low-rank'
+  const lowRank = method.addend === 'low-rank'
   const fresh = lowRank ? methodOptions.directions : 0
   const share = most === Infinity ? 1 : (windows + fresh) / (most + fresh)
   return model.matrices.reduce((sum, m) => {

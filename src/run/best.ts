@@ -14,10 +14,14 @@ export interface Criterion {
   readonly greaterIsBetter: boolean
 }
 
+/** The options that choose it. */
+export interface CriterionOptions {
+  readonly metricForBestModel?: Config['metricForBestModel'] | undefined
+  readonly greaterIsBetter?: Config['greaterIsBetter'] | undefined
+}
+
 /** The criterion of --metric-for-best-model and --greater-is-better. */
-export function criterionOf(
-  config: Pick<Config, 'metricForBestModel' | 'greaterIsBetter'>,
-): Criterion {
+export function criterionOf(config: CriterionOptions): Criterion {
   const metric = (config.metricForBestModel ?? 'loss').replace(/^eval_/, '')
   return { metric, greaterIsBetter: config.greaterIsBetter ?? !/(loss|perplexity)$/.test(metric) }
 }

@@ -6,34 +6,12 @@ import { appendFile, mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/
 import { join } from 'node:path'
 import type { Scored } from './best.ts'
 import { UserError } from '../util/errors.ts'
-import { OPTIONS, type OptionName } from '../config/options.ts'
-import { METHOD_KEYS } from '../config/method.ts'
-import { flagName, type OptionSpec } from '../config/values.ts'
-import { TASK_TRAJECTORY } from '../config/data.ts'
-import { PRETRAIN_TRAJECTORY } from '../config/pretrain.ts'
+import { defaultOf, type OptionName } from '../config/options.ts'
 import { meanLoss, type JournalEntry } from './journal.ts'
 import { temporaryBeside, writeTextAtomically } from '../io/atomic.ts'
 import { asUserError } from '../io/read.ts'
-import { type RunRecord, readRunRecord } from '../config/record.ts'
-
-/** Options that decide the trajectory: a resumed run must have the same. */
-const TRAJECTORY: readonly OptionName[] = [
-  // The replay window changes speed, and bits only where folds round (checkSame).
-  ...METHOD_KEYS.filter((key) => key !== 'replayWindow'),
-  ...TASK_TRAJECTORY,
-  ...PRETRAIN_TRAJECTORY,
-  'batchSize',
-  'accumulate',
-  'maxLength',
-  'template',
-  'labelWords',
-  'textColumn',
-  'labelColumn',
-  'padding',
-  'lrSchedule',
-  'warmupSteps',
-  'activationDtype',
-]
+import { readRunRecord, trajectoryOptions, type RunRecord } from '../config/record.ts'
+import { flag, type Values } from '../config/spec.ts'
 
 /** Makes the folder. UserError if the path is something else. */
 export async function makeRunFolder(dir: string): Promise<void> {
@@ -44,22 +22,42 @@ export async function makeRunFolder(dir: string): Promise<void> {
   }
 }
 
+/** What only a run that made steps leaves; model/ and adapter/ are also made of a run of none. */
+const AFTER_STEPS = /^(checkpoint|ckpt)-\d+$/
+const RESULT = /^(model|adapter)$/
+
 /**
  * Decides whether a run may start or go on in the folder; its lock must be held. A run that never
- * made a step may be started anew.
+ * made a step may be started anew; the work of another one is never taken over, nor emptied.
  * @returns the record of the run to continue, or null for a new one
+ * @throws UserError naming the file that is there, or is missing, and what to do
  */
 export async function claimRunFolder(dir: string, resume: boolean): Promise<RunRecord | null> {
   await removeLeftovers(dir)
   const before = await readRunRecord(dir)
+  const names = await readdir(dir)
+  const journal = await stat(join(dir, 'journal.jsonl')).catch(() => null)
+  const hasSteps = journal !== null && journal.size > 0
+  const work = names.find(
+    (name) => AFTER_STEPS.test(name) || (journal === null && RESULT.test(name)),
+  )
+  if (!before && hasSteps) {
+    throw new UserError(
+      `${dir} holds journal.jsonl of a run, but not its config.json, which says what was run: restore config.json, or choose another --output-dir`,
+    )
+  }
+  if (!hasSteps && work !== undefined) {
+    throw new UserError(
+      `${dir} holds ${work}/ of a run, but not its journal.jsonl, without which it cannot go on: restore journal.jsonl, or choose another --output-dir`,
+    )
+  }
   if (!before && resume) {
     // init/ is what pre-training from scratch makes first.
     const early = (name: string) => name.startsWith('run.lock') || name === 'init'
-    if ((await readdir(dir)).every(early)) return null // it ended before it had a record
+    if (names.every(early)) return null // it ended before it had a record
     throw new UserError(`${dir} holds no run to resume (no config.json); leave out --resume`)
   }
-  const journal = await stat(join(dir, 'journal.jsonl')).catch(() => null)
-  if (!before || !journal || journal.size === 0) return null
+  if (!before || !hasSteps) return null
   if (resume) return before
   throw new UserError(
     `${dir} holds a run already; continue it with --resume or choose another --output-dir`,
@@ -113,14 +111,14 @@ function checkSame(dir: string, before: RunRecord, now: RunRecord): void {
       `${dir} was run on other training data than ${dataOf(now)} holds now (it was ${dataOf(before)}); resume with the same data`,
     )
   }
-  const rounds = now.config.overlayDtype === 'float16'
-  for (const key of [...TRAJECTORY, ...(rounds ? (['replayWindow'] as const) : [])]) {
+  const [then, today]: [Values, Values] = [before.config, now.config]
+  for (const key of trajectoryOptions(today)) {
     // An option that is younger than the run had its default's effect then.
-    const { default: usual }: OptionSpec = OPTIONS[key]
-    const [was, is] = [before.config[key] ?? usual, now.config[key]].map((v) => JSON.stringify(v))
+    const usual = defaultOf(key as OptionName, [])
+    const [was, is] = [then[key] ?? usual, today[key]].map((value) => JSON.stringify(value))
     if (was !== is) {
       throw new UserError(
-        `${dir} was run with --${flagName(key)} ${was ?? 'left out'}, found ${is ?? 'none'}; resume with the same`,
+        `${dir} was run with ${flag(key)} ${was ?? 'left out'}, found ${is ?? 'none'}; resume with the same`,
       )
     }
   }

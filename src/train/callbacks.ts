@@ -6,9 +6,9 @@ import {
   criterionOf,
   withoutImprovement,
   type Criterion,
+  type CriterionOptions,
   type Scored,
 } from '../run/best.ts'
-import type { Config } from '../config/options.ts'
 import type { Batch } from '../data/types.ts'
 import { UserError } from '../util/errors.ts'
 import type { JournalEntry } from '../run/journal.ts'
@@ -104,9 +104,7 @@ export const hooksCallback = ({ beforeStep, afterStep }: StepHooks): TrainerCall
 })
 
 /** Stops when that many evaluations in a row were not better than the best before them. */
-export class EarlyStoppingCallback implements TrainerCallback<
-  Pick<Config, 'metricForBestModel' | 'greaterIsBetter'>
-> {
+export class EarlyStoppingCallback implements TrainerCallback<CriterionOptions> {
   readonly patience: number
   readonly threshold: number
 
@@ -126,11 +124,7 @@ export class EarlyStoppingCallback implements TrainerCallback<
     this.threshold = earlyStoppingThreshold
   }
 
-  onEvaluate(
-    args: Pick<Config, 'metricForBestModel' | 'greaterIsBetter'>,
-    state: TrainerState,
-    control: TrainerControl,
-  ): void {
+  onEvaluate(args: CriterionOptions, state: TrainerState, control: TrainerControl): void {
     const worse = withoutImprovement(state.evaluations, criterionOf(args), this.threshold)
     if (worse >= this.patience) control.shouldTrainingStop = true
   }

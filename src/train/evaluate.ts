@@ -1,13 +1,16 @@
-// Forward-only evaluation of the weights as they are: mean loss over labelled tokens, and where
-// examples have options the accuracy of scoring these as MeZO does, by the mean log-probability of
-// their answer tokens, or calibrated by the sum less that after a prompt without content. Weights are
-// uploaded once per sweep of as many batches as fit (src/engine/sweep.ts); the figures do not depend on it.
+// Forward-only evaluation of the weights as they are: mean loss over labelled tokens; where examples have
+// options the accuracy of scoring these as MeZO does, by the mean log-probability of their answer tokens,
+// or calibrated by the sum less that after a prompt without content; of generation tasks F1 and exact
+// match of greedy answers. Weights are uploaded once per sweep of as many batches as fit
+// (src/engine/sweep.ts); the figures do not depend on it.
 
 import { collate } from '../data/batches.ts'
-import type { Batch, Example, Sequence } from '../data/types.ts'
+import type { Batch, Example, Sequence, Tokenizer } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
 import { best, labelledRows, logSoftmax, sequenceLosses, type Total } from './loss.ts'
 import { inSweeps } from '../engine/sweep.ts'
+import { f1Score, exactMatch } from '../data/tasks/metrics.ts'
+import { answersInBatches } from '../generate/answers.ts'
 
 export interface Evaluation {
   /** Mean cross-entropy over labelled tokens, nats. */
@@ -24,16 +27,37 @@ export interface Evaluation {
   readonly exact_match?: number
 }
 
+/** Called often with what is done and how much there is; what it throws ends the evaluation. */
+export type OnProgress = (done: number, total: number) => void
+
 export interface EvaluateOptions {
   /** Sequences per forward pass. */
   readonly batchSize: number
   readonly padId: number
   readonly padTo: 'left' | 'right'
-  readonly onProgress?: (done: number, total: number) => void
+  /** How examples of a generation task are answered; without it they have a loss and no score. */
+  readonly answers?: {
+    readonly tokenizer: () => Promise<Tokenizer>
+    /** Tokens of an answer at most. */
+    readonly maxNewTokens: number
+  }
+  readonly onProgress?: OnProgress
 }
 
-/** Evaluates examples in their given order. */
+/** Everything that can be said of examples in their given order: loss, and accuracy or F1 and exact match. */
 export async function evaluateExamples(
+  engine: Engine,
+  examples: readonly Example[],
+  options: EvaluateOptions,
+): Promise<Evaluation> {
+  const scored = await scoreTexts(engine, examples, options)
+  const { answers } = options
+  if (!examples[0]?.generation || !answers) return scored
+  return { ...scored, ...(await scoreAnswers(engine, examples, { ...options, answers })) }
+}
+
+/** Losses, and where there are options their scores. */
+async function scoreTexts(
   engine: Engine,
   examples: readonly Example[],
   options: EvaluateOptions,
@@ -66,6 +90,33 @@ export async function evaluateExamples(
   })
   const count = examples.length
   return { ...result, accuracy: correct / count, option_loss: optionLoss / count }
+}
+
+/** F1 and exact match of greedily generated answers. */
+async function scoreAnswers(
+  engine: Engine,
+  examples: readonly Example[],
+  options: EvaluateOptions & Required<Pick<EvaluateOptions, 'answers'>>,
+): Promise<Pick<Evaluation, 'f1' | 'exact_match'>> {
+  const { batchSize, onProgress } = options
+  const { maxNewTokens } = options.answers
+  const tokenizer = await options.answers.tokenizer()
+  const asked = examples.map((example) => example.generation!)
+  const batches = Array.from({ length: Math.ceil(asked.length / batchSize) }, (_, i) => {
+    return asked.slice(i * batchSize, (i + 1) * batchSize).map(({ prompt }) => prompt)
+  })
+  // Most answers are shorter than they may be: what is done is at least this.
+  let tokens = 0
+  const share = asked.length / (batches.length * maxNewTokens)
+  const onToken = () => onProgress?.(Math.floor(++tokens * share), asked.length)
+  const made = await answersInBatches(engine, batches, tokenizer, { maxNewTokens, onToken })
+  onProgress?.(asked.length, asked.length)
+  let [f1, exact] = [0, 0]
+  made.flat().forEach((answer, i) => {
+    f1 += f1Score(answer, asked[i]!.golds)
+    exact += Number(exactMatch(answer, asked[i]!.golds))
+  })
+  return { f1: f1 / asked.length, exact_match: exact / asked.length }
 }
 
 /** Mean loss of batches that are made already; the public API's evaluate. */
@@ -124,3 +175,13 @@ const passOf = (input: Batch) => ({
   input,
   wanted: { kind: 'loss' as const, ...labelledRows(input) },
 })
+
+/** One aligned line for an evaluation. */
+export function evaluationLine(label: string, e: Evaluation): string {
+  const { loss, perplexity, tokens, ...scores } = e
+  const text = Object.entries(scores)
+    .filter(([name, score]) => score !== undefined && name !== 'option_loss')
+    .map(([name, score]) => `  ${name.replaceAll('_', ' ')} ${Number(score).toFixed(4)}`)
+    .join('')
+  return `${label}  loss ${loss.toFixed(4)}  perplexity ${perplexity.toFixed(2)}${text}  tokens ${tokens}`
+}

@@ -1,233 +1,190 @@
-// A run from configuration to summary: claims the output folder, loads model and data, opens device
-// and engine, trains, writes model/. Each thing opened is closed, also on an error. `zo2 finetune` is
-// a run on examples (finetune-data.ts), `zo2 pretrain` one on a prepared text (pretrain.ts).
+// `zo2 finetune`: a run (run.ts) on examples of files or of a task, or on random tokens for a synthetic
+// model, which knows no words.
 
-import { join, resolve } from 'node:path'
-import type { Plan } from '../../scheduler/plan.ts'
-import { exportLora } from '../export/adapter.ts'
+import { isSynthetic } from '../checkpoint/synthetic.ts'
 import type { Config } from '../config/options.ts'
-import { partOf, passesOf, type Cut } from '../engine/cut.ts'
-import type { Example } from '../data/types.ts'
-import type { Engine } from '../engine/engine.ts'
-import { scoreExamples } from './evaluate-answers.ts'
-import type { Evaluation } from './evaluate.ts'
-import { checkData, loadData, required, type RunData } from './finetune-data.ts'
-import { checkEvaluation } from '../config/evaluation.ts'
-import { examplesFeed } from './feed.ts'
-import type { Journal, JournalEntry } from '../run/journal.ts'
-import { inRunFolder, keptStep, recordOf, stateAfter } from './open-run.ts'
-import { memoryTable, type Reporter } from '../util/console.ts'
-import { appendLine, discard } from '../run/folder.ts'
-import { type RunRecord } from '../config/record.ts'
-import { DTYPES, loadModel, methodOf, openEngine, type LoadedModel } from '../engine/open.ts'
-import { writeTrained } from '../export/result.ts'
-import { evaluationLine, train, untilStopped, type TrainResult } from './loop.ts'
-import { formatBytes } from '../util/units.ts'
+import { loadExamples } from '../data/examples.ts'
+import { dataTokenizer } from '../data/model-tokenizer.ts'
+import { collateExamples } from '../data/batches.ts'
+import { randomExamples, wordless } from '../data/random-tokens.ts'
+import type { Example, Tokenizer } from '../data/types.ts'
+import { loadModel, type LoadedModel } from '../engine/load.ts'
+import { fileHash } from '../run/fingerprint.ts'
+import type { Reporter } from '../util/console.ts'
+import { UserError } from '../util/errors.ts'
 import { VERSION } from '../util/version.ts'
-
-export interface FinetuneSummary extends TrainResult {
-  readonly outputDir: string
-  /** Of a task's evaluation examples after training; null if there are none or the run was stopped. */
-  readonly evaluation: Evaluation | null
-  /** The exported model (of prefix tuning the adapter), or null if it was not asked for or the run was stopped. */
-  readonly modelDir: string | null
-  /** Steps that its weights have seen: all, or those before the best evaluation. */
-  readonly modelStep: number | null
-  readonly devicePeakBytes: number
-  readonly plannedPeakBytes: number
-  /** Largest resident set of the process so far. */
-  readonly rssPeakBytes: number
-}
-
-/** What a run trains: which weights, on what. */
-export interface Job {
-  /** Of the model to start from, for loadModel; `before` is the record of the run to resume. */
-  source(before: RunRecord | null): string | Promise<string>
-  data(loaded: LoadedModel): Promise<RunData>
-}
+import { evaluateExamples } from './evaluate.ts'
+import { comparesOptions, objectiveOf, type Objective } from './objective.ts'
+import { claimRun, pinned, required, runTraining, type RunSummary } from './run.ts'
+import {
+  largestBatch,
+  microBatches,
+  stepsPerEpoch,
+  type DataSource,
+  type Evaluate,
+} from './source.ts'
+import { examplesHash, taskData } from './task.ts'
 
 /** Runs or resumes a fine-tuning run. UserError for everything a user can mend. */
 export async function finetune(
-  source: string,
+  model: string,
   config: Config,
   report: Reporter,
   stop: AbortSignal,
-): Promise<FinetuneSummary> {
-  checkData(source, config)
-  checkEvaluation({ ...config })
-  report.line(`zo2 ${VERSION}  ${source}  ${config.method}`)
-  const data = (loaded: LoadedModel) => loadData(loaded, config, report, stop)
-  return runJob({ source: () => source, data }, config, report, stop)
-}
-
-/** Claims the output folder and runs or resumes a job in it. */
-export async function runJob(
-  job: Job,
-  config: Config,
-  report: Reporter,
-  stop: AbortSignal,
-): Promise<FinetuneSummary> {
-  const dir = resolve(required(config.outputDir, '--output-dir'))
-  const prepare = async (before: RunRecord | null) => {
-    const source = await job.source(before)
-    // A branch of the hub may have moved on since the run began.
-    const revision = config.revision ?? before?.commit ?? undefined
-    const loaded = await loadModel(source, { ...config, ...(revision && { revision }) }, report)
-    const data = await job.data(loaded)
-    return { loaded, data, record: await recordOf(loaded, data.sha256, config) }
-  }
-  return inRunFolder(dir, config, prepare, (journal, { loaded, data }, before) => {
-    if (before) report.line(`resuming at step ${journal.entries.length} of ${config.steps}`)
-    return runIn(dir, loaded, config, journal, data, report, stop)
-  })
-}
-
-async function runIn(
-  dir: string,
-  loaded: LoadedModel,
-  config: Config,
-  journal: Journal,
-  data: RunData,
-  report: Reporter,
-  stop: AbortSignal,
-): Promise<FinetuneSummary> {
-  const trained = await withEngineAfter(dir, loaded, config, journal.entries, async (engine) => {
-    const { info, ledger } = engine.device
-    report.line(`device ${info.kind}: ${info.name} (${info.detail})`)
-    const probes = engine.options.estimator.probes(config.eps).length
-    const largest = { probes, ...largestBatch(config, data) }
-    const cut = engine.cut(largest)
-    const { plan } = engine.workingSet(partOf(largest, cut))
-    report.line(describePlan(plan, cut))
-    memoryTable(plan.bytes).forEach((row) => report.line(row))
-    const { aim, notify } = data
-    const feed = data.feed?.(engine) ?? examplesFeed({ engine, config, ...data, ...aim })
-    const watch = notify ? { notify: notify(engine) } : {}
-    const base = loaded
-    const result = await train({ engine, config, journal, feed, ...aim, ...watch, base, dir, report, stop }) // prettier-ignore
-    const step = keptStep(config, result)
-    const last = step === result.steps ? await finish(engine, step) : null
-    const peaks = { device: ledger.peak().totalBytes, planned: engine.plannedPeakBytes }
-    return { result, step, last, peaks }
-  })
-  const { result, step, peaks } = trained
-  const end = trained.last ?? (await withEngineAfter(dir, loaded, config, journal.entries.slice(0, step), (engine) => finish(engine, step))) // prettier-ignore
-  return {
-    ...result,
-    ...end,
-    stopped: stop.aborted,
-    outputDir: dir,
-    modelStep: end.modelDir === null ? null : step,
-    devicePeakBytes: peaks.device,
-    plannedPeakBytes: peaks.planned,
-    rssPeakBytes: process.resourceUsage().maxRSS * 1024,
-  }
-
-  /** What comes after training: the test and model/. Nothing, if a signal came. */
-  async function finish(engine: Engine, step: number) {
-    if (stop.aborted) return { evaluation: null, modelDir: null }
-    const evaluation = await scoreTest(engine, config, data, step, dir, report, stop)
-    const write = () => writeResult(engine, loaded, dir, config, report, stop)
-    const written = config.saveModel && (await untilStopped(stop, write))
-    return { evaluation, modelDir: written ? join(dir, resultOf(config)) : null }
-  }
-}
-
-/** Opens an engine with the weights after `entries`, and closes it again. */
-async function withEngineAfter<T>(
-  dir: string,
-  loaded: LoadedModel,
-  config: Config,
-  entries: readonly JournalEntry[],
-  use: (engine: Engine) => Promise<T>,
-): Promise<T> {
-  const { method } = methodOf(config, loaded.model)
-  const state = await stateAfter(dir, entries, config, method)
-  const { engine, close } = await openEngine(loaded, config, { ...state, trains: true, scratchDir: dir }) // prettier-ignore
+): Promise<RunSummary> {
+  checkData(model, config)
+  const outputDir = required(config.outputDir, '--output-dir')
+  report.line(`zo2 ${VERSION}  ${model}  ${config.method}`)
+  const run = await claimRun(outputDir, config)
   try {
-    return await use(engine)
+    const loaded = await loadModel(model, pinned(config, run.before), report)
+    const { source, objective } = await examplesOf(loaded, config, report, stop)
+    const setup = { command: 'finetune', loaded, source, objective } as const
+    return await runTraining(run, setup, config, report, stop)
   } finally {
-    await close()
+    await run.release()
   }
 }
 
-/** Sequences and tokens of the largest batch that training or evaluation will see. */
-function largestBatch(config: Config, { train, held, test, aim, feed }: RunData) {
-  if (feed) return { batch: config.batchSize, tokens: config.maxLength }
-  const longest = (e: Example) => {
-    const rows = [e, ...(e.options ?? []), ...(e.calibration ?? [])]
-    const generated = e.generation ? e.generation.prompt.length + config.maxNewTokens : 0
-    return Math.max(generated, ...rows.map((s) => s.inputIds.length))
+/** @throws UserError (usage) if the options name no data, or data that this model cannot use */
+function checkData(model: string, config: Config): void {
+  if (!isSynthetic(model)) {
+    if (config.task === undefined) required(config.train, '--train (or --task)')
+    return
   }
-  const tokens = [...train, ...held, ...test].reduce((most, e) => Math.max(most, longest(e)), 0)
-  const options = train.reduce((most, e) => Math.max(most, e.options?.length ?? 1), 1)
-  return { batch: config.batchSize * (aim.options ? options : 1), tokens }
+  for (const [flag, value] of [
+    ['--train', config.train],
+    ['--eval-file', config.evalFile],
+    ['--task', config.task],
+  ]) {
+    if (value === undefined) continue
+    throw new UserError(
+      `${flag} needs a tokenizer, which a synthetic model has not: it trains on random tokens; leave it out`,
+      { exitCode: 2 },
+    )
+  }
 }
 
-/** Scores a task's evaluation examples, as MeZO does after training. */
-async function scoreTest(
-  engine: Engine,
-  config: Config,
-  { test, tokenizer }: RunData,
-  step: number,
-  dir: string,
-  report: Reporter,
-  stop: AbortSignal,
-): Promise<Evaluation | null> {
-  if (test.length === 0) return null
-  let evaluation: Evaluation | null = null
-  await untilStopped(stop, async () => {
-    evaluation = await scoreExamples(engine, test, {
-      ...{
-        batchSize: config.evalBatchSize ?? config.batchSize,
-        padId: tokenizer.padId,
-        padTo: config.padding,
-        tokenizer,
-      },
-      maxNewTokens: config.maxNewTokens,
-      onProgress: (done, total) => {
-        stop.throwIfAborted()
-        report.live(`scoring ${done}/${total}`)
-      },
-    })
-    report.line(evaluationLine(`${config.task} evaluation`, evaluation))
-    await appendLine(join(dir, 'evals.jsonl'), { step, split: 'eval', ...evaluation })
-  })
-  return evaluation
+/** The examples of a run. */
+interface Examples {
+  readonly tokenizer: Tokenizer
+  readonly train: readonly Example[]
+  /** Evaluated as the run goes on. */
+  readonly held: readonly Example[]
+  /** A task's evaluation examples, scored once at the end. */
+  readonly test: readonly Example[]
+  readonly sha256: string
 }
 
-function describePlan(plan: Plan, cut: Cut): string {
-  const streamed = plan.slabs.length - plan.residentSlabs
-  const ring = plan.slots > 0 ? `, ${plan.slots} slots of ${formatBytes(plan.slotBytes)}` : ''
-  const passes = cut.passes > 1 ? `, ${passesOf(cut)}` : ''
-  return `plan: ${plan.slabs.length} slabs, ${plan.residentSlabs} resident, ${streamed} streamed${ring}${passes}`
-}
-
-/** Folder of what a run writes at its end: a prefix has no place in a model folder. */
-const resultOf = ({ prefixTokens }: Config) => (prefixTokens === undefined ? 'model' : 'adapter')
-
-/** Writes model/, adapter/, or of LoRA both. */
-async function writeResult(
-  engine: Engine,
+async function examplesOf(
   loaded: LoadedModel,
-  dir: string,
   config: Config,
   report: Reporter,
   stop: AbortSignal,
-) {
-  const resultDir = join(dir, resultOf(config))
-  await discard(resultDir) // of an earlier, shorter run in this folder
-  await writeTrained(engine, resultDir, loaded, {
-    dtype: DTYPES[config.dtype],
-    onProgress: (done, total) => {
-      stop.throwIfAborted()
-      report.live(`writing model/ ${((100 * done) / total).toFixed(0)} %`)
-    },
+): Promise<{ source: DataSource; objective: Objective }> {
+  const examples = await loadData(loaded, config, report, stop)
+  checkObjective(config, examples.train)
+  return {
+    source: examplesSource(config, examples),
+    objective: objectiveOf(config, examples.tokenizer),
+  }
+}
+
+/** Training, held-out and test examples as the options say. */
+async function loadData(
+  loaded: LoadedModel,
+  config: Config,
+  report: Reporter,
+  stop: AbortSignal,
+): Promise<Examples> {
+  if (isSynthetic(loaded.source)) return randomData(loaded, config)
+  const tokenizer = await dataTokenizer(loaded, config)
+  const some = (held: readonly Example[]) =>
+    config.evalSamples > 0 ? held.slice(0, config.evalSamples) : held
+  if (config.task !== undefined) {
+    const { train, dev, eval: test } = await taskData(loaded, config, tokenizer, report, stop)
+    return { tokenizer, train, held: some(dev), test: some(test), sha256: examplesHash(train) }
+  }
+  const read = async (path: string) => {
+    const set = await fileExamples(path, loaded, config, tokenizer)
+    report.line(`data ${path}: ${set.examples.length} examples (${set.kind})`)
+    set.log.forEach((line) => report.line(line))
+    return set.examples
+  }
+  const train = await read(config.train!)
+  const held = config.evalFile === undefined ? [] : some(await read(config.evalFile))
+  return { tokenizer, train, held, test: [], sha256: await fileHash(config.train!) }
+}
+
+/** The examples of a file, read as the options say. */
+export const fileExamples = (
+  path: string,
+  { model }: Pick<LoadedModel, 'model'>,
+  config: Config,
+  tokenizer: Tokenizer,
+) =>
+  loadExamples(path, tokenizer, {
+    template: config.template,
+    labelWords: config.labelWords,
+    maxLength: config.maxLength,
+    maxPositions: model.maxPositions,
+    textColumn: config.textColumn,
+    labelColumn: config.labelColumn,
   })
-  report.line(`wrote ${resultDir}${config.prefixTokens === undefined ? '' : ' (prefix, for peft)'}`)
-  if (!engine.state.lora) return
-  const adapterDir = join(dir, 'adapter')
-  await discard(adapterDir)
-  await exportLora(engine, adapterDir, loaded.source)
-  report.line(`wrote ${adapterDir} (LoRA, for peft)`)
+
+/** Batches that a random run does not repeat. */
+const RANDOM_BATCHES = 64
+
+/** Full sequences of random tokens. */
+function randomData({ model }: LoadedModel, config: Config): Examples {
+  const { batchSize, maxLength, seed } = config
+  const [tokens, vocab] = [Math.min(maxLength, model.maxPositions), model.vocabSize]
+  const train = randomExamples(RANDOM_BATCHES * batchSize, tokens, vocab, seed)
+  return { tokenizer: wordless(vocab, 1), train, held: [], test: [], sha256: examplesHash(train) }
+}
+
+/** @throws UserError (usage) where the training examples cannot serve the objective */
+function checkObjective(config: Config, train: readonly Example[]): void {
+  const { objective, trainAsClassification, task } = config
+  const data = task === undefined ? (config.train ?? 'the data') : `--task ${task}`
+  const need = (has: boolean, flag: string, what: string) => {
+    if (has) return
+    throw new UserError(`${flag} needs examples with ${what}; ${data} has none`, { exitCode: 2 })
+  }
+  if (objective === 'f1') {
+    const generates = train.every((example) => example.generation)
+    need(generates, '--objective f1', 'answers to generate')
+  } else if (comparesOptions(config)) {
+    const flag = trainAsClassification ? '--train-as-classification' : '--objective accuracy'
+    const have = train.every((example) => example.options)
+    need(have, flag, 'options')
+  }
+}
+
+/** Examples as the source of a run, padded as --padding says. */
+function examplesSource(config: Config, examples: Examples): DataSource {
+  const { tokenizer, train, held, test, sha256 } = examples
+  const padding = { padId: tokenizer.padId, padTo: config.padding }
+  const options = comparesOptions(config)
+  const evaluate =
+    (list: readonly Example[]): Evaluate =>
+    (engine, onProgress) =>
+      evaluateExamples(engine, list, {
+        batchSize: config.evalBatchSize ?? config.batchSize,
+        ...padding,
+        answers: {
+          tokenizer: () => Promise.resolve(tokenizer),
+          maxNewTokens: config.maxNewTokens,
+        },
+        onProgress,
+      })
+  return {
+    sha256,
+    stepsPerEpoch: stepsPerEpoch(train.length, config),
+    largest: largestBatch(config, train, [...held, ...test], options),
+    batchesOf: (step) =>
+      microBatches(train, step, config, (items) => collateExamples(items, padding, { options })),
+    evaluate: held.length > 0 ? evaluate(held) : null,
+    test: test.length > 0 ? { name: config.task!, evaluate: evaluate(test) } : null,
+  }
 }

@@ -4,7 +4,7 @@
 import type { Batch } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
 import { labelledRows, sequenceLosses } from './loss.ts'
-import type { Probe } from '../methods/method.ts'
+import type { Probes } from '../methods/method.ts'
 import { forward } from '../engine/forward.ts'
 
 /** Of each sequence, the logits [V] that predict each of its labelled tokens, in order. */
@@ -17,13 +17,13 @@ export type LabelLogits = readonly (readonly Float32Array[])[]
 export async function labelLogits(
   engine: Engine,
   batch: Batch,
-  probe: Probe | null,
+  probes: Probes | null,
 ): Promise<LabelLogits[]> {
   const { rows } = labelledRows(batch)
   const { vocabSize } = engine.model
-  const probes = probe?.probes.length ?? 1
-  const all = Array.from({ length: probes * rows.length }, () => new Float32Array(vocabSize))
-  await forward(engine, batch, probe, {
+  const P = probes?.list.length ?? 1
+  const all = Array.from({ length: P * rows.length }, () => new Float32Array(vocabSize))
+  await forward(engine, batch, probes, {
     kind: 'logits',
     rows,
     sink: (tile, data) =>
@@ -33,9 +33,7 @@ export async function labelLogits(
   })
   const counts = labelCounts(batch)
   let next = 0
-  return Array.from({ length: probes }, () =>
-    counts.map((count) => all.slice(next, (next += count))),
-  )
+  return Array.from({ length: P }, () => counts.map((count) => all.slice(next, (next += count))))
 }
 
 /** Labelled tokens of each sequence. */

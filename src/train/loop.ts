@@ -4,29 +4,37 @@
 
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { bestOf, criterionOf, withoutImprovement, type Scored } from '../run/best.ts'
-import { keepState, type EventDetails, type Notify, type TrainerEvent } from './callbacks.ts'
 import type { Config } from '../config/options.ts'
+import type { Batch } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
-import { UserError } from '../util/errors.ts'
-import type { Evaluation } from './evaluate.ts'
-import type { Feed } from './feed.ts'
-import { meanLoss, type Journal, type JournalEntry } from '../run/journal.ts'
-import type { Objective } from './objective.ts'
-import { createPace, type StepFigures } from './progress.ts'
-import { openRunRecords, type RunRecords } from '../records/run-records.ts'
-import type { Reporter } from '../util/console.ts'
-import { evaluationsIn, pruneCheckpoints, savedCheckpoints } from '../run/folder.ts'
-import { createEpsRule, lrAt } from './schedule.ts'
-import { zoStep } from './step.ts'
-import type { LoadedModel } from '../engine/open.ts'
+import type { LoadedModel } from '../engine/load.ts'
 import { writeTrained } from '../export/result.ts'
+import { openRunRecords, type RunRecords } from '../records/run-records.ts'
+import { bestOf, criterionOf, withoutImprovement } from '../run/best.ts'
+import { evaluationsIn, pruneCheckpoints, savedCheckpoints } from '../run/folder.ts'
+import { meanLoss, type Journal, type JournalEntry } from '../run/journal.ts'
+import type { Reporter } from '../util/console.ts'
+import { UserError } from '../util/errors.ts'
+import {
+  keepState,
+  type EventDetails,
+  type Notify,
+  type StateKeeper,
+  type TrainerControl,
+  type TrainerEvent,
+} from './callbacks.ts'
+import { evaluationLine, type Evaluation } from './evaluate.ts'
+import type { Objective } from './objective.ts'
+import { createProgress, type StepFigures } from './progress.ts'
+import { createEpsRule, lrAt } from './schedule.ts'
+import type { DataSource } from './source.ts'
+import { zoStep } from './step.ts'
 
 export interface TrainInput {
   readonly engine: Engine
   readonly config: Config
   readonly journal: Journal
-  readonly feed: Feed
+  readonly source: DataSource
   /** What a step makes smaller. */
   readonly objective: Objective
   /** The base model, whose layout saved checkpoints have. */
@@ -54,180 +62,151 @@ export interface TrainResult {
   readonly lastLoss: number | null
 }
 
+/** The loop's own state, beside what it was given. */
+interface Loop extends TrainInput {
+  readonly records: RunRecords
+  readonly control: TrainerControl
+  readonly keeper: StateKeeper
+  readonly evaluations: ({ step: number } & Evaluation)[]
+}
+
 /** Runs steps from the journal's end to config.steps, or until stopped. */
 export async function train(input: TrainInput): Promise<TrainResult> {
-  const { dir, engine, config, journal } = input
-  const { tensorboard } = config
-  const steps = journal.entries.length
-  const records = await openRunRecords(dir, engine.device, { steps, tensorboard })
+  const { dir, engine, config, journal, source } = input
+  const { tensorboard, steps: maxSteps } = config
+  const globalStep = journal.entries.length
+  const records = await openRunRecords(dir, engine.device, { steps: globalStep, tensorboard })
   try {
-    return await trainOn({ ...input, records })
+    const loop: Loop = {
+      ...input,
+      records,
+      control: {
+        shouldTrainingStop: false,
+        shouldEvaluate: false,
+        shouldSave: false,
+        shouldLog: false,
+      },
+      keeper: keepState({
+        globalStep,
+        maxSteps,
+        stepsPerEpoch: source.stepsPerEpoch,
+        evaluations: await evaluationsIn(dir),
+        criterion: criterionOf(config),
+      }),
+      evaluations: [],
+    }
+    await untilStopped(input.stop, () => runSteps(loop, globalStep))
+    await tell(loop, 'onTrainEnd')
+    return resultOf(loop)
   } finally {
     await records.close()
   }
 }
 
-interface Recorded extends TrainInput {
-  readonly records: RunRecords
-}
-
-async function trainOn(input: Recorded): Promise<TrainResult> {
-  const { engine, config, journal, feed, stop, records, report } = input
-  const criterion = criterionOf(config)
-  const control = { shouldTrainingStop: false, shouldEvaluate: false, shouldSave: false, shouldLog: false } // prettier-ignore
-  const { stepsPerEpoch } = feed
-  const [globalStep, maxSteps] = [journal.entries.length, config.steps]
-  const earlier = await evaluationsIn(input.dir)
-  const keeper = keepState({ globalStep, maxSteps, stepsPerEpoch, evaluations: earlier, criterion })
-  const { state } = keeper
-  const tell = async (event: TrainerEvent, details: EventDetails = {}) =>
-    input.notify?.(event, state, control, details)
-
-  const evaluations: ({ step: number } & Evaluation)[] = []
-  const evaluate = async (step: number) => {
-    if (!feed.evaluate) return
-    const result = await evaluateHeld(input, feed.evaluate, step)
-    evaluations.push({ step, ...result })
-    const metrics = named(result, (name) => `eval_${name}`)
-    keeper.evaluated({ ...named(result, (name) => name), step })
-    keeper.logged({ ...metrics, step })
-    await tell('onEvaluate', { metrics })
-    if (tooLongWorse(input, state.evaluations)) control.shouldTrainingStop = true
-  }
-  const save = async (step: number) => {
-    control.shouldSave = false
-    if ((await savedCheckpoints(input.dir)).some((c) => c.step === step)) return
-    await tell('onSave', { checkpointDir: await saveCheckpoint(input, step) })
-  }
-  const saveIsDue = (step: number) =>
-    config.saveSteps > 0 && step > 0 && step % config.saveSteps === 0
-  const evaluationIsDue = (step: number) => {
-    if (step === 0) return config.evalOnStart
-    return step === config.steps || (config.evalSteps > 0 && step % config.evalSteps === 0)
-  }
-  const pace = createPace(engine, config, records, report)
+async function runSteps(loop: Loop, first: number): Promise<void> {
+  const { engine, config, journal, source, control, keeper, stop } = loop
+  const progress = createProgress(engine, config, loop.records, loop.report)
   const eps = createEpsRule(config)
   journal.entries.forEach((entry) => eps.push(entry))
 
-  await untilStopped(stop, async () => {
-    await tell('onTrainBegin')
-    if (saveIsDue(globalStep)) await save(globalStep) // a kill may have come just before
-    if (evaluationIsDue(globalStep)) await evaluate(globalStep)
-    for (let step = globalStep; step < config.steps; step++) {
-      if (stop.aborted || control.shouldTrainingStop) break
-      const batches = await feed.batchesOf(step)
-      await tell('onStepBegin', { batches })
-      const before = { ...engine.counters }
-      const started = performance.now()
-      const entry = await zoStep(engine, {
-        batches,
-        objective: input.objective,
-        step,
-        lr: lrAt(step, config),
-        eps: eps.at(step),
-        weightDecay: config.weightDecay,
-        append: (line) => journal.append(line),
-      })
-      eps.push(entry)
-      const stepMs = performance.now() - started
-      const figures = await pace.record({ entry, batches, stepMs, before })
-      const done = step + 1
-      keeper.stepped(done)
-      control.shouldLog = done % config.loggingSteps === 0 || done === config.steps || done === 1
-      control.shouldSave = saveIsDue(done)
-      control.shouldEvaluate = evaluationIsDue(done)
-      await tell('onStepEnd', { batches, entry })
-      pace.show(figures, control.shouldLog || entry.skipped === true)
-      if (control.shouldLog) {
-        const logs = logOf(figures, state.epoch)
-        keeper.logged(logs)
-        await tell('onLog', { logs })
-      }
-      checkSkipped(input, entry)
-      if (control.shouldSave) await save(done)
-      if (control.shouldEvaluate) await evaluate(done)
-      if (control.shouldSave) await save(done) // onEvaluate asked for it
-    }
-  })
-  await tell('onTrainEnd')
-  const best = bestOf(state.evaluations, criterion)
-  return {
-    steps: journal.entries.length,
-    stopped: stop.aborted,
-    stoppedEarly: control.shouldTrainingStop && journal.entries.length < config.steps,
-    evaluations,
-    bestStep: best?.step ?? null,
-    bestMetric: best?.value ?? null,
-    lastLoss: meanLoss(journal.entries.at(-1)),
+  await tell(loop, 'onTrainBegin')
+  if (saveIsDue(loop, first)) await save(loop, first) // a kill may have come just before
+  if (evaluationIsDue(loop, first)) await evaluate(loop, first)
+  for (let step = first; step < config.steps; step++) {
+    if (stop.aborted || control.shouldTrainingStop) break
+    const batches = await source.batchesOf(step)
+    await tell(loop, 'onStepBegin', { batches })
+    const before = { ...engine.counters }
+    const started = performance.now()
+    const entry = await zoStep(engine, {
+      batches,
+      objective: loop.objective,
+      step,
+      lr: lrAt(step, config),
+      eps: eps.at(step),
+      weightDecay: config.weightDecay,
+      append: (line) => journal.append(line),
+    })
+    eps.push(entry)
+    const stepMs = performance.now() - started
+    const figures = await progress.record({ entry, batches, stepMs, before })
+    keeper.stepped(step + 1)
+    await afterStep(loop, { entry, batches, figures }, progress.show)
   }
 }
 
-/** The figures that are there, under new names. */
-function named(result: Evaluation, name: (name: string) => string): Record<string, number> {
-  const known = Object.entries({ ...result }).filter(([, value]) => value !== undefined)
-  return Object.fromEntries(known.map(([key, value]) => [name(key), value as number]))
+/** A step that was made, and what is known of it. */
+interface Made {
+  readonly entry: JournalEntry
+  readonly batches: readonly Batch[]
+  readonly figures: StepFigures
 }
 
-/** What a log says of a step, in the words of metrics.jsonl. */
-function logOf(
-  { loss, projected_grad, lr, eps, step, step_ms, tokens }: StepFigures,
-  epoch: number,
-) {
-  return { ...(loss !== null && { loss }), projected_grad, lr, eps, step_ms, tokens, epoch, step: step + 1 } // prettier-ignore
-}
-
-/** Early stopping. */
-function tooLongWorse({ config, report }: TrainInput, evaluations: readonly Scored[]): boolean {
-  const { earlyStoppingPatience: patience, earlyStoppingThreshold: threshold } = config
-  if (patience === undefined) return false
-  const criterion = criterionOf(config)
-  if (withoutImprovement(evaluations, criterion, threshold) < patience) return false
-  const best = bestOf(evaluations, criterion)
-  report.line(
-    `stopping early: ${patience} evaluation${patience === 1 ? '' : 's'} without a better ${criterion.metric} than ${best ? `${best.value.toFixed(4)} at step ${best.step}` : 'none'}`,
-  )
-  return true
-}
-
-/** Runs `work`; false if a signal ended it, which is no error. */
-export async function untilStopped(stop: AbortSignal, work: () => Promise<void>): Promise<boolean> {
-  try {
-    await work()
-    return true
-  } catch (error) {
-    if (stop.aborted && error === stop.reason) return false
-    throw error
+/** Callbacks, the progress line, and the checkpoint and evaluation that are due after a step. */
+async function afterStep(
+  loop: Loop,
+  { entry, batches, figures }: Made,
+  show: (figures: StepFigures, forGood: boolean) => void,
+): Promise<void> {
+  const { config, control, keeper } = loop
+  const done = entry.step + 1
+  control.shouldLog = done % config.loggingSteps === 0 || done === config.steps || done === 1
+  control.shouldSave = saveIsDue(loop, done)
+  control.shouldEvaluate = evaluationIsDue(loop, done)
+  await tell(loop, 'onStepEnd', { batches, entry })
+  show(figures, control.shouldLog || entry.skipped === true)
+  if (control.shouldLog) {
+    const logs = logOf(figures, keeper.state.epoch)
+    keeper.logged(logs)
+    await tell(loop, 'onLog', { logs })
   }
+  checkSkipped(loop, entry)
+  if (control.shouldSave) await save(loop, done)
+  if (control.shouldEvaluate) await evaluate(loop, done)
+  if (control.shouldSave) await save(loop, done) // onEvaluate asked for it
 }
 
-async function evaluateHeld(
-  { config, feed, report, records, stop }: Recorded,
-  evaluate: NonNullable<Feed['evaluate']>,
-  step: number,
-): Promise<Evaluation> {
-  const result = await evaluate((done, total) => {
+const tell = async (loop: Loop, event: TrainerEvent, details: EventDetails = {}) =>
+  loop.notify?.(event, loop.keeper.state, loop.control, details)
+
+const saveIsDue = ({ config: { saveSteps } }: Loop, step: number) =>
+  saveSteps > 0 && step > 0 && step % saveSteps === 0
+
+function evaluationIsDue({ config, source }: Loop, step: number): boolean {
+  const { evalOnStart, evalSteps, steps, evalStrategy } = config
+  if (!source.evaluate || evalStrategy === 'no') return false
+  if (step === 0) return evalOnStart
+  return step === steps || (evalSteps > 0 && step % evalSteps === 0)
+}
+
+async function evaluate(loop: Loop, step: number): Promise<void> {
+  const { source, control, keeper, engine, config, report, records, stop } = loop
+  if (!source.evaluate) return
+  const result = await source.evaluate(engine, (done, total) => {
     stop.throwIfAborted()
     report.live(`evaluating ${done}/${total}`)
   })
   const label = `eval step ${String(step).padStart(String(config.steps).length)}`
-  report.line(feed.line?.(step, result) ?? evaluationLine(label, result))
+  report.line(source.line?.(step, result) ?? evaluationLine(label, result))
   await records.evaluation({ step, ...result })
-  return result
+  loop.evaluations.push({ step, ...result })
+  const figures = Object.entries({ ...result }).filter(([, value]) => value !== undefined)
+  const metrics = Object.fromEntries(figures.map(([name, value]) => [`eval_${name}`, value]))
+  keeper.evaluated({ ...Object.fromEntries(figures), step })
+  keeper.logged({ ...metrics, step })
+  await tell(loop, 'onEvaluate', { metrics })
+  if (tooLongWorse(loop)) control.shouldTrainingStop = true
 }
 
-/** One aligned line for an evaluation. */
-export function evaluationLine(label: string, e: Evaluation): string {
-  const { loss, perplexity, tokens, ...scores } = e
-  const text = Object.entries(scores)
-    .filter(([name, score]) => score !== undefined && name !== 'option_loss')
-    .map(([name, score]) => `  ${name.replaceAll('_', ' ')} ${Number(score).toFixed(4)}`)
-    .join('')
-  return `${label}  loss ${loss.toFixed(4)}  perplexity ${perplexity.toFixed(2)}${text}  tokens ${tokens}`
+async function save(loop: Loop, step: number): Promise<void> {
+  loop.control.shouldSave = false
+  if ((await savedCheckpoints(loop.dir)).some((saved) => saved.step === step)) return
+  await tell(loop, 'onSave', { checkpointDir: await saveCheckpoint(loop, step) })
 }
 
 /** A folder that transformers loads, and from which a resume need not replay the steps before. */
-async function saveCheckpoint(input: TrainInput, step: number): Promise<string> {
-  const { engine, config, base, dir, report, stop } = input
+async function saveCheckpoint(loop: Loop, step: number): Promise<string> {
+  const { engine, config, base, dir, report, stop } = loop
   const path = join(dir, `checkpoint-${step}`)
   await writeTrained(engine, path, base, {
     dtype: 'F32',
@@ -240,7 +219,28 @@ async function saveCheckpoint(input: TrainInput, step: number): Promise<string> 
   return path
 }
 
-function checkSkipped({ config, journal, report, dir }: TrainInput, entry: JournalEntry): void {
+/** What a log says of a step, in the words of metrics.jsonl. */
+function logOf(figures: StepFigures, epoch: number): Record<string, number> {
+  const { loss, projected_grad, lr, eps, step, step_ms, tokens } = figures
+  const rest = { projected_grad, lr, eps, step_ms, tokens, epoch, step: step + 1 }
+  return loss === null ? rest : { loss, ...rest }
+}
+
+/** Early stopping. */
+function tooLongWorse({ config, report, keeper }: Loop): boolean {
+  const { earlyStoppingPatience: patience, earlyStoppingThreshold: threshold } = config
+  if (patience === undefined) return false
+  const criterion = criterionOf(config)
+  const { evaluations } = keeper.state
+  if (withoutImprovement(evaluations, criterion, threshold) < patience) return false
+  const best = bestOf(evaluations, criterion)
+  report.line(
+    `stopping early: ${patience} evaluation${patience === 1 ? '' : 's'} without a better ${criterion.metric} than ${best ? `${best.value.toFixed(4)} at step ${best.step}` : 'none'}`,
+  )
+  return true
+}
+
+function checkSkipped({ config, journal, report, dir }: Loop, entry: JournalEntry): void {
   if (!entry.skipped) return
   report.line(`warning: the loss of step ${entry.step + 1} is not finite; the step is skipped`)
   const recent = journal.entries.slice(-config.maxSkipped)
@@ -248,5 +248,31 @@ function checkSkipped({ config, journal, report, dir }: TrainInput, entry: Journ
     throw new UserError(
       `${config.maxSkipped} losses in a row were not finite, so the run stops with its state intact in ${dir}; start another with a lower --lr or --eps, or give --resume and a higher --max-skipped`,
     )
+  }
+}
+
+/** What `work` gives; null if a signal ended it, which is no error. */
+export async function untilStopped<T>(
+  stop: AbortSignal,
+  work: () => Promise<T>,
+): Promise<T | null> {
+  try {
+    return await work()
+  } catch (error) {
+    if (stop.aborted && error === stop.reason) return null
+    throw error
+  }
+}
+
+function resultOf({ config, journal, keeper, control, evaluations, stop }: Loop): TrainResult {
+  const best = bestOf(keeper.state.evaluations, criterionOf(config))
+  return {
+    steps: journal.entries.length,
+    stopped: stop.aborted,
+    stoppedEarly: control.shouldTrainingStop && journal.entries.length < config.steps,
+    evaluations,
+    bestStep: best?.step ?? null,
+    bestMetric: best?.value ?? null,
+    lastLoss: meanLoss(journal.entries.at(-1)),
   }
 }

@@ -1,6 +1,6 @@
 // Which rows of a batch carry a label, what they should predict, and what becomes of their losses:
 // labels[t] is predicted from row t - 1, as in Hugging Face's causal language models. The scores here
-// are functions of one probe's losses; how a step gets these is objective.ts.
+// are functions of one probe's losses.
 
 import { IGNORED, type Batch, type Choice } from '../data/types.ts'
 import { UserError } from '../util/errors.ts'

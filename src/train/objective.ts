@@ -1,99 +1,114 @@
-// What a step makes smaller. Most objectives are functions of each probe's token losses (loss.ts), so
-// that one forward pass serves all probes; one that reads generated text runs the probes one by one.
+// What a step makes smaller, as data: which outputs of the model it looks at, and the score that it makes
+// of one probe's outputs. Most objectives score token losses (loss.ts), which one forward pass gives for
+// all probes; those that read generated text run the probes one by one.
 
-import { lossesOf } from '../engine/split.ts'
 import type { Config } from '../config/options.ts'
 import { f1Score } from '../data/tasks/metrics.ts'
-import type { Batch, Tokenizer } from '../data/types.ts'
+import { IGNORED, type Batch, type Tokenizer } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
+import { answersTo } from '../generate/answers.ts'
+import type { Probes } from '../methods/method.ts'
 import { UserError } from '../util/errors.ts'
-import { generateInSweeps, type GenerateOptions } from '../generate/generate.ts'
-import {
-  labelledRows,
-  optionCrossEntropy,
-  optionError,
-  tokenMean,
-  type LossScore,
-  type Total,
-} from './loss.ts'
-import type { Probe } from '../methods/method.ts'
+import type { Totals } from './exchange.ts'
+import { labelLogits, type LabelLogits } from './logits.ts'
+import { optionCrossEntropy, optionError, tokenMean, type Total } from './loss.ts'
 
-/** Sum and count of a batch for every probe. */
-export type Objective = (engine: Engine, batch: Batch, probe: Probe) => Promise<readonly Total[]>
+export type Objective = LossObjective | OutputObjective
 
-/** An objective from the losses of labelled rows. */
-export const ofLosses =
-  (score: LossScore): Objective =>
-  async (engine, batch, probe) => {
-    const { rows, targets } = labelledRows(batch)
-    const losses = await lossesOf(engine, batch, probe, { rows, targets })
-    return losses.map((ofProbe) => score(ofProbe, batch))
-  }
+/** From the losses [M] of one probe's labelled rows, in row order. */
+export interface LossObjective {
+  readonly kind: 'losses'
+  readonly score: (losses: Float64Array, batch: Batch) => Total | Promise<Total>
+}
+
+/** One that looks at more than losses. */
+export type OutputObjective =
+  | {
+      readonly kind: 'logits'
+      readonly score: (logits: LabelLogits, batch: Batch) => Total | Promise<Total>
+    }
+  | {
+      readonly kind: 'answers'
+      readonly tokenizer: Tokenizer
+      /** Tokens of an answer at most. */
+      readonly maxNewTokens: number
+      /** From greedily generated answers, in the order of the batch's examples (or rows). */
+      readonly score: (answers: readonly string[], batch: Batch) => Total | Promise<Total>
+    }
 
 /** Mean cross-entropy over labelled tokens. */
-export const MEAN_LOSS = ofLosses(tokenMean)
-
-/** From greedily generated answers: the number to make smaller for each example. */
-export type AnswerScore = (answer: string, golds: readonly string[]) => number
-
-/** 1 - F1, not differentiable: MeZO's objective for SQuAD, up to the constant. */
-export const f1Error: AnswerScore = (answer, golds) => 1 - f1Score(answer, golds)
-
-/** An objective from generated answers; the batch's examples must be of a generation task. */
-export const ofAnswers =
-  (score: AnswerScore, tokenizer: Tokenizer, maxNewTokens: number): Objective =>
-  async (engine, { examples = [] }, { step, probes }) => {
-    if (examples.length === 0 || !examples.every((example) => example.generation)) {
-      throw new UserError('the objective f1 needs batches with examples of a generation task')
-    }
-    const asked = examples.map(({ generation }) => generation!)
-    const prompts = asked.map(({ prompt }) => prompt)
-    const totals: Total[] = []
-    for (const one of probes) {
-      const probe = { step, probes: [one] }
-      const answers = await answersTo(engine, prompts, tokenizer, { maxNewTokens, probe })
-      const scores = answers.map((answer, i) => score(answer, asked[i]!.golds))
-      totals.push({ sum: scores.reduce((a, b) => a + b, 0), count: scores.length })
-    }
-    return totals
-  }
+export const MEAN_LOSS: Objective = { kind: 'losses', score: tokenMean }
 
 /** The objective of --objective, --train-as-classification and --max-new-tokens. */
 export function objectiveOf(
   config: Pick<Config, 'objective' | 'trainAsClassification' | 'maxNewTokens'>,
   tokenizer: Tokenizer | null,
 ): Objective {
-  if (config.trainAsClassification) return ofLosses(optionCrossEntropy)
-  if (config.objective === 'accuracy') return ofLosses(optionError)
+  if (config.trainAsClassification) return { kind: 'losses', score: optionCrossEntropy }
+  if (config.objective === 'accuracy') return { kind: 'losses', score: optionError }
   if (config.objective === 'loss') return MEAN_LOSS
   if (!tokenizer) throw new Error('an objective of answers needs a tokenizer')
-  return ofAnswers(f1Error, tokenizer, config.maxNewTokens)
+  return { kind: 'answers', tokenizer, maxNewTokens: config.maxNewTokens, score: f1Error }
 }
 
-type AnswerOptions = Pick<GenerateOptions, 'maxNewTokens' | 'probe' | 'onToken'>
+/** Whether every option of an example is a row of the batches that the objective looks at. */
+export const comparesOptions = (
+  config: Pick<Config, 'objective' | 'trainAsClassification'>,
+): boolean => config.trainAsClassification || config.objective === 'accuracy'
 
-/** Greedy answers that end at a line's end, without the spaces around them, as MeZO reads them. */
-export async function answersTo(
-  engine: Engine,
-  prompts: readonly (readonly number[])[],
-  tokenizer: Tokenizer,
-  options: AnswerOptions,
-): Promise<string[]> {
-  return (await answersInBatches(engine, [prompts], tokenizer, options))[0]!
+/** Mean of 1 - F1, not differentiable: MeZO's objective for SQuAD, up to the constant. */
+function f1Error(answers: readonly string[], { examples = [] }: Batch): Total {
+  if (examples.length === 0 || !examples.every((example) => example.generation)) {
+    throw new UserError('the objective f1 needs batches with examples of a generation task')
+  }
+  const errors = answers.map((answer, i) => 1 - f1Score(answer, examples[i]!.generation!.golds))
+  return { sum: errors.reduce((a, b) => a + b, 0), count: errors.length }
 }
 
-/** `answersTo` for batches of prompts, as many of them at once as fit. */
-export async function answersInBatches(
+/** The totals of an objective of losses, for each probe. */
+export async function scoreLosses(
+  losses: readonly Float64Array[],
+  batch: Batch,
+  { score }: LossObjective,
+): Promise<Totals> {
+  const totals: Total[] = []
+  for (const ofProbe of losses) totals.push(await score(ofProbe, batch))
+  return totals
+}
+
+/** The totals of an objective that looks at logits or answers, for each probe. */
+export async function scoreOutputs(
   engine: Engine,
-  batches: readonly (readonly (readonly number[])[])[],
-  tokenizer: Tokenizer,
-  options: AnswerOptions,
-): Promise<string[][]> {
-  const { padId, eosId } = tokenizer
-  const stopIds = tokenizer.encode('\n', { bos: false }).slice(0, 1)
-  const greedy = { temperature: 0, topK: 0, topP: 1, seed: 0, padId, eosId, stopIds }
-  const made = await generateInSweeps(engine, batches, { ...greedy, ...options })
-  return made.map((texts) => {
-    return texts.map((ids) => tokenizer.decode(ids, { skipSpecial: true }).trim())
+  batch: Batch,
+  probes: Probes,
+  objective: OutputObjective,
+): Promise<Totals> {
+  const totals: Total[] = []
+  if (objective.kind === 'logits') {
+    for (const logits of await labelLogits(engine, batch, probes)) {
+      totals.push(await objective.score(logits, batch))
+    }
+    return totals
+  }
+  const prompts = promptsOf(batch)
+  const { tokenizer, maxNewTokens } = objective
+  for (const probe of probes.list) {
+    const one = { step: probes.step, list: [probe] }
+    const answers = await answersTo(engine, prompts, tokenizer, { maxNewTokens, probes: one })
+    totals.push(await objective.score(answers, batch))
+  }
+  return totals
+}
+
+/** The prompts of generation tasks, else of each row the real tokens before its first label. */
+function promptsOf(batch: Batch): number[][] {
+  return batch.inputIds.map((ids, b) => {
+    const task = batch.choices ? undefined : batch.examples?.[b]?.generation
+    if (task) return [...task.prompt]
+    const first = batch.labels[b]!.findIndex((label) => label !== IGNORED)
+    const end = first < 0 ? ids.length : first
+    const prompt = ids.slice(0, end).filter((_, t) => batch.attentionMask[b]![t] === 1)
+    if (prompt.length > 0) return prompt
+    throw new UserError(`row ${b} of the batch has no token before its first label to continue`)
   })
 }

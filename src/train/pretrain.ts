@@ -1,4 +1,4 @@
-// `zo2 pretrain`: a run (finetune.ts) on a prepared text, as nanoGPT's train.py, from scratch or from a
+// `zo2 pretrain`: a run (run.ts) on a prepared text, as nanoGPT's train.py, from scratch or from a
 // model. Batches and evaluations are windows of train.bin and val.bin, drawn by pure functions of
 // seed and step; the model from scratch lies in init/ of the output folder, the best one so far in
 // ckpt-<step>/.
@@ -17,7 +17,6 @@ import {
   META_FILE,
   openTokenFile,
   readMeta,
-  tokenizerOf,
   type Draw,
   type Meta,
   type TokenFile,
@@ -26,20 +25,19 @@ import type { Engine } from '../engine/engine.ts'
 import { UserError } from '../util/errors.ts'
 import { evaluateBatches, type Evaluation } from './evaluate.ts'
 import { exportModel } from '../export/folder.ts'
-import type { Feed } from './feed.ts'
-import { runJob, type FinetuneSummary } from './finetune.ts'
-import { required } from './finetune-data.ts'
 import { sampleHash } from '../run/fingerprint.ts'
 import { MEAN_LOSS } from './objective.ts'
 import type { Reporter } from '../util/console.ts'
 import { discard, keptCheckpoints } from '../run/folder.ts'
 import { readRunRecord } from '../config/record.ts'
-import type { LoadedModel } from '../engine/open.ts'
+import { loadModel, type LoadedModel } from '../engine/load.ts'
 import { VERSION } from '../util/version.ts'
 import { asUserError } from '../io/read.ts'
 import { writeInitialModel } from '../checkpoint/init.ts'
 import { importNanogpt } from '../checkpoint/torch/nanogpt.ts'
 import type { Checkpoint } from '../checkpoint/types.ts'
+import { claimRun, pinned, required, runTraining, type RunSetup, type RunSummary } from './run.ts'
+import { type DataSource, stepsPerEpoch } from './source.ts'
 
 /** Of train.bin, beside that of val.bin. */
 type PretrainEvaluation = Evaluation & { readonly train_loss: number }
@@ -53,6 +51,7 @@ interface Dataset {
   readonly meta: Meta
   readonly train: TokenFile
   readonly val: TokenFile
+  close(): Promise<void>
 }
 
 /** Runs or resumes a pre-training run. UserError for everything a user can mend. */
@@ -60,25 +59,51 @@ export async function pretrain(
   given: Config,
   report: Reporter,
   stop: AbortSignal,
-): Promise<FinetuneSummary> {
+): Promise<RunSummary> {
   const dir = resolve(required(given.outputDir, '--output-dir (or --out_dir)'))
-  const config = await settled(dir, given)
-  const data = datasetDir(required(config.dataset, '--dataset'))
-  const meta = await readMeta(data)
-  if (!meta)
-    throw new UserError(`${data}: no ${META_FILE} there; prepare the data with zo2 prepare`)
-  const train = await openTokenFile(join(data, 'train.bin'))
+  const config = await settledStart(dir, given)
+  const data = await openDataset(datasetDir(required(config.dataset, '--dataset')))
   try {
-    const val = await openTokenFile(join(data, 'val.bin'))
+    report.line(`zo2 ${VERSION}  pretrain ${data.meta.dataset}  ${config.method}`)
+    report.line(
+      `data ${data.dir}: ${data.train.tokens} tokens to train on, ${data.val.tokens} held out`,
+    )
+    const run = await claimRun(dir, config)
     try {
-      report.line(`zo2 ${VERSION}  pretrain ${meta.dataset}  ${config.method}`)
-      report.line(`data ${data}: ${train.tokens} tokens to train on, ${val.tokens} held out`)
-      return await runDataset(dir, config, { dir: data, meta, train, val }, report, stop)
+      const base = await baseOf(dir, config, data, run.before !== null, report, stop)
+      const loaded = await loadModel(base, pinned(config, run.before), report)
+      checkModel(loaded, config, data)
+      const setup: RunSetup = {
+        command: 'pretrain',
+        loaded,
+        source: await tokenSource(config, data, loaded.model.vocabSize),
+        objective: MEAN_LOSS,
+        listen: (engine) =>
+          keepCheckpoints({ dir, engine, config, layout: loaded.checkpoint, report, stop }),
+      }
+      return await runTraining(run, setup, config, report, stop)
     } finally {
-      await val.close()
+      await run.release()
     }
   } finally {
+    await data.close()
+  }
+}
+
+async function openDataset(dir: string): Promise<Dataset> {
+  const meta = await readMeta(dir)
+  if (!meta) throw new UserError(`${dir}: no ${META_FILE} there; prepare the data with zo2 prepare`)
+  const train = await openTokenFile(join(dir, 'train.bin'))
+  try {
+    const val = await openTokenFile(join(dir, 'val.bin'))
+    const close = async () => {
+      await train.close()
+      await val.close()
+    }
+    return { dir, meta, train, val, close }
+  } catch (error) {
     await train.close()
+    throw error
   }
 }
 
@@ -88,36 +113,11 @@ export function hubName(source: string): string {
 }
 
 /** --init_from resume means what the run began with, and --resume. */
-async function settled(dir: string, config: Config): Promise<Config> {
+async function settledStart(dir: string, config: Config): Promise<Config> {
   if (config.initFrom !== 'resume' && !config.resume) return config
   const before = existsSync(dir) ? (await readRunRecord(dir))?.config.initFrom : undefined
   const initFrom = config.initFrom === 'resume' ? (before ?? 'scratch') : config.initFrom
-  return { ...config, resume: true, ...(initFrom !== undefined && { initFrom }) }
-}
-
-async function runDataset(
-  dir: string,
-  config: Config,
-  data: Dataset,
-  report: Reporter,
-  stop: AbortSignal,
-): Promise<FinetuneSummary> {
-  const job = {
-    source: (before: object | null) => baseOf(dir, config, data, before !== null, report, stop),
-    data: async (loaded: LoadedModel) => {
-      checkModel(loaded, config, data)
-      return {
-        tokenizer: await tokenizerOf(data.meta),
-        aim: { objective: MEAN_LOSS, options: false },
-        ...{ train: [], held: [], test: [] },
-        sha256: await sampleHash(join(data.dir, 'train.bin')),
-        feed: (engine: Engine) => tokenFeed(engine, config, data),
-        notify: (engine: Engine) =>
-          keepCheckpoints({ dir, engine, config, layout: loaded.checkpoint, report, stop }),
-      }
-    },
-  }
-  return runJob(job, config, report, stop)
+  return { ...config, resume: true, initFrom }
 }
 
 /** The model to start from, made in init/ where it is not there yet. */
@@ -129,7 +129,7 @@ async function baseOf(
   report: Reporter,
   stop: AbortSignal,
 ): Promise<string> {
-  const { initFrom = 'scratch', seed, maxLength: block_size } = config
+  const { initFrom, seed, maxLength: block_size } = config
   const isFile = initFrom.endsWith('.pt')
   if (initFrom !== 'scratch' && !isFile) return hubName(initFrom)
   const init = join(dir, 'init')
@@ -184,14 +184,18 @@ function checkModel({ source, model, checkpoint }: LoadedModel, config: Config, 
 }
 
 /** Windows of the data set, as batches of a run. */
-function tokenFeed(engine: Engine, config: Config, data: Dataset): Feed {
+async function tokenSource(config: Config, data: Dataset, vocabSize: number): Promise<DataSource> {
   const { batchSize: batch, accumulate, maxLength: tokens, seed, evalIters } = config
-  const shape = { batch, tokens, vocabSize: engine.model.vocabSize }
+  const shape = { batch, tokens, vocabSize }
   const draw = (split: 'train' | 'val', of: Omit<Draw, 'firstRow'>, i: number) => {
     const window = { ...of, firstRow: i * batch }
     return drawBatch(data[split], join(data.dir, `${split}.bin`), shape, window)
   }
-  const evaluateSplit = async (split: 'train' | 'val', tell: (done: number) => void) => {
+  const evaluateSplit = async (
+    engine: Engine,
+    split: 'train' | 'val',
+    tell: (done: number) => void,
+  ) => {
     const of = { seed: EVAL_SEED, purpose: `eval ${split}`, step: 0 }
     const batches = await Promise.all(
       Array.from({ length: evalIters }, (_, i) => draw(split, of, i)),
@@ -199,21 +203,24 @@ function tokenFeed(engine: Engine, config: Config, data: Dataset): Feed {
     return evaluateBatches(engine, batches, tell)
   }
   return {
+    sha256: await sampleHash(join(data.dir, 'train.bin')),
+    stepsPerEpoch: stepsPerEpoch(data.train.tokens / tokens, config),
+    largest: { batch, tokens },
     batchesOf: (step) => {
       const of = { seed, purpose: 'train', step }
       return Promise.all(Array.from({ length: accumulate }, (_, i) => draw('train', of, i)))
     },
-    stepsPerEpoch: data.train.tokens / (batch * accumulate * tokens),
-    evaluate: async (onProgress): Promise<PretrainEvaluation> => {
+    evaluate: async (engine, onProgress): Promise<PretrainEvaluation> => {
       const tell = (first: number) => (done: number) =>
         onProgress(first + Math.floor(done), 2 * evalIters)
-      const { loss: train_loss } = await evaluateSplit('train', tell(0))
-      return { ...(await evaluateSplit('val', tell(evalIters))), train_loss }
+      const { loss: train_loss } = await evaluateSplit(engine, 'train', tell(0))
+      return { ...(await evaluateSplit(engine, 'val', tell(evalIters))), train_loss }
     },
     line: (step, evaluation) => {
       const { train_loss, loss } = evaluation as PretrainEvaluation
       return `step ${step}: train loss ${train_loss.toFixed(4)}, val loss ${loss.toFixed(4)}`
     },
+    test: null,
   }
 }
 

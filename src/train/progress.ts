@@ -32,7 +32,7 @@ interface Timed {
 /** Steps whose mean time tells how long the rest will take. */
 const RECENT = 20
 
-export function createPace(
+export function createProgress(
   { counters, device }: Engine,
   { steps }: Pick<Config, 'steps'>,
   records: RunRecords,

@@ -11,9 +11,11 @@
 
 import type { Batch } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
+import { foldOverdue, lossesOf, startFold } from '../engine/forward.ts'
 import { entryOf, updateOf, type JournalEntry } from '../run/journal.ts'
-import { MEAN_LOSS, type Objective } from './objective.ts'
-import { foldOverdue, startFold } from '../engine/forward.ts'
+import { alone, type Exchange, type Totals } from './exchange.ts'
+import { labelledRows } from './loss.ts'
+import { MEAN_LOSS, scoreLosses, scoreOutputs, type Objective } from './objective.ts'
 
 export interface StepInput {
   /** Micro-batches: all are seen by the same probes; their tokens count alike. */
@@ -25,6 +27,8 @@ export interface StepInput {
   readonly lr: number
   readonly eps: number
   readonly weightDecay: number
+  /** The other machines of the run; none by default. */
+  readonly exchange?: Exchange
   /** Makes the entry durable; the step takes effect only after it resolves. */
   readonly append: (entry: JournalEntry) => Promise<void>
 }
@@ -35,26 +39,39 @@ export interface StepInput {
  */
 export async function zoStep(engine: Engine, input: StepInput): Promise<JournalEntry> {
   const { estimator } = engine.options
-  const { step, lr, eps, weightDecay, objective = MEAN_LOSS } = input
+  const { step, lr, eps, weightDecay, objective = MEAN_LOSS, exchange = alone } = input
 
   const fold = engine.state.begin(step)
   if (fold) await startFold(engine, fold)
   await foldOverdue(engine, 0)
 
-  const probe = { step, probes: estimator.probes(eps) }
-  const totals = probe.probes.map(() => ({ sum: 0, count: 0 }))
-  for (const batch of input.batches) {
-    const measured = await objective(engine, batch, probe)
-    totals.forEach((total, p) => {
-      total.sum += measured[p]!.sum
-      total.count += measured[p]!.count
-    })
+  const probes = { step, list: estimator.probes(eps) } // theta + scale * z, one for each scale
+  const mine = new Map<number, Totals>()
+  for (const [i, batch] of input.batches.entries()) {
+    if (objective.kind === 'losses') {
+      const losses = await lossesOf(engine, batch, probes, labelledRows(batch)) // one pass of the weights
+      mine.set(i, await scoreLosses(losses, batch, objective))
+    } else {
+      mine.set(i, await scoreOutputs(engine, batch, probes, objective))
+    }
   }
-  const losses = totals.map(({ sum, count }) => sum / count)
+  const losses = meansOf(await exchange.gather(step, mine))
 
   const entry = entryOf({ step, lr, eps }, losses, estimator)
   await input.append(entry)
 
   if (!entry.skipped) engine.push(updateOf(entry, weightDecay))
   return entry
+}
+
+/** Of each probe: the sum over all micro-batches by their count, in the order of the micro-batches. */
+function meansOf(all: readonly Totals[]): number[] {
+  return all[0]!.map((_, p) => {
+    let [sum, count] = [0, 0]
+    for (const totals of all) {
+      sum += totals[p]!.sum
+      count += totals[p]!.count
+    }
+    return sum / count
+  })
 }

@@ -14,10 +14,8 @@ import {
 import type { Split } from '../data/tasks/source.ts'
 import type { Task } from '../data/tasks/types.ts'
 import type { Example, Tokenizer } from '../data/types.ts'
-import { UserError } from '../util/errors.ts'
-import { objectiveOf, type Objective } from './objective.ts'
 import type { Reporter } from '../util/console.ts'
-import type { LoadedModel } from '../engine/open.ts'
+import type { LoadedModel } from '../engine/load.ts'
 import { formatBytes } from '../util/units.ts'
 import { resolveSplit } from '../hub/dataset.ts'
 
@@ -81,40 +79,4 @@ export function examplesHash(examples: readonly Example[]): string {
   const hash = createHash('sha256')
   for (const example of examples) hash.update(JSON.stringify(example)).update('\n')
   return hash.digest('hex')
-}
-
-/** How examples become batches and what of these a step makes smaller. */
-export interface Aim {
-  readonly objective: Objective
-  /** Whether every option of an example is a row of the batch. */
-  readonly options: boolean
-}
-
-/**
- * The aim of --objective and --train-as-classification.
- * @throws UserError (usage) where the training examples cannot serve it
- */
-export function aimOf(config: Config, train: readonly Example[], tokenizer: Tokenizer | null): Aim {
-  const { objective, trainAsClassification, task } = config
-  const data = task === undefined ? (config.train ?? 'the train dataset') : `--task ${task}`
-  const need = (has: boolean, flag: string, what: string) => {
-    if (!has)
-      throw new UserError(`${flag} needs examples with ${what}; ${data} has none`, { exitCode: 2 })
-  }
-  const options = trainAsClassification || objective === 'accuracy'
-  if (objective === 'f1') {
-    need(
-      train.every((example) => example.generation),
-      '--objective f1',
-      'answers to generate',
-    )
-  } else if (options) {
-    const flag = trainAsClassification ? '--train-as-classification' : '--objective accuracy'
-    need(
-      train.every((example) => example.options),
-      flag,
-      'options',
-    )
-  }
-  return { objective: objectiveOf(config, tokenizer), options }
 }

@@ -10,6 +10,9 @@ export type DType = 'F32' | 'F16' | 'BF16'
 /** Bytes of one element. */
 export const DTYPE_BYTES: Readonly<Record<DType, number>> = { F32: 4, F16: 2, BF16: 2 }
 
+/** Element types by the names that PyTorch and the options of this project have for them. */
+export const DTYPES = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' } as const
+
 let f32OfF16: Uint32Array | undefined
 let bf16OfF16: Uint16Array | undefined
 let f16OfBf16: Uint16Array | undefined

@@ -13,7 +13,7 @@ import { UserError } from '../../src/util/errors.ts'
 import { evaluateBatches } from '../../src/train/evaluate.ts'
 import { planReport } from '../../src/plan/report.ts'
 import { silent } from '../../src/util/console.ts'
-import { syntheticModel } from '../../src/engine/open.ts'
+import { syntheticModel } from '../../src/engine/load.ts'
 import { parseBytes } from '../../src/util/units.ts'
 import type { BatchShape } from '../../src/engine/working-set.ts'
 import { openDevices } from '../helpers/devices.ts'
@@ -24,8 +24,8 @@ import {
   syntheticBatch,
   tempFolder,
   trainSteps,
+  type RunOptions,
 } from '../helpers/runs.ts'
-import type { RunOptions } from '../helpers/runs.ts'
 import { writeSyntheticOpt } from '../helpers/synthetic-opt.ts'
 
 const SHAPE = { hidden: 64, ffn: 256, vocab: 300, layers: 2, heads: 4 }
@@ -179,7 +179,7 @@ describe('zo2 plan', () => {
     expect(await plan(memory - 2 ** 20).catch(String)).toMatch(/smallest that works/)
     expect(tight.json.read_bytes).toBe(passes * ample.json.read_bytes)
     const model = syntheticModel({ size: 'opt-350m', layers: 1 })
-    const run = await bench(model, parseConfig({ ...base, memory }), 1, silent, new AbortController().signal) // prettier-ignore
+    const run = await bench(model, parseConfig({ ...base, memory, steps: 1 }), silent, new AbortController().signal) // prettier-ignore
     expect(run.passes_per_step).toBe(passes)
     expect(run.device_peak_bytes).toBe(tight.json.device_peak_bytes)
     expect(Math.abs(run.read_bytes / tight.json.read_bytes - 1)).toBeLessThan(0.05)

@@ -67,12 +67,12 @@ async function runOn(name: string, weightDecay: number) {
 }
 
 function observe(name: string, options: RunOptions): Promise<Observed> {
-  const probe = {
+  const probes = {
     step: STEPS,
-    probes: [1e-3, -1e-3].map((scale) => ({ direction: 0, scale })),
+    list: [1e-3, -1e-3].map((scale) => ({ direction: 0, scale })),
   }
   const all = { ...options, model: observer.model }
-  return withEngine(name, all, (engine) => observer.observe(engine, probe))
+  return withEngine(name, all, (engine) => observer.observe(engine, probes))
 }
 
 const bits = (f32: Float32Array) => Buffer.from(f32.buffer, f32.byteOffset, f32.byteLength)

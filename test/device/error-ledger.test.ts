@@ -9,7 +9,6 @@ import { evaluateBatches } from '../../src/train/evaluate.ts'
 import { exportModel } from '../../src/export/folder.ts'
 import type { Engine } from '../../src/engine/engine.ts'
 import { generate } from '../../src/generate/generate.ts'
-import { MEAN_LOSS } from '../../src/train/objective.ts'
 import { forward } from '../../src/engine/forward.ts'
 import { zoStep, type StepInput } from '../../src/train/step.ts'
 import { TINY } from '../helpers/cli.ts'
@@ -92,9 +91,9 @@ const threadsEnd =
   }
 
 const MISHAPS: [string, string | RegExp, Mishap][] = [
-  ['an objective that throws at once', 'boom', (engine) => stepWith(engine, { objective: async () => throwing() })],
-  ['an objective that throws after its pass', 'boom', (engine) =>
-    stepWith(engine, { objective: async (...given) => (await MEAN_LOSS(...given), throwing()) })],
+  ['an objective of logits that throws', 'boom', (engine) => stepWith(engine, { objective: { kind: 'logits', score: () => throwing() } })],
+  ['an objective of losses that throws', 'boom', (engine) =>
+    stepWith(engine, { objective: { kind: 'losses', score: () => throwing() } })],
   ['a journal that cannot be written', 'boom', (engine) => stepWith(engine, { append: async () => throwing() })],
   ['a consumer of logits that throws', 'boom', logits],
   ['a listener of generated tokens that throws', 'boom', (engine) => answers(engine, throwing)],

@@ -3,7 +3,7 @@
 
 import type { Model } from '../../models/model.ts'
 import type { Engine } from '../../src/engine/engine.ts'
-import type { Probe } from '../../src/methods/method.ts'
+import type { Probes } from '../../src/methods/method.ts'
 import { forward } from '../../src/engine/forward.ts'
 
 /** Weights by matrix name, one version per probe, [rows, cols] in f32. */
@@ -12,7 +12,7 @@ export type Observed = Map<string, Float32Array[]>
 interface Observer {
   readonly model: Model
   /** What the device makes of every matrix of `engine`, which must have been opened on `model`. */
-  observe(engine: Engine, probe: Probe | null): Promise<Observed>
+  observe(engine: Engine, probe: Probes | null): Promise<Observed>
 }
 
 /** An observer of the model's streamed matrices. */
@@ -34,15 +34,15 @@ export function observerOf(model: Model): Observer {
   }
   return {
     model: observer,
-    async observe(engine, probe) {
+    async observe(engine, probes) {
       const observed: Observed = new Map()
-      const probes = probe?.probes.length ?? 1
+      const P = probes?.list.length ?? 1
       for (const { name, rows, cols } of model.matrices) {
         const version = () => new Float32Array(rows * cols)
-        observed.set(name, Array.from({ length: probes }, version))
+        observed.set(name, Array.from({ length: P }, version))
       }
       const ones = [new Array<number>(most).fill(1)]
-      await forward(engine, { inputIds: ones, attentionMask: ones }, probe, {
+      await forward(engine, { inputIds: ones, attentionMask: ones }, probes, {
         kind: 'logits',
         rows: new Uint32Array(most),
         sink(tile, data) {

@@ -15,9 +15,12 @@ import { exportModel } from '../../src/export/folder.ts'
 import type { JournalEntry } from '../../src/run/journal.ts'
 import { createEstimator } from '../../src/methods/estimator.ts'
 import { createMethod } from '../../src/methods/index.ts'
-import type { Method, MethodOptions } from '../../src/methods/method.ts'
+import type { Method, MethodOptions, Probes } from '../../src/methods/method.ts'
 import { EVERYTHING } from '../../src/methods/selection.ts'
-import { forward } from '../../src/engine/forward.ts'
+import { forward, lossesOf } from '../../src/engine/forward.ts'
+import type { Totals } from '../../src/train/exchange.ts'
+import { labelledRows } from '../../src/train/loss.ts'
+import { scoreLosses, scoreOutputs, type Objective } from '../../src/train/objective.ts'
 import { zoStep } from '../../src/train/step.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import type { TestDevice } from './devices.ts'
@@ -113,6 +116,18 @@ export async function trainSteps(engine: Engine, training: Training): Promise<Jo
     await zoStep(engine, { batches: micro, step: first + i, lr, eps, weightDecay, append })
   }
   return journal
+}
+
+/** Sum and count of a batch for each probe, as a step measures them. */
+export async function totalsOf(
+  engine: Engine,
+  batch: Batch,
+  probes: Probes,
+  objective: Objective,
+): Promise<Totals> {
+  if (objective.kind !== 'losses') return scoreOutputs(engine, batch, probes, objective)
+  const losses = await lossesOf(engine, batch, probes, labelledRows(batch))
+  return scoreLosses(losses, batch, objective)
 }
 
 /** The weights that the engine exports, as f32: a digest of every tensor by its name. */

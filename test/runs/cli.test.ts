@@ -12,8 +12,7 @@ import {
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { OPTIONS } from '../../src/config/options.ts'
-import { flagName } from '../../src/config/values.ts'
-import type { OptionSpec } from '../../src/config/values.ts'
+import { flagName, type OptionSpec } from '../../src/config/spec.ts'
 import { cli, cliJson, LAYOUTS, makeFolder, SENTIMENT, TINY } from '../helpers/cli.ts'
 import { prepare } from '../helpers/crash.ts'
 

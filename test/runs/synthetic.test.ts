@@ -9,14 +9,14 @@ import { bench } from '../../src/plan/bench.ts'
 import { parseConfig } from '../../src/config/options.ts'
 import { planReport } from '../../src/plan/report.ts'
 import { silent } from '../../src/util/console.ts'
-import { syntheticModel } from '../../src/engine/open.ts'
+import { syntheticModel } from '../../src/engine/load.ts'
 import { fillSynthetic, SYNTHETIC_SIZES } from '../../src/checkpoint/synthetic.ts'
 import { cli, cliJson, makeFolder } from '../helpers/cli.ts'
 
 const stop = new AbortController().signal
 const run = (size: string, options: Record<string, unknown>, layers?: number, steps = 2) => {
-  const config = parseConfig({ device: 'cpu', batchSize: 2, maxLength: 12, ...options })
-  return bench(syntheticModel({ size, ...(layers && { layers }) }), config, steps, silent, stop)
+  const config = parseConfig({ device: 'cpu', batchSize: 2, maxLength: 12, steps, ...options })
+  return bench(syntheticModel({ size, ...(layers && { layers }) }), config, silent, stop)
 }
 
 describe('the synthetic page', () => {

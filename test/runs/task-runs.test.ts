@@ -12,18 +12,19 @@ import { openCpu } from '../../src/device/cpu/device.ts'
 import { cpuMemory } from '../../src/device/cpu/memory.ts'
 import type { Engine } from '../../src/engine/engine.ts'
 import { evaluateExamples } from '../../src/train/evaluate.ts'
-import { scoreExamples } from '../../src/train/evaluate-answers.ts'
 import { optionCrossEntropy, optionError, tokenMean } from '../../src/train/loss.ts'
 import { dataTokenizer } from '../../src/data/model-tokenizer.ts'
-import { answersTo, f1Error, MEAN_LOSS, ofAnswers, ofLosses } from '../../src/train/objective.ts'
+import { f1Score } from '../../src/data/tasks/metrics.ts'
+import { answersTo } from '../../src/generate/answers.ts'
+import { MEAN_LOSS, objectiveOf } from '../../src/train/objective.ts'
 import { parseConfig } from '../../src/config/options.ts'
 import { silent } from '../../src/util/console.ts'
-import { loadModel } from '../../src/engine/open.ts'
+import { loadModel } from '../../src/engine/load.ts'
 import { contextData, taskData } from '../../src/train/task.ts'
 import { resolveSplit } from '../../src/hub/dataset.ts'
 import { cli, cliJson, ROOT, SENTIMENT, TINY } from '../helpers/cli.ts'
 import { startMockHub } from '../helpers/mock-hub.ts'
-import { openRun, tempFolder } from '../helpers/runs.ts'
+import { openRun, tempFolder, totalsOf } from '../helpers/runs.ts'
 
 const FIXTURES = join(ROOT, 'test/fixtures/tasks')
 const NEVER = new AbortController().signal
@@ -97,16 +98,17 @@ describe('objectives', () => {
 
   it('measure every probe as evaluation of the centre does at eps 0', async () => {
     const { train } = await trainOf({ task: 'cb', numTrain: 2, numDev: 1 })
-    const probe = { step: 0, probes: engine.options.estimator.probes(0) }
-    const measure = ofLosses(optionCrossEntropy)
-    const totals = await measure(engine, collateExamples(train, padding, { options: true }), probe)
+    const probes = { step: 0, list: engine.options.estimator.probes(0) }
+    const objective = { kind: 'losses', score: optionCrossEntropy } as const
+    const options = collateExamples(train, padding, { options: true })
+    const totals = await totalsOf(engine, options, probes, objective)
     const { option_loss, loss } = await evaluateExamples(engine, train, {
       batchSize: 4,
       ...padding,
     })
     expect(totals.length).toBe(2)
     for (const { sum, count } of totals) expect(sum / count).toBeCloseTo(option_loss!, 5)
-    const [mean] = await MEAN_LOSS(engine, collateExamples(train, padding), probe)
+    const [mean] = await totalsOf(engine, collateExamples(train, padding), probes, MEAN_LOSS)
     expect(mean!.sum / mean!.count).toBeCloseTo(loss, 5)
   })
 
@@ -120,19 +122,22 @@ describe('objectives', () => {
       ...e,
       generation: { ...e.generation!, golds: golds[i]! },
     }))
-    const expected = answers.reduce((sum, answer, i) => sum + f1Error(answer, golds[i]!), 0)
-    const probe = { step: 0, probes: engine.options.estimator.probes(0) }
-    const objective = ofAnswers(f1Error, tokenizer, 4)
+    const expected = answers.reduce((sum, answer, i) => sum + 1 - f1Score(answer, golds[i]!), 0)
+    const probes = { step: 0, list: engine.options.estimator.probes(0) }
+    const f1 = { objective: 'f1', trainAsClassification: false, maxNewTokens: 4 } as const
+    const objective = objectiveOf(f1, tokenizer)
     const before = engine.counters.downloadBytes
-    const totals = await objective(engine, collateExamples(asked, padding), probe)
+    const totals = await totalsOf(engine, collateExamples(asked, padding), probes, objective)
     // Logits of three texts and two probes for each of up to four new tokens.
     const rows = (engine.counters.downloadBytes - before) / (4 * engine.model.vocabSize)
     expect(rows % 3).toBe(0)
     expect(rows).toBeGreaterThan(0)
     expect(rows).toBeLessThanOrEqual(4 * 2 * 3)
     expect(totals).toEqual([0, 1].map(() => ({ sum: expected, count: 3 })))
-    const scores = await scoreExamples(engine, asked, {
-      ...{ batchSize: 2, tokenizer, maxNewTokens: 4, ...padding },
+    const scores = await evaluateExamples(engine, asked, {
+      batchSize: 2,
+      ...padding,
+      answers: { tokenizer: () => Promise.resolve(tokenizer), maxNewTokens: 4 },
     })
     expect(scores.f1).toBeCloseTo(1 - expected / 3, 12)
     expect(scores.exact_match).toBeGreaterThanOrEqual(0)

@@ -12,7 +12,7 @@
 import { createHash } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { createMethod } from '../../src/methods/index.ts'
-import type { MatrixShape, MethodOptions, Probe, TrainingState } from '../../src/methods/method.ts'
+import type { MatrixShape, MethodOptions, Probes, TrainingState } from '../../src/methods/method.ts'
 import { probeVersion } from '../../src/noise/distributions.ts'
 import { applyFactors, type Change } from '../../src/noise/factors.ts'
 import { createNoiseKernel } from '../../src/noise/wasm.ts'
@@ -39,7 +39,7 @@ function changed(change: Change): Float32Array {
 
 /** theta(probe) - theta for scale 1, as the host sees rows of the matrix. */
 function direction(state: TrainingState, step: number, index = 0): Float32Array {
-  const probe: Probe = { step, probes: [{ direction: index, scale: 1 }] }
+  const probe: Probes = { step, list: [{ direction: index, scale: 1 }] }
   const view = state.rows(SHAPE.name, probe)
   const w = new Float32Array(M * N)
   if (view.kind === 'dense') return probeVersion(w, 0, { ...view.recipe, terms: [] }, 0)
@@ -93,7 +93,7 @@ it("within a window LOZO's mean is the gradient through V: G V V^T / r", () => {
     const g = z.reduce((sum, value, i) => sum + value * G[i]!, 0)
     estimates.push([...z].map((value) => (g * value) / rank))
   }
-  const { right } = state.addend(SHAPE.name, { step: 0, probes: [{ direction: 0, scale: 1 }] })!
+  const { right } = state.addend(SHAPE.name, { step: 0, list: [{ direction: 0, scale: 1 }] })!
   for (let i = 0; i < M; i++) {
     for (let k = 0; k < N; k++) {
       let expected = 0
@@ -110,8 +110,8 @@ it("within a window LOZO's mean is the gradient through V: G V V^T / r", () => {
 
 /** The direction as a device multiplies with it: half of what two probes of +-1 differ by. */
 function directionOnDevice(state: TrainingState, shape: MatrixShape, step: number, index: number) {
-  const probes = [1, -1].map((scale) => ({ direction: index, scale }))
-  const addend = state.addend(shape.name, { step, probes })!
+  const list = [1, -1].map((scale) => ({ direction: index, scale }))
+  const addend = state.addend(shape.name, { step, list })!
   const { rows, cols, transposed } = shape
   const z = new Float64Array(rows * cols)
   const add = (n: number, k: number, value: number) => {

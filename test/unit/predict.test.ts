@@ -12,7 +12,8 @@ import { parseConfig } from '../../src/config/options.ts'
 import { planReport, predictionReport } from '../../src/plan/report.ts'
 import { predictStep, trafficOf, type Rates, type StepWork } from '../../src/plan/predict.ts'
 import { silent } from '../../src/util/console.ts'
-import { openDevice, syntheticModel } from '../../src/engine/open.ts'
+import { openDevice } from '../../src/engine/open.ts'
+import { syntheticModel } from '../../src/engine/load.ts'
 import { cliJson } from '../helpers/cli.ts'
 
 /** One nanosecond per weight element and row; everything else is free. */
@@ -128,7 +129,7 @@ describe('plan', () => {
       const config = parseConfig({ device: 'cpu', batchSize: 1, maxLength: 8, method, resident, steps }) // prettier-ignore
       const planned = await planReport('synthetic:opt-350m/1', config, silent)
       const model = syntheticModel({ size: 'opt-350m', layers: 1 })
-      const made = await bench(model, config, steps, silent, new AbortController().signal)
+      const made = await bench(model, config, silent, new AbortController().signal)
       // The gathered rows of tables are not slabs.
       expect(Math.abs(made.read_bytes / planned.json.read_bytes - 1)).toBeLessThan(0.05)
       expect(made.device_peak_bytes).toBe(planned.json.device_peak_bytes)

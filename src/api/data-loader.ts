@@ -2,20 +2,12 @@
 // and for loops of one's own.
 
 import { collateExamples } from '../data/batches.ts'
-import { indicesForStep } from '../data/order.ts'
+import { itemsAt } from '../data/order.ts'
 import type { Batch, BatchInput, Example } from '../data/types.ts'
 import { UserError } from '../util/errors.ts'
 
 /** Items to one batch; Hugging Face's data_collator. */
 export type DataCollator<Item> = (items: readonly Item[]) => BatchInput | Promise<BatchInput>
-
-/** The items of batch number `index` (0-based); epochs stand one after another, no batch is short. */
-export const itemsAt = <Item>(
-  dataset: readonly Item[],
-  index: number,
-  batchSize: number,
-  seed: number,
-): Item[] => indicesForStep(index, batchSize, dataset.length, seed).map((i) => dataset[i]!)
 
 export interface LoaderOptions<Item> {
   readonly batchSize: number

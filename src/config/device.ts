@@ -1,0 +1,121 @@
+// The options of devices and of the memory that a run may take.
+
+import { availableParallelism } from 'node:os'
+import { z } from 'zod'
+import { ON_DEVICE, type OptionSpec } from './spec.ts'
+import { bytes, count, path } from './values.ts'
+
+const MiB = 2 ** 20
+
+/** What others call a device, and what it is called here. */
+const ELSEWHERE: Readonly<Record<string, string>> = {
+  gpu: 'webgpu',
+  cuda: 'webgpu',
+  rocm: 'webgpu',
+  metal: 'webgpu',
+  mps: 'webgpu',
+  vulkan: 'webgpu',
+  onnx: 'cpu',
+  onnxruntime: 'cpu',
+}
+
+const kind = z.enum(['auto', 'cpu', 'webgpu'], {
+  error: ({ input }) => {
+    const here = typeof input === 'string' ? ELSEWHERE[input.toLowerCase()] : undefined
+    return here === undefined
+      ? 'expected auto, cpu or webgpu'
+      : `${String(input)} is called ${here} here: expected auto, cpu or webgpu`
+  },
+})
+
+export const DEVICE_OPTIONS = {
+  device: {
+    group: 'device',
+    value: 'kind',
+    help: 'auto (a hardware GPU, else cpu), cpu or webgpu',
+    schema: kind,
+    default: 'auto',
+    commands: ON_DEVICE,
+    trajectory: false,
+  },
+  adapter: {
+    group: 'device',
+    value: 'name',
+    help: 'WebGPU adapter by (part of) its name; the only way to a software adapter',
+    schema: z.string(),
+    commands: ON_DEVICE,
+    trajectory: false,
+  },
+  transfer: {
+    group: 'device',
+    value: 'kind',
+    help: 'WebGPU upload: auto (probed), ring or direct',
+    schema: z.enum(['auto', 'ring', 'direct']),
+    default: 'auto',
+    commands: ON_DEVICE,
+    trajectory: false,
+  },
+  memory: {
+    group: 'device',
+    value: 'bytes',
+    help: 'device memory budget, such as 256MiB or 4GiB',
+    schema: bytes,
+    default: 1024 * MiB,
+    commands: ON_DEVICE,
+    trajectory: false,
+  },
+  slab: {
+    group: 'device',
+    value: 'bytes',
+    help: 'largest slab that travels at once',
+    schema: bytes,
+    default: 64 * MiB,
+    commands: ON_DEVICE,
+    trajectory: false,
+  },
+  resident: {
+    group: 'device',
+    value: 'kind',
+    help: 'weights kept on the device: auto (leading blocks that fit), none or all',
+    schema: z.enum(['auto', 'none', 'all']),
+    default: 'auto',
+    commands: ON_DEVICE,
+    trajectory: false,
+  },
+  activationDtype: {
+    group: 'device',
+    value: 'type',
+    help: 'of activations on the device: float32, or float16, which halves them; moves losses by up to 0.02 %, projected gradients by 1 to 2 % at eps 1e-3, the more the smaller eps',
+    schema: z.enum(['float32', 'float16']),
+    default: 'float32',
+    commands: ON_DEVICE,
+    trajectory: true,
+  },
+  ram: {
+    group: 'device',
+    value: 'bytes',
+    help: 'folded weights stay in memory up to this size, else in a scratch file',
+    schema: bytes,
+    default: 128 * MiB,
+    commands: ['finetune', 'pretrain', 'plan', 'bench', 'fromPretrained'],
+    trajectory: false,
+  },
+  scratchDir: {
+    group: 'device',
+    value: 'dir',
+    help: 'folder of the scratch file (default: the output folder)',
+    schema: path,
+    commands: ON_DEVICE,
+    trajectory: false,
+    card: 'hidden',
+  },
+  threads: {
+    group: 'device',
+    value: 'n',
+    help: 'CPU threads',
+    schema: count,
+    default: availableParallelism(),
+    commands: [...ON_DEVICE, 'export'],
+    trajectory: false,
+  },
+} as const satisfies Record<string, OptionSpec>

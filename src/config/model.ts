@@ -1,0 +1,26 @@
+// The options of a model without weights of its own, in place of a checkpoint.
+
+import { z } from 'zod'
+import { SYNTHETIC_SIZES } from '../checkpoint/synthetic.ts'
+import type { OptionSpec } from './spec.ts'
+import { count } from './values.ts'
+
+export const MODEL_OPTIONS = {
+  synthetic: {
+    group: 'model',
+    value: 'size',
+    help: `no checkpoint, but OPT's shape of: ${SYNTHETIC_SIZES.join(', ')}`,
+    schema: z.string(),
+    commands: ['finetune', 'plan', 'bench', 'convert'],
+    trajectory: false,
+  },
+  layers: {
+    group: 'model',
+    value: 'n',
+    help: 'with --synthetic: that many layers of the full width',
+    schema: count,
+    commands: ['finetune', 'plan', 'bench', 'convert'],
+    trajectory: false,
+    needs: ['synthetic'],
+  },
+} as const satisfies Record<string, OptionSpec>

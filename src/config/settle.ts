@@ -1,0 +1,31 @@
+// What Hugging Face's words for lengths and rhythms (epochs, shares, strategies) mean in steps, once the
+// number of examples is known. Pure, so that a resumed run settles on the same.
+
+import type { Config } from './options.ts'
+
+/** Of saveStrategy steps without a number, as in Hugging Face. */
+const SAVE_STEPS = 500
+
+/**
+ * The configuration with steps, warmupSteps, evalSteps and saveSteps as numbers.
+ * @param stepsPerEpoch a fraction, where batches straddle epochs
+ */
+export function settled(config: Config, stepsPerEpoch: number): Config {
+  const { numTrainEpochs, warmupRatio, saveStrategy, ...rest } = config
+  const { evalStrategy, loggingSteps } = rest
+  const steps =
+    numTrainEpochs === undefined ? rest.steps : Math.ceil(numTrainEpochs * stepsPerEpoch)
+  const epoch = Math.max(1, Math.ceil(stepsPerEpoch))
+  const every = (strategy: Config['evalStrategy'], given: number, usual: number) => {
+    if (strategy === 'no') return 0
+    if (strategy === 'epoch') return epoch
+    return given === 0 && strategy === 'steps' ? usual : given
+  }
+  return {
+    ...rest,
+    steps,
+    warmupSteps: warmupRatio === undefined ? rest.warmupSteps : Math.ceil(warmupRatio * steps),
+    evalSteps: every(evalStrategy, rest.evalSteps, loggingSteps),
+    saveSteps: every(saveStrategy, rest.saveSteps, SAVE_STEPS),
+  }
+}

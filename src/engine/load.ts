@@ -1,0 +1,79 @@
+// From a name to a model: finds the folder (downloading what is missing), reads headers and config.json,
+// and checks that they fit. No weights in memory, no device open; engine/open.ts does that.
+
+import { createModel } from '../../models/index.ts'
+import type { Model } from '../../models/model.ts'
+import { withPrefix } from '../../models/prefix.ts'
+import { openCheckpoint } from '../checkpoint/open.ts'
+import {
+  parseSynthetic,
+  syntheticCheckpoint,
+  syntheticConfig,
+  syntheticSource,
+  type Synthetic,
+} from '../checkpoint/synthetic.ts'
+import type { Checkpoint } from '../checkpoint/types.ts'
+import type { Config } from '../config/options.ts'
+import { resolveModel } from '../hub/resolve.ts'
+import type { Reporter } from '../util/console.ts'
+import { formatBytes } from '../util/units.ts'
+
+/** A model whose headers are read and checked; no weights in memory, no device open. */
+export interface LoadedModel {
+  readonly source: string
+  readonly dir: string
+  /** The hub commit, or null for a local folder. */
+  readonly commit: string | null
+  readonly checkpoint: Checkpoint
+  readonly model: Model
+}
+
+/** Finds a model (folder or hub id), downloading what is missing; with the prefix that is asked for. */
+export async function loadModel(
+  source: string,
+  config: Pick<Config, 'revision' | 'cacheDir' | 'prefixTokens'>,
+  report: Reporter,
+): Promise<LoadedModel> {
+  return prefixed(await findModel(source, config, report), config)
+}
+
+/** The model with the prefix of --prefix-tokens, if there is to be one. */
+export const prefixed = <T extends { readonly model: Model }>(
+  loaded: T,
+  { prefixTokens: n }: Pick<Config, 'prefixTokens'>,
+): T => (n === undefined ? loaded : { ...loaded, model: withPrefix(loaded.model, n) })
+
+async function findModel(
+  source: string,
+  config: Pick<Config, 'revision' | 'cacheDir'>,
+  report: Reporter,
+): Promise<LoadedModel> {
+  const synthetic = parseSynthetic(source)
+  if (synthetic) return syntheticModel(synthetic)
+  const seen = new Set<string>() // a line for each file, also where live lines are not shown
+  const { dir, commit } = await resolveModel(source, {
+    ...(config.revision === undefined ? {} : { revision: config.revision }),
+    ...(config.cacheDir === undefined ? {} : { cacheDir: config.cacheDir }),
+    log: (line) => report.line(line),
+    onProgress: ({ file, doneBytes, totalBytes }) => {
+      if (!seen.has(file)) report.line(`downloading ${file}, ${formatBytes(totalBytes)}`)
+      seen.add(file)
+      report.live(`${file}  ${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`)
+    },
+  })
+  const checkpoint = await openCheckpoint(dir)
+  return { source, dir, commit, checkpoint, model: createModel(checkpoint.config) }
+}
+
+/** A model of true shape without weights of its own. */
+export function syntheticModel(synthetic: Synthetic): LoadedModel {
+  const source = syntheticSource(synthetic)
+  const config = syntheticConfig(synthetic)
+  const model = createModel(config)
+  const matrices = new Map([...model.tables, ...model.matrices].map((m) => [m.name, m]))
+  const checkpoint = syntheticCheckpoint(source, config, [
+    ...[...matrices.values()].map(({ name, rows, cols }) => ({ name, shape: [rows, cols] })),
+    ...model.vectors.map(({ name, size: length }) => ({ name, shape: [length] })),
+  ])
+  return { source, dir: source, commit: null, checkpoint, model }
+}
