@@ -2,9 +2,7 @@
 // number[][]; a batch is checked before anything runs; nothing is written unless `save` is called. Calls
 // on one model run one after another (turns.ts).
 
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { rm } from 'node:fs/promises'
 import { OPTIONS, parseConfig, type Config, type OptionsOf } from '../config/options.ts'
 import { parseValue } from '../config/values.ts'
 import { checkBatch, labelledTokens } from '../data/batches.ts'
@@ -23,6 +21,7 @@ import {
   type OpenEngine,
 } from '../engine/open.ts'
 import { writeTrained } from '../export/result.ts'
+import { scratchFolder } from '../io/scratch.ts'
 import { meanLoss, type JournalEntry } from '../run/journal.ts'
 import type { StepHooks } from '../train/callbacks.ts'
 import { evaluateBatches, type Evaluation } from '../train/evaluate.ts'
@@ -118,8 +117,11 @@ export async function fromPretrained(model: string, options: ModelOptions = {}):
   }
   const config = parseConfig(options, 'fromPretrained')
   const loaded = await loadModel(model, config, silent)
-  const device = await openDevice(config)
-  const scratchDir = await mkdtemp(join(tmpdir(), 'zo2-'))
+  const scratchDir = await scratchFolder()
+  const device = await openDevice(config).catch(async (error: unknown) => {
+    await rm(scratchDir, { recursive: true, force: true })
+    throw error
+  })
   const closeDevice = async () => {
     await device.close()
     await rm(scratchDir, { recursive: true, force: true })

@@ -4,8 +4,7 @@
 // which reuses these parts.
 // Source: safetensors' convert.py (tied names and the `__metadata__` note that it leaves of
 // them).
-import { constants } from 'node:fs'
-import { access, copyFile, mkdir, open, readdir, rename, rm, rmdir } from 'node:fs/promises'
+import { access, mkdir, open, readdir, rename, rm, rmdir } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { UserError } from '../util/errors.ts'
 import { syncDirectory, temporaryBeside, writeTextAtomically } from '../io/atomic.ts'
@@ -16,6 +15,7 @@ import { openFiles, type WeightFiles } from './files.ts'
 import { writeShardedSafetensors, type TensorSink } from './safetensors-writer.ts'
 import { parseSynthetic, syntheticConfig } from './synthetic.ts'
 import { type Checkpoint, type TensorEntry } from './types.ts'
+import { copyOwn } from '../io/copy.ts'
 
 /** A multiple of every element size. */
 const CHUNK_BYTES = 2 << 20
@@ -129,7 +129,7 @@ export async function copyModelFiles(srcDir: string, outDir: string): Promise<vo
     if (!isThere) continue
     const copy = join(outDir, name)
     try {
-      await copyFile(source, copy, constants.COPYFILE_EXCL)
+      await copyOwn(source, copy, { exclusive: true })
       const handle = await open(copy, 'r+')
       await handle.sync().finally(() => handle.close())
     } catch (error) {

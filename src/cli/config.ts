@@ -2,9 +2,9 @@
 
 import { Command } from 'commander'
 import { configYaml } from '../config/file.ts'
-import { OPTION_NAMES, OPTIONS, parseConfig } from '../config/options.ts'
+import { OPTION_NAMES, parseConfig } from '../config/options.ts'
 import { flagName } from '../config/spec.ts'
-import { addNamed, type ContextOf, type Flags } from './flags.ts'
+import { addNamed, givenIn, type ContextOf, type Flags } from './flags.ts'
 
 export function configCommand(contextOf: ContextOf): Command {
   const command = new Command('config')
@@ -13,8 +13,7 @@ export function configCommand(contextOf: ContextOf): Command {
   addNamed(command, OPTION_NAMES, [])
   return command.action((model: string | undefined, flags: Flags) => {
     const { result } = contextOf(flags)
-    const given = Object.entries(flags).filter(([key]) => Object.hasOwn(OPTIONS, key))
-    const config = parseConfig(Object.fromEntries(given))
+    const config = parseConfig(givenIn(flags))
     const entries = Object.entries(config).map(([name, value]) => [flagName(name), value])
     const json = { ...(model !== undefined && { model }), ...Object.fromEntries(entries) }
     result(json, () => configYaml(model, config).trimEnd().split('\n'))

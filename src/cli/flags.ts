@@ -99,10 +99,17 @@ export function addNamed(
   return command
 }
 
+/** Of a command's flags those that are in the table, by their names on the command line. */
+export const givenIn = (flags: Flags): Record<string, unknown> =>
+  Object.fromEntries(
+    Object.entries(flags)
+      .filter(([key]) => Object.hasOwn(OPTIONS, key))
+      .map(([key, value]) => [flag(key), value]),
+  )
+
 /** The configuration from a command's flags; flags that are not in the table are the command's own. */
 export function configOf(flags: Flags, command: CommandName): Config {
-  const given = Object.entries(flags).filter(([key]) => Object.hasOwn(OPTIONS, key))
-  return parseConfig(Object.fromEntries(given), command)
+  return parseConfig(givenIn(flags), command)
 }
 
 /**

@@ -112,10 +112,12 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
   process.on('SIGINT', onSignal)
   process.on('SIGTERM', onSignal)
-  // `zo2 inspect MODEL | head`: a reader that has enough is no error.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error
-    process.exit(0)
+  // Progress that nobody reads any more is no reason to stop.
+  process.stderr.on('error', () => {})
+  process.stdout.on('error', ({ code }: NodeJS.ErrnoException) => {
+    if (code === 'EPIPE') process.exit(0) // `zo2 inspect MODEL | head`: a reader that has enough
+    screen.line(`zo2: the result cannot be written to stdout (${code}); free some disk space there`)
+    process.exit(1)
   })
   try {
     await program(screen, stop.signal).parseAsync(normalise(argv), { from: 'user' })

@@ -1,11 +1,13 @@
 // The command about what runs have written down: report.
 
+import { readFile } from 'node:fs/promises'
 import { join, resolve, sep } from 'node:path'
 import { Command } from 'commander'
 import type { ContextOf, Flags } from './flags.ts'
 import { readRun, type RunData } from '../records/report/data.ts'
 import { reportPage } from '../records/report/page.ts'
 import { summaryOf } from '../records/report/summary.ts'
+import { UserError } from '../util/errors.ts'
 import { formatBytes } from '../util/units.ts'
 import { writeTextAtomically } from '../io/atomic.ts'
 
@@ -20,12 +22,23 @@ export function reportCommand(contextOf: ContextOf): Command {
       const labels = labelsOf(dirs)
       for (const [i, dir] of dirs.entries()) runs.push(await readRun(dir, labels[i]!))
       const path = (flags['output'] as string | undefined) ?? join(dirs[0]!, 'report.html')
+      await checkPlace(path)
       const page = reportPage(runs)
       await writeTextAtomically(path, page)
       result({ report: resolve(path), runs: runs.map(jsonOf) }, () => [
         `wrote ${path} (${formatBytes(Buffer.byteLength(page))})`,
       ])
     })
+}
+
+/** @throws UserError for a file that is there and is no page: a run's records must not be lost to it */
+async function checkPlace(path: string): Promise<void> {
+  const head = await readFile(path, 'utf8').then(
+    (text) => text.slice(0, 64),
+    () => null,
+  )
+  if (head === null || /^\s*<!doctype html/i.test(head)) return
+  throw new UserError(`${path} is there and is no HTML page: name another file with --output`)
 }
 
 /** The folders without the parents that all of them share. */

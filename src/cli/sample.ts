@@ -1,11 +1,9 @@
 // The command that shows what a pre-trained model says: sample.
 
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { Command } from 'commander'
 import type { Config } from '../config/options.ts'
 import { importedModel, modelIn, sample, startTokens } from '../generate/sample.ts'
+import { withScratchFolder } from '../io/scratch.ts'
 import { hubName } from '../train/pretrain.ts'
 import { addOptions, configOf, type Context, type ContextOf, type Flags } from './flags.ts'
 import { withModel } from './model.ts'
@@ -20,12 +18,7 @@ export function sampleCommand(contextOf: ContextOf): Command {
   addOptions(command, 'sample')
   return command.action(async (flags: Flags) => {
     const context = contextOf(flags)
-    const scratch = await mkdtemp(join(tmpdir(), 'zo2-sample-'))
-    try {
-      await runSample(context, configOf(flags, 'sample'), scratch)
-    } finally {
-      await rm(scratch, { recursive: true, force: true })
-    }
+    await withScratchFolder((scratch) => runSample(context, configOf(flags, 'sample'), scratch))
   })
 }
 

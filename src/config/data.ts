@@ -3,7 +3,7 @@
 
 import { z } from 'zod'
 import { RUNS, type OptionSpec } from './spec.ts'
-import { count, list, path, wholeFrom } from './values.ts'
+import { count, list, oneOf, path, wholeFrom } from './values.ts'
 
 export const DATA_OPTIONS = {
   train: {
@@ -92,7 +92,7 @@ export const DATA_OPTIONS = {
     group: 'data',
     value: 'side',
     help: 'pad sequences left or right',
-    schema: z.enum(['left', 'right']),
+    schema: oneOf(['left', 'right']),
     default: 'right',
     commands: ['finetune', 'eval', 'ZOTrainer'],
     trajectory: true,

@@ -3,7 +3,7 @@
 import { availableParallelism } from 'node:os'
 import { z } from 'zod'
 import { ON_DEVICE, type OptionSpec } from './spec.ts'
-import { bytes, count, path } from './values.ts'
+import { bytes, count, oneOf, path } from './values.ts'
 
 const MiB = 2 ** 20
 
@@ -50,7 +50,7 @@ export const DEVICE_OPTIONS = {
     group: 'device',
     value: 'kind',
     help: 'WebGPU upload: auto (probed), ring or direct',
-    schema: z.enum(['auto', 'ring', 'direct']),
+    schema: oneOf(['auto', 'ring', 'direct']),
     default: 'auto',
     commands: ON_DEVICE,
     trajectory: false,
@@ -77,7 +77,7 @@ export const DEVICE_OPTIONS = {
     group: 'device',
     value: 'kind',
     help: 'weights kept on the device: auto (leading blocks that fit), none or all',
-    schema: z.enum(['auto', 'none', 'all']),
+    schema: oneOf(['auto', 'none', 'all']),
     default: 'auto',
     commands: ON_DEVICE,
     trajectory: false,
@@ -86,7 +86,7 @@ export const DEVICE_OPTIONS = {
     group: 'device',
     value: 'type',
     help: 'of activations on the device: float32, or float16, which halves them; moves losses by up to 0.02 %, projected gradients by 1 to 2 % at eps 1e-3, the more the smaller eps',
-    schema: z.enum(['float32', 'float16']),
+    schema: oneOf(['float32', 'float16']),
     default: 'float32',
     commands: ON_DEVICE,
     trajectory: true,

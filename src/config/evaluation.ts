@@ -3,7 +3,7 @@
 
 import { z } from 'zod'
 import { RUNS, type OptionSpec } from './spec.ts'
-import { count, nonnegative, whole, yesNo } from './values.ts'
+import { count, nonnegative, oneOf, whole, yesNo } from './values.ts'
 
 /** Held-out data, of which evaluations are made. */
 const HELD_OUT = ['evalFile', 'task', 'dataset'] as const
@@ -101,7 +101,7 @@ export const EVALUATION_OPTIONS = {
     group: 'schedule',
     value: 'kind',
     help: "Hugging Face's way of saying when to evaluate: no, every --eval-steps (or --logging-steps), or every epoch",
-    schema: z.enum(['no', 'steps', 'epoch']),
+    schema: oneOf(['no', 'steps', 'epoch']),
     aliases: ['evaluation-strategy'],
     commands: RUNS,
     trajectory: false,

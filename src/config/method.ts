@@ -5,7 +5,7 @@ import { ESTIMATORS } from '../methods/estimator.ts'
 import { METHOD_NAMES } from '../methods/index.ts'
 import { KRON_STRATEGIES } from '../methods/kron-sizes.ts'
 import { ON_METHOD, type OptionSpec } from './spec.ts'
-import { count, list, nonnegative, positive, whole } from './values.ts'
+import { count, list, nonnegative, oneOf, positive, whole } from './values.ts'
 
 const DENSE = ['mezo-sgd'] as const
 const LOZO = ['lozo', 'lozo-m'] as const
@@ -17,7 +17,7 @@ export const METHOD_OPTIONS = {
     group: 'method',
     value: 'name',
     help: `zeroth-order method: ${METHOD_NAMES.join(', ')}`,
-    schema: z.enum(METHOD_NAMES as [string, ...string[]]),
+    schema: oneOf(METHOD_NAMES as [string, ...string[]]),
     default: 'mezo-sgd',
     commands: ON_METHOD,
     trajectory: true,
@@ -83,7 +83,7 @@ export const METHOD_OPTIONS = {
     group: 'method',
     value: 'kind',
     help: 'two-sided (q pairs), or one-sided (centre and q >= 2 probes, differences divided by the standard deviation of their losses, as FZOO)',
-    schema: z.enum(ESTIMATORS),
+    schema: oneOf(ESTIMATORS),
     default: 'two-sided',
     commands: ON_METHOD,
     trajectory: true,
@@ -125,7 +125,7 @@ export const METHOD_OPTIONS = {
     group: 'method',
     value: 'kind',
     help: "lozo: paper (updates times 1/r) or none (as the authors' code)",
-    schema: z.enum(['paper', 'none']),
+    schema: oneOf(['paper', 'none']),
     default: 'paper',
     commands: ON_METHOD,
     trajectory: true,
@@ -135,7 +135,7 @@ export const METHOD_OPTIONS = {
     group: 'method',
     value: 'kind',
     help: `kronzo: how sizes are factored: ${KRON_STRATEGIES.join(', ')}`,
-    schema: z.enum(KRON_STRATEGIES),
+    schema: oneOf(KRON_STRATEGIES),
     default: 'approx_square',
     commands: ON_METHOD,
     trajectory: true,
@@ -175,7 +175,7 @@ export const METHOD_OPTIONS = {
     group: 'method',
     value: 'type',
     help: 'of folded weights: float32, or float16 rounded stochastically, which halves memory and traffic',
-    schema: z.enum(['float32', 'float16']),
+    schema: oneOf(['float32', 'float16']),
     default: 'float32',
     commands: ON_METHOD,
     trajectory: true,

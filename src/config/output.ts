@@ -2,7 +2,7 @@
 
 import { z } from 'zod'
 import { ON_HUB, RUNS, type OptionSpec } from './spec.ts'
-import { count, path, whole, yesNo } from './values.ts'
+import { count, oneOf, path, whole, yesNo } from './values.ts'
 
 const loggers = z
   .string('expected tensorboard or none')
@@ -51,7 +51,7 @@ export const OUTPUT_OPTIONS = {
     group: 'output',
     value: 'type',
     help: 'weights of model/: float32, float16 or bfloat16',
-    schema: z.enum(['float32', 'float16', 'bfloat16']),
+    schema: oneOf(['float32', 'float16', 'bfloat16']),
     default: 'float32',
     commands: ['finetune', 'pretrain', 'export'],
     trajectory: false,

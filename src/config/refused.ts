@@ -4,7 +4,7 @@
 const NO_GRADIENT = 'there is no backward pass'
 const NO_OPTIMIZER = 'the method is the optimizer: give method, learningRate, weightDecay, momentum'
 const DTYPES =
-  'weights have the dtype of their file and all sums are made in f32; saveModel has a dtype'
+  'weights have the dtype of their file and all sums are made in f32; dtype is that of the model that is written'
 const DEVICE =
   'the device is chosen by device (auto, cpu or webgpu) and adapter, in a program as options of fromPretrained'
 const ONE_DEVICE = 'a run has one device'

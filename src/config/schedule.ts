@@ -3,7 +3,7 @@
 
 import { z } from 'zod'
 import { RUNS, type OptionSpec } from './spec.ts'
-import { count, nonnegative, positive, whole, yesNo } from './values.ts'
+import { count, nonnegative, oneOf, positive, whole, yesNo } from './values.ts'
 
 export const SCHEDULE_OPTIONS = {
   steps: {
@@ -24,7 +24,7 @@ export const SCHEDULE_OPTIONS = {
     help: 'constant, or linear or cosine decay to --min-lr',
     schema: z.preprocess(
       (kind) => (kind === 'constant_with_warmup' ? 'constant' : kind),
-      z.enum(['constant', 'linear', 'cosine']),
+      oneOf(['constant', 'linear', 'cosine']),
     ),
     default: 'constant',
     aliases: ['lr-scheduler-type'],
@@ -112,7 +112,7 @@ export const SCHEDULE_OPTIONS = {
     group: 'output',
     value: 'kind',
     help: "Hugging Face's way of saying when to save: no, every --save-steps (or 500), or every epoch",
-    schema: z.enum(['no', 'steps', 'epoch']),
+    schema: oneOf(['no', 'steps', 'epoch']),
     commands: RUNS,
     trajectory: false,
   },

@@ -14,9 +14,10 @@ export interface Given {
   readonly value: unknown
 }
 
-/** `learning_rate`, `learningRate` -> `learning-rate`. */
+/** `--learning_rate`, `learningRate` -> `learning-rate`. */
 export const kebab = (key: string) =>
   key
+    .replace(/^--/, '')
     .replaceAll('_', '-')
     .replace(/([a-z0-9])([A-Z])/g, '$1-$2')
     .toLowerCase()
@@ -51,7 +52,8 @@ export function readSpellings(input: object, specs: Specs, where = ''): Map<stri
     const name = known.get(kebab(spelled))!
     const before = given.get(name)
     if (before) {
-      refuse(`"${before.spelled}" and "${spelled}" are the same option; leave one out`)
+      const first = before.spelled.slice(where.length)
+      refuse(`"${first}" and "${spelled}" are the same option; leave one out`)
     }
     given.set(name, { name, spelled: where + spelled, value })
   }

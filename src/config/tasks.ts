@@ -3,7 +3,7 @@
 import { z } from 'zod'
 import { TASKS } from '../data/tasks/index.ts'
 import type { OptionSpec } from './spec.ts'
-import { count, path, whole, wholeAtMost, yesNo } from './values.ts'
+import { count, oneOf, path, whole, wholeAtMost, yesNo } from './values.ts'
 
 const TASK_NAMES = [...TASKS.keys()] as [string, ...string[]]
 
@@ -14,7 +14,7 @@ export const TASK_OPTIONS = {
     help: `one of MeZO's tasks, instead of a file: ${TASK_NAMES.join(', ')}`,
     schema: z.preprocess(
       (value) => (typeof value === 'string' ? value.toLowerCase() : value),
-      z.enum(TASK_NAMES),
+      oneOf(TASK_NAMES),
     ),
     aliases: ['task-name'],
     commands: ['finetune', 'eval', 'loadTask'],
@@ -91,7 +91,7 @@ export const TASK_OPTIONS = {
     group: 'data',
     value: 'kind',
     help: 'what to optimise: loss, accuracy (needs options) or f1 (generation tasks); the last two are not differentiable',
-    schema: z.enum(['loss', 'accuracy', 'f1']),
+    schema: oneOf(['loss', 'accuracy', 'f1']),
     default: 'loss',
     commands: ['finetune', 'zoInit', 'ZOTrainer'],
     trajectory: true,

@@ -27,6 +27,14 @@ export const yesNo = z.preprocess(
   z.boolean('expected yes or no'),
 )
 export const bytes = z.union([z.number().int().positive(), z.string().transform(parseBytes)])
+/** `a, b or c`. */
+const alternatives = (values: readonly string[]) =>
+  values.length < 2 ? values.join() : `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`
+
+/** One of some words. */
+export const oneOf = <const T extends readonly [string, ...string[]]>(values: T) =>
+  z.enum(values, `expected ${alternatives(values)}`)
+
 export const path = z.string().min(1)
 export const textList = z.array(z.string().min(1, 'expected a text that is not empty'))
 export const list = z.union([

@@ -1,6 +1,8 @@
 // From a name to a model: finds the folder (downloading what is missing), reads headers and config.json,
 // and checks that they fit. No weights in memory, no device open; engine/open.ts does that.
 
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { createModel } from '../../models/index.ts'
 import type { Model } from '../../models/model.ts'
 import { withPrefix } from '../../models/prefix.ts'
@@ -14,9 +16,14 @@ import {
 } from '../checkpoint/synthetic.ts'
 import type { Checkpoint } from '../checkpoint/types.ts'
 import type { Config } from '../config/options.ts'
+import { isRunRecord } from '../config/record.ts'
 import { resolveModel } from '../hub/resolve.ts'
+import { readJsonObject } from '../io/read.ts'
 import type { Reporter } from '../util/console.ts'
+import { UserError } from '../util/errors.ts'
 import { formatBytes } from '../util/units.ts'
+
+const MAX_CONFIG_BYTES = 2 ** 24
 
 /** A model whose headers are read and checked; no weights in memory, no device open. */
 export interface LoadedModel {
@@ -50,8 +57,9 @@ async function findModel(
 ): Promise<LoadedModel> {
   const synthetic = parseSynthetic(source)
   if (synthetic) return syntheticModel(synthetic)
+  const place = await modelOfRun(source, report)
   const seen = new Set<string>() // a line for each file, also where live lines are not shown
-  const { dir, commit } = await resolveModel(source, {
+  const { dir, commit } = await resolveModel(place, {
     ...(config.revision === undefined ? {} : { revision: config.revision }),
     ...(config.cacheDir === undefined ? {} : { cacheDir: config.cacheDir }),
     log: (line) => report.line(line),
@@ -62,7 +70,23 @@ async function findModel(
     },
   })
   const checkpoint = await openCheckpoint(dir)
-  return { source, dir, commit, checkpoint, model: createModel(checkpoint.config) }
+  return { source: place, dir, commit, checkpoint, model: createModel(checkpoint.config) }
+}
+
+/** Of a run's folder the model in it; every other source is as it is. */
+async function modelOfRun(source: string, report: Reporter): Promise<string> {
+  const config = await readJsonObject(join(source, 'config.json'), MAX_CONFIG_BYTES).catch(
+    () => null,
+  )
+  if (!isRunRecord(config)) return source
+  const model = join(source, 'model')
+  if (existsSync(join(model, 'config.json'))) {
+    report.line(`${source} is the folder of a run: its model/ is taken`)
+    return model
+  }
+  throw new UserError(
+    `${source} is the folder of a run that has no model/ yet; write its model with: zo2 export ${source} OUT`,
+  )
 }
 
 /** A model of true shape without weights of its own. */

@@ -1,8 +1,6 @@
 // From a configuration to an open device and an engine on it: the only place where the parts are joined.
 // What is opened here is closed by the `close` that comes with it, also after a failure.
 
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createModel } from '../../models/index.ts'
 import type { Checkpoint } from '../checkpoint/types.ts'
@@ -10,6 +8,7 @@ import type { Config } from '../config/options.ts'
 import { cpuMemory } from '../device/cpu/memory.ts'
 import type { Device, MemoryModel, TensorDType } from '../device/device.ts'
 import { webgpuMemory } from '../device/webgpu/memory.ts'
+import { withScratchFolder } from '../io/scratch.ts'
 import type { Update } from '../methods/method.ts'
 import { openTrace } from '../records/trace.ts'
 import type { Reporter } from '../util/console.ts'
@@ -129,8 +128,7 @@ export async function withEngine<T>(
   { trains, report }: { readonly trains: boolean; readonly report: Reporter },
   use: (engine: Engine) => Promise<T>,
 ): Promise<T> {
-  const scratchDir = await mkdtemp(join(tmpdir(), 'zo2-'))
-  try {
+  return withScratchFolder(async (scratchDir) => {
     const opened = await openEngine(loaded, config, { ...UNTRAINED, trains, scratchDir })
     try {
       report.line(deviceLine(opened.device))
@@ -138,9 +136,7 @@ export async function withEngine<T>(
     } finally {
       await opened.close()
     }
-  } finally {
-    await rm(scratchDir, { recursive: true, force: true })
-  }
+  })
 }
 
 export const deviceLine = ({ info }: Pick<Device, 'info'>) =>

@@ -4,7 +4,6 @@
 // Source: karpathy/nanoGPT, sample.py.
 
 import { existsSync } from 'node:fs'
-import { copyFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { META_FILE, datasetDir } from '../data/prepared.ts'
 import { readText } from '../data/whole-file.ts'
@@ -14,6 +13,7 @@ import { UserError } from '../util/errors.ts'
 import { generate } from './generate.ts'
 import { keptCheckpoints } from '../run/folder.ts'
 import { importNanogpt } from '../checkpoint/torch/nanogpt.ts'
+import { copyOwn } from '../io/copy.ts'
 
 const MAX_START_BYTES = 2 ** 24
 
@@ -53,7 +53,7 @@ export async function importedModel(file: string, scratch: string): Promise<stri
   const { runConfig } = await importNanogpt(file, dir)
   const { dataset } = runConfig
   const meta = typeof dataset === 'string' ? join(datasetDir(dataset), META_FILE) : ''
-  if (existsSync(meta)) await copyFile(meta, join(dir, META_FILE))
+  if (existsSync(meta)) await copyOwn(meta, join(dir, META_FILE))
   return dir
 }
 

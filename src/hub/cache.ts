@@ -5,7 +5,6 @@
 import { getHFHubCachePath, getRepoFolderName, REGEX_COMMIT_HASH } from '@huggingface/hub'
 import { randomUUID } from 'node:crypto'
 import {
-  copyFile,
   mkdir,
   readdir,
   readFile,
@@ -20,6 +19,7 @@ import { homedir } from 'node:os'
 import { dirname, join, relative, resolve } from 'node:path'
 import { UserError } from '../util/errors.ts'
 import { CONFIG_FILE, INDEX_MAX_BYTES, shardNames, WEIGHTS_LAYOUTS } from './files.ts'
+import { copyOwn } from '../io/copy.ts'
 
 /** The folders of one repository in one cache, absolute. */
 export interface RepoCache {
@@ -128,7 +128,7 @@ export async function linkBlob(blob: string, pointer: string, isNew: boolean): P
     await symlink(relative(dirname(pointer), blob), temporary)
   } catch {
     if (isNew) return rename(blob, pointer)
-    await copyFile(blob, temporary)
+    await copyOwn(blob, temporary)
   }
   try {
     await rename(temporary, pointer)

@@ -158,6 +158,8 @@ export function asUserError(error: unknown, prefix: string): unknown {
       ? 'check the path'
       : FULL_DISK.includes(code)
         ? 'free some disk space there'
-        : 'check the disk and the permissions'
+        : code === 'EMFILE' || code === 'ENFILE'
+          ? 'too many files are open: raise the limit (ulimit -n)'
+          : 'check the disk and the permissions'
   return new UserError(`${prefix} (${code}); ${advice}`, { cause: error })
 }

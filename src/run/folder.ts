@@ -113,9 +113,11 @@ function checkSame(dir: string, before: RunRecord, now: RunRecord): void {
   }
   const [then, today]: [Values, Values] = [before.config, now.config]
   for (const key of trajectoryOptions(today)) {
-    // An option that is younger than the run had its default's effect then.
+    // An option that is not there, being younger than the run or another command's, had its default's effect.
     const usual = defaultOf(key as OptionName, [])
-    const [was, is] = [then[key] ?? usual, today[key]].map((value) => JSON.stringify(value))
+    const [was, is] = [then[key] ?? usual, today[key] ?? usual].map((value) =>
+      JSON.stringify(value),
+    )
     if (was !== is) {
       throw new UserError(
         `${dir} was run with ${flag(key)} ${was ?? 'left out'}, found ${is ?? 'none'}; resume with the same`,

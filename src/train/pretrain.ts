@@ -5,7 +5,7 @@
 // Source: karpathy/nanoGPT, train.py.
 
 import { existsSync } from 'node:fs'
-import { copyFile, writeFile } from 'node:fs/promises'
+import { writeFile } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { createModel } from '../../models/index.ts'
 import { nanogptConfig, PADDED_VOCAB } from '../../models/presets.ts'
@@ -38,6 +38,7 @@ import { importNanogpt } from '../checkpoint/torch/nanogpt.ts'
 import type { Checkpoint } from '../checkpoint/types.ts'
 import { claimRun, pinned, required, runTraining, type RunSetup, type RunSummary } from './run.ts'
 import { type DataSource, stepsPerEpoch } from './source.ts'
+import { copyOwn } from '../io/copy.ts'
 
 /** Of train.bin, beside that of val.bin. */
 type PretrainEvaluation = Evaluation & { readonly train_loss: number }
@@ -150,7 +151,7 @@ async function baseOf(
     }
   }
   const copy = join(init, META_FILE)
-  await copyFile(join(data, META_FILE), copy).catch((error: unknown) => {
+  await copyOwn(join(data, META_FILE), copy).catch((error: unknown) => {
     throw asUserError(error, `${copy}: cannot be written`)
   })
   return init

@@ -18,6 +18,8 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import ts from 'typescript'
+import { OPTION_NAMES, specOf } from '../../src/config/options.ts'
+import { flag } from '../../src/config/spec.ts'
 
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 export const TINY = join(ROOT, 'test/fixtures/tiny-opt')
@@ -45,6 +47,27 @@ export interface CliOptions {
   readonly cwd?: string
   /** A shell line that runs before and around: `$0 "$@"` is the command. */
   readonly shell?: string
+  /** The arguments as they are: else an option given twice, a default and its override, is the later one. */
+  readonly asIs?: boolean
+}
+
+/** The arguments without the earlier ones of options that are given again later. */
+function overridden(args: readonly string[]): string[] {
+  const groups: string[][] = []
+  for (const arg of args) {
+    const name = /^--([a-z-]+)(=.*)?$/s.exec(arg)?.[1]
+    const last = groups.at(-1)
+    if (name !== undefined || !last || last.length === 0) groups.push([arg])
+    else last.push(arg)
+  }
+  const named = (group: readonly string[]) => group[0]!.split('=')[0]
+  const known = (group: readonly string[]) =>
+    OPTION_NAMES.some((name) => flag(name) === named(group) && specOf(name).value !== undefined)
+  return groups.flatMap((group, i) => {
+    const again = groups.slice(i + 1).some((later) => named(later) === named(group))
+    // Behind an option's own value stand arguments.
+    return again && known(group) ? group.slice(group[0]!.includes('=') ? 1 : 2) : group
+  })
 }
 
 let bin: string | undefined
@@ -52,7 +75,7 @@ let bin: string | undefined
 /** Starts the command line; the caller awaits `finished` or kills the child. */
 export function startCli(args: readonly string[], options: CliOptions = {}): Running {
   bin ??= compiled()
-  const command = [process.execPath, bin, ...args]
+  const command = [process.execPath, bin, ...(options.asIs ? args : overridden(args))]
   const [file, ...rest] = options.shell ? ['bash', '-c', options.shell, ...command] : command
   const child = spawn(file!, rest, {
     cwd: options.cwd ?? ROOT,

@@ -266,9 +266,12 @@ describe('commands', () => {
   })
 
   it.each([
-    [['--task', 'sst2', '--train', 'x.jsonl'], /--task brings its own data.*--train/],
+    [
+      ['--task', 'sst2', '--train', 'x.jsonl'],
+      /--task and --train exclude each other \(it brings its own data and prompts\)/,
+    ],
     [['--train', 'x.jsonl', '--num-dev', '5'], /--num-dev needs --task/],
-    [['--task', 'sst3'], /--task: expected one of.*sst2/],
+    [['--task', 'sst3'], /--task: expected sst2, .* or drop, found "sst3"/],
     [
       ['--task', 'squad', '--train-as-classification'],
       /--train-as-classification needs examples with options; --task squad/,
@@ -277,7 +280,7 @@ describe('commands', () => {
     [['--task', 'squad', '--sfc'], /no scores to calibrate/],
     [
       ['--task', 'cb', '--only-train-option', 'no', '--train-as-classification'],
-      /language-modelling loss/,
+      /--train-as-classification and --only-train-option exclude each other/,
     ],
     [['--task', 'cb', '--num-dev', '500'], /none of which is left/],
     [[], /--train \(or --task\) is required/],
