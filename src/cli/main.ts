@@ -3,22 +3,7 @@
 // 130/143 after SIGINT/SIGTERM.
 
 import { Command, CommanderError } from 'commander'
-import { benchCommand } from './bench.ts'
-import { configCommand } from './config.ts'
-import { convertCommand } from './convert.ts'
-import { envCommand } from './env.ts'
-import { evalCommand } from './eval.ts'
-import { exportCommand } from './export.ts'
-import { finetuneCommand } from './finetune.ts'
 import { normalise, takeConfigFile, whyUnknown, type Context, type ContextOf } from './flags.ts'
-import { generateCommand } from './generate.ts'
-import { inspectCommand } from './inspect.ts'
-import { planCommand } from './plan.ts'
-import { prepareCommand } from './prepare.ts'
-import { pretrainCommand } from './pretrain.ts'
-import { pushCommand } from './push.ts'
-import { reportCommand } from './report.ts'
-import { sampleCommand } from './sample.ts'
 import { UserError } from '../util/errors.ts'
 import { createReporter, silent, type Reporter } from '../util/console.ts'
 import { VERSION } from '../util/version.ts'
@@ -30,30 +15,43 @@ interface CommonFlags {
   readonly debug?: boolean
 }
 
-/** Every command, in the order of the help. */
-const COMMANDS: readonly ((contextOf: ContextOf) => Command)[] = [
-  finetuneCommand,
-  evalCommand,
-  generateCommand,
-  planCommand,
-  benchCommand,
-  prepareCommand,
-  pretrainCommand,
-  sampleCommand,
-  inspectCommand,
-  exportCommand,
-  convertCommand,
-  envCommand,
-  reportCommand,
-  pushCommand,
-  configCommand,
-]
+type MakeCommand = (contextOf: ContextOf) => Command
+
+/** Every command, in the order of the help; only the one that is called is read. */
+const COMMANDS: Readonly<Record<string, () => Promise<MakeCommand>>> = {
+  finetune: async () => (await import('./finetune.ts')).finetuneCommand,
+  eval: async () => (await import('./eval.ts')).evalCommand,
+  generate: async () => (await import('./generate.ts')).generateCommand,
+  plan: async () => (await import('./plan.ts')).planCommand,
+  bench: async () => (await import('./bench.ts')).benchCommand,
+  prepare: async () => (await import('./prepare.ts')).prepareCommand,
+  pretrain: async () => (await import('./pretrain.ts')).pretrainCommand,
+  sample: async () => (await import('./sample.ts')).sampleCommand,
+  inspect: async () => (await import('./inspect.ts')).inspectCommand,
+  export: async () => (await import('./export.ts')).exportCommand,
+  convert: async () => (await import('./convert.ts')).convertCommand,
+  env: async () => (await import('./env.ts')).envCommand,
+  report: async () => (await import('./report.ts')).reportCommand,
+  push: async () => (await import('./push.ts')).pushCommand,
+  config: async () => (await import('./config.ts')).configCommand,
+}
+
+/** The command that is called, or all of them, for help and for sentences about unknown ones. */
+function commandsOf(argv: readonly string[]): Promise<MakeCommand[]> {
+  const called = argv.find((arg) => !arg.startsWith('-')) ?? ''
+  const loaders = Object.hasOwn(COMMANDS, called) ? [COMMANDS[called]!] : Object.values(COMMANDS)
+  return Promise.all(loaders.map((load) => load()))
+}
 
 /** Those that take their options from a file too; config shows those of all. */
 const FROM_FILES = ['finetune', 'eval', 'generate', 'plan', 'bench'] as const
 
-/** The program; `context` is made once the flags are known. */
-export function program(screen: Reporter, stop: AbortSignal): Command {
+/** The program of a command line. */
+export async function program(
+  argv: readonly string[],
+  screen: Reporter,
+  stop: AbortSignal,
+): Promise<Command> {
   const root = new Command('zo2')
     .description('Zeroth-order (forward-only) fine-tuning of models larger than the device')
     .version(VERSION)
@@ -70,7 +68,7 @@ export function program(screen: Reporter, stop: AbortSignal): Command {
     stop,
   })
   const reportOf = { report: (flags: CommonFlags) => contextOf(flags).report }
-  for (const make of COMMANDS) {
+  for (const make of await commandsOf(argv)) {
     const command = make(contextOf)
     const fromFile = FROM_FILES.find((name) => name === command.name())
     if (fromFile) takeConfigFile(command, fromFile, reportOf)
@@ -120,7 +118,8 @@ export async function main(argv: readonly string[]): Promise<number> {
     process.exit(1)
   })
   try {
-    await program(screen, stop.signal).parseAsync(normalise(argv), { from: 'user' })
+    const root = await program(argv, screen, stop.signal)
+    await root.parseAsync(normalise(argv), { from: 'user' })
     return signalled
   } catch (error) {
     if (signalled > 0 && error === stop.signal.reason) {

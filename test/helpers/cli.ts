@@ -47,6 +47,8 @@ export interface CliOptions {
   readonly cwd?: string
   /** A shell line that runs before and around: `$0 "$@"` is the command. */
   readonly shell?: string
+  /** User to run as; only root may say so. */
+  readonly uid?: number
   /** The arguments as they are: else an option given twice, a default and its override, is the later one. */
   readonly asIs?: boolean
 }
@@ -55,12 +57,12 @@ export interface CliOptions {
 function overridden(args: readonly string[]): string[] {
   const groups: string[][] = []
   for (const arg of args) {
-    const name = /^--([a-z-]+)(=.*)?$/s.exec(arg)?.[1]
+    const name = /^--([a-z_-]+)(=.*)?$/s.exec(arg)?.[1]
     const last = groups.at(-1)
     if (name !== undefined || !last || last.length === 0) groups.push([arg])
     else last.push(arg)
   }
-  const named = (group: readonly string[]) => group[0]!.split('=')[0]
+  const named = (group: readonly string[]) => group[0]!.split('=')[0]!.replaceAll('_', '-')
   const known = (group: readonly string[]) =>
     OPTION_NAMES.some((name) => flag(name) === named(group) && specOf(name).value !== undefined)
   return groups.flatMap((group, i) => {
@@ -82,6 +84,7 @@ export function startCli(args: readonly string[], options: CliOptions = {}): Run
     // `zo2 plan` keeps what it measured: not in the user's own cache, taken on a busy machine.
     env: { XDG_CACHE_HOME: join(tmpdir(), 'zo2-test-cache'), ...process.env, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
+    ...(options.uid !== undefined && { uid: options.uid, gid: options.uid }),
   })
   const output = { stdout: '', stderr: '' }
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output.stdout += text))
