@@ -15,6 +15,7 @@ import type { Device } from '../../src/device/device.ts'
 import { openWebgpu } from '../../src/device/webgpu/device.ts'
 import type { JournalEntry } from '../../src/run/journal.ts'
 import type { DType } from '../../src/util/dtypes.ts'
+import { TEST_ADAPTER } from '../helpers/adapter.ts'
 import { openDevices, type TestDevice } from '../helpers/devices.ts'
 import {
   exportedDigests,
@@ -280,7 +281,7 @@ describe.each([{ replayWindow: 2 }, LOZO, KRONZO])('%j', (method: RunOptions) =>
 
   it('gives the same bits by ring and by direct uploads on webgpu', async () => {
     const open = (transfer: 'ring' | 'direct') => () =>
-      openWebgpu({ adapter: 'llvmpipe', transfer })
+      openWebgpu({ adapter: TEST_ADAPTER, transfer })
     const [ring, direct] = await results(webgpu.memory, [open('ring'), open('direct')])
     expect(direct).toEqual(ring)
   })

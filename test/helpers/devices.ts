@@ -11,6 +11,7 @@ import { NOISE_STD, round16, type Recipe } from '../../src/noise/distributions.t
 import { noiseKey } from '../../src/noise/threefry.ts'
 import { convertElements, DTYPE_BYTES, type DType } from '../../src/util/dtypes.ts'
 import { openReference } from '../reference/device.ts'
+import { NO_TEST_ADAPTER, TEST_ADAPTER } from './adapter.ts'
 
 export interface TestDevice {
   readonly name: string
@@ -18,18 +19,17 @@ export interface TestDevice {
   open(): Promise<Device>
 }
 
-async function openLavapipe(): Promise<Device> {
+async function openTestAdapter(): Promise<Device> {
   try {
-    return await openWebgpu({ adapter: 'llvmpipe' })
+    return await openWebgpu({ adapter: TEST_ADAPTER })
   } catch (cause) {
-    const message = 'no software Vulkan adapter; run: bash scripts/setup-vulkan.sh'
-    throw new Error(message, { cause })
+    throw new Error(NO_TEST_ADAPTER, { cause })
   }
 }
 
 export const openDevices = (): TestDevice[] => [
   { name: 'cpu', memory: cpuMemory, open: () => openCpu() },
-  { name: 'webgpu', memory: webgpuMemory, open: openLavapipe },
+  { name: 'webgpu', memory: webgpuMemory, open: openTestAdapter },
 ]
 
 /** Every device with both dtypes of activations. */

@@ -5,6 +5,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { fromPretrained, type ModelOptions, type ZoModel } from '../../src/index.ts'
+import { NO_TEST_ADAPTER, TEST_ADAPTER } from './adapter.ts'
 
 export const LOGIT_TOLERANCE = 1e-4
 const LOSS_TOLERANCE = 1e-5
@@ -20,7 +21,7 @@ interface Expected {
 
 export const devices: { name: string; options: ModelOptions }[] = [
   { name: 'cpu', options: { device: 'cpu' } },
-  { name: 'webgpu', options: { device: 'webgpu', adapter: 'llvmpipe' } },
+  { name: 'webgpu', options: { device: 'webgpu', adapter: TEST_ADAPTER } },
 ]
 
 export async function openOn(dir: string, options: ModelOptions): Promise<ZoModel> {
@@ -28,7 +29,7 @@ export async function openOn(dir: string, options: ModelOptions): Promise<ZoMode
     return await fromPretrained(dir, options)
   } catch (cause) {
     if (options.adapter === undefined) throw cause
-    throw new Error('no software Vulkan adapter? run: bash scripts/setup-vulkan.sh', { cause })
+    throw new Error(NO_TEST_ADAPTER, { cause })
   }
 }
 
