@@ -108,6 +108,23 @@ export interface KroneckerAddend {
 export const projectionCols = (a: Addend) =>
   a.kind === 'low-rank' ? a.rank : a.terms * a.n1 * a.m2
 
+/** Throws for what no device does: a relu inside the product of a transposed matrix, whose tiles add up. */
+export function checkLinear({ name, transposed }: Weights, relu: boolean): void {
+  if (!transposed || !relu) return
+  throw new RangeError(`${name} is transposed: its product has no relu, activation() comes after it`)
+}
+
+/** Throws for what no device does: a vocabulary matrix that is transposed, whose rows are not its entries. */
+export function checkHead({ name, transposed }: Weights): void {
+  if (transposed) throw new RangeError(`${name} is transposed: it cannot be a vocabulary matrix`)
+}
+
+/** Throws where queries have no position among the keys, or heads share no whole number of columns. */
+export function checkAttention({ tokens, heads, keys = tokens }: AttentionShape, cols: number) {
+  if (keys < tokens) throw new RangeError(`attention: ${tokens} queries of ${keys} keys`)
+  if (cols % heads !== 0) throw new RangeError(`attention: ${heads} heads of ${cols} columns`)
+}
+
 /** Rows of an operation: `probes` groups of `rows` rows each. */
 export interface Rows {
   readonly probes: number
@@ -191,8 +208,9 @@ export interface Device {
   project(x: Tensor, addend: Addend, at: Rows): Promise<void>
   /**
    * y[p] [rows, N] = x[p] [rows, K] * W_p^T + bias[p] + addend: all tiles of the slab, each into its
-   * own columns of y. bias is [>=P, N] or null; with relu, y = max(that, 0) (not for transposed). Sums
-   * of a transposed matrix pass through y from one tile to the next, rounded each time if y is f16.
+   * own columns of y. bias is [>=P, N] or null; with relu, y = max(that, 0). Sums of a transposed
+   * matrix pass through y from one tile to the next, rounded each time if y is f16.
+   * @throws RangeError for relu with a transposed matrix
    */
   linear(
     x: Tensor,
@@ -215,7 +233,10 @@ export interface Device {
    * Causal softmax(q*D^-0.5 * k^T) * v for each of P*B sequences and each of H heads; q and y are
    * [P*B*T, C], k and v [P*B*S, C] with S `keys` (T if left out). The T queries of a sequence are
    * its last ones: query t sees keys 0..S-T+t. keyMask [B, S] holds 1 for tokens and 0 for padding; a
-   * masked key gets no weight; rows that see no key at all are finite, their value is unspecified.
+   * masked key gets no weight. A row that sees no key at all (padding before the first token) gets the
+   * mean of all S values of its sequence, those that it must not see too: what a soft-max over scores
+   * that are all the same lowest number gives, in `transformers` (eager attention).
+   * @throws RangeError if there are fewer keys than queries, or no whole columns for each head
    */
   attention(
     q: Tensor,
@@ -239,6 +260,7 @@ export interface Device {
    * Online log-sum-exp over one vocabulary slab. logits[p] = x[p] [rows, K] * W_p^T; state
    * [P*rows, 3] carries (max, sum of exp(logit - max), logit of the target) and must start as
    * (-Infinity, 0, 0); targets has one vocabulary index for each of the P*rows rows.
+   * @throws RangeError for a transposed matrix
    */
   crossEntropy(
     x: Tensor,
@@ -248,7 +270,10 @@ export interface Device {
     at: Rows,
     addend?: Addend,
   ): Promise<void>
-  /** Logits of one vocabulary slab, tile by tile to the host: data is [P*rows, tile.rows]. */
+  /**
+   * Logits of one vocabulary slab, tile by tile to the host: data is [P*rows, tile.rows].
+   * @throws RangeError for a transposed matrix
+   */
   logits(
     x: Tensor,
     slot: Slot,

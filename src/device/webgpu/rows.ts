@@ -2,7 +2,7 @@
 // gatherRows, scatterRows.
 
 import { UserError } from '../../util/errors.ts'
-import type { Activation, Device, Rows, Tensor } from '../device.ts'
+import { checkAttention, type Activation, type Device, type Rows, type Tensor } from '../device.ts'
 import { flatGroups } from './commands.ts'
 import { activationKernel } from './kernels/activation.ts'
 import { addKernel } from './kernels/add.ts'
@@ -97,18 +97,20 @@ function createAttention(runtime: Runtime): Device['attention'] {
   type Compiled = ReturnType<typeof compile>
   const kernels = { f32: new Map<number, Compiled>(), f16: new Map<number, Compiled>() }
   const kernelOf = (headSize: number, type: Element) => {
-    if (!Number.isInteger(headSize) || headSize > MAX_HEAD_SIZE) {
+    if (headSize > MAX_HEAD_SIZE) {
       throw new UserError(
         `attention heads of ${headSize} columns do not run on the webgpu device, which takes ` +
-          `whole sizes up to ${MAX_HEAD_SIZE}: use --device cpu`,
+          `sizes up to ${MAX_HEAD_SIZE}: use --device cpu`,
       )
     }
     let kernel = kernels[type].get(headSize)
     if (!kernel) kernels[type].set(headSize, (kernel = compile(headSize, type)))
     return kernel
   }
-  return async (q, k, v, keyMask, y, { probes, batch, tokens, heads, keys = tokens }) => {
+  return async (q, k, v, keyMask, y, shape) => {
+    const { probes, batch, tokens, heads, keys = tokens } = shape
     runtime.check()
+    checkAttention(shape, q.cols)
     const headSize = q.cols / heads
     const sequences = probes * batch
     const operand = (tensor: Tensor, count: number) =>

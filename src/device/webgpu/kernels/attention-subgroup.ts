@@ -48,6 +48,15 @@ fn weigh(weight: f32, value: vec4<f32>) -> vec4<f32> {
   return select(weight * value, vec4<f32>(), weight == -1f);
 }
 
+// Of four columns of all values of a sequence.
+fn mean_value(first: u32, width: u32) -> vec4<f32> {
+  var sum = vec4<f32>();
+  for (var j = 0u; j < params.keys; j++) {
+    sum += ${read4(type, 'v[first + j * width]')};
+  }
+  return sum / f32(params.keys);
+}
+
 @compute @workgroup_size(${lanes})
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
@@ -136,8 +145,11 @@ ${lines(groups, (c) => `  ends[${r * groups + c}] = sums${r}_${c};`)}`,
     let r = i / ${groups}u;
     let c = (i % ${groups}u) * ${lanes}u + lane;
     if (first + r < params.tokens && c < ${depth}u) {
-      let total = totals[r];
-      y[rows0 + (first + r) * width + c] = ${stored4(type, 'select(ends[i] / total, vec4<f32>(), total == 0f)')};
+      var value = ends[i] / totals[r];
+      if (totals[r] == 0f) {
+        value = mean_value(start + c, width);
+      }
+      y[rows0 + (first + r) * width + c] = ${stored4(type, 'value')};
     }
   }
 }
