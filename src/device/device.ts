@@ -57,7 +57,8 @@ export interface Weights {
   readonly tiles: readonly Tile[]
   /**
    * Terms owed and one scale per probe, or a single scale that all probes share. Element index of
-   * (row, col) is row*cols + col.
+   * (row, col) is row*cols + col. Versions have the same bits on every device, but for products below
+   * 2^-126 with a decay that is not 1: an adapter may take these for zero (WGSL allows it).
    */
   readonly recipe: Recipe
   /**
@@ -111,7 +112,9 @@ export const projectionCols = (a: Addend) =>
 /** Throws for what no device does: a relu inside the product of a transposed matrix, whose tiles add up. */
 export function checkLinear({ name, transposed }: Weights, relu: boolean): void {
   if (!transposed || !relu) return
-  throw new RangeError(`${name} is transposed: its product has no relu, activation() comes after it`)
+  throw new RangeError(
+    `${name} is transposed: its product has no relu, activation() comes after it`,
+  )
 }
 
 /** Throws for what no device does: a vocabulary matrix that is transposed, whose rows are not its entries. */

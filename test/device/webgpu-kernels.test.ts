@@ -207,6 +207,67 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
     })
   }
 
+  /** Bits of f32 subnormals of both signs, the smallest and the largest among them, and of zeros. */
+  const subnormals = (count: number) => {
+    const bits = Uint32Array.from({ length: count }, (_, i) => {
+      const size = [0, 1, 0x7fffff, 0x400000][i] ?? 1 + ((i * 2654435761) % 0x7fffff)
+      return (size | (i % 3 === 0 ? 0x80000000 : 0)) >>> 0
+    })
+    return new Float32Array(bits.buffer)
+  }
+
+  it.each(['F32', 'BF16'] as const)(
+    'keep subnormal %s weights and perturb them to the bits of the TypeScript twin, without decay',
+    async (dtype) => {
+      const count = 1001
+      const raw = convertElements(new Uint8Array(subnormals(count).buffer), 'F32', dtype)
+      const wide = new Float32Array(convertElements(raw, dtype, 'F32').buffer)
+      const term = { k0: 5, k1: 6, decay: 1 }
+      const smallest = round16(2 ** -100)
+      for (const [terms, scales] of [
+        [[], [0]],
+        [[], [scale, -scale]],
+        [[{ ...term, coefficient: round16(1e-4) }], [smallest, 0]],
+        [
+          [
+            { ...term, coefficient: smallest },
+            { ...term, coefficient: 0 },
+          ],
+          [-smallest, smallest],
+        ],
+      ] as const) {
+        const recipe = { terms, probe: { k0: 3, k1: 4 }, scales }
+        const e = wide.slice()
+        applyTerms(e, 0, terms)
+        const want = scales.flatMap((_, p) => [...probeVersion(e, 0, recipe, p)])
+        const got = await perturb(raw, dtype, 0, count, 0, recipe)
+        expect(firstDifference(got, new Uint32Array(Float32Array.from(want).buffer))).toBe(-1)
+        expect(want.some((v) => v !== 0 && Math.abs(v) < 2 ** -126)).toBe(true)
+      }
+    },
+  )
+
+  const product = defineKernel({
+    name: 'product',
+    bindings: { x: 'read f32', y: 'read_write f32' },
+    params: { factor: 'f32' },
+    body: '@compute @workgroup_size(1)\nfn main() {\n  y[0] = x[0] * params.factor;\n}',
+  })
+
+  it('decay subnormal weights as the adapter multiplies: exactly, or to zero', async () => {
+    const y = upload(new Float32Array(4))
+    const one = upload(Float32Array.of(2 ** -127))
+    commands.run(commands.compile(product), { x: one, y }, { factor: 1 }, [1])
+    const flushes = new Float32Array(await download(y))[0] === 0
+    const w = subnormals(1001)
+    const terms = [{ k0: 5, k1: 6, coefficient: 0, decay }]
+    const want = w.slice()
+    applyTerms(want, 0, terms)
+    const found = await perturb(new Uint8Array(w.buffer), 'F32', 0, w.length, 0, { ...plain, terms }) // prettier-ignore
+    const got = new Float32Array(found.buffer, found.byteOffset, found.length)
+    expect([...got].every((v, i) => v === (flushes ? 0 : want[i]))).toBe(true)
+  })
+
   it('round the decayed weight before the noise is added', async () => {
     // Weights for which a fused multiply-add gives other bits; the test shows that there are many.
     const count = 4096
@@ -260,7 +321,7 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
         )) {
           const { name } = matmul.spec
           const multiply = (rows: number) =>
-            product(
+            multiplied(
               matmul,
               { ...given, rows, depth, cols, width, col0 },
               kind === 'transposed',
@@ -309,7 +370,7 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
   }
 
   /** y of two probes, each with weights of its own and the same x. */
-  const product = async (
+  const multiplied = async (
     matmul: MatmulSpec,
     size: Product,
     transposed: boolean,
