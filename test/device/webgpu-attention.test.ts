@@ -4,7 +4,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openAdapter, type OpenAdapter } from '../../src/device/webgpu/adapter.ts'
 import { MAP, USAGE } from '../../src/device/webgpu/buffers.ts'
-import { Commands, flatGroups } from '../../src/device/webgpu/commands.ts'
+import { Commands } from '../../src/device/webgpu/commands.ts'
 import {
   ATTENTION_ROWS,
   attentionKernel,
@@ -70,7 +70,7 @@ describe('attention kernels', () => {
         ...{ batch: BATCH, tokens, keys: KEYS, heads: HEADS, sequences: SEQUENCES },
         scale: headSize ** -0.5,
       },
-      [Math.ceil(tokens / kernel.rows) * HEADS, ...flatGroups(SEQUENCES)],
+      commands.flat(Math.ceil(tokens / kernel.rows) * HEADS * SEQUENCES),
     )
     commands.copy(y, 0, out, 0, y.size)
     commands.flush()

@@ -4,12 +4,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openAdapter, type OpenAdapter } from '../../src/device/webgpu/adapter.ts'
 import { USAGE } from '../../src/device/webgpu/buffers.ts'
-import { Commands, flatGroups } from '../../src/device/webgpu/commands.ts'
+import { Commands } from '../../src/device/webgpu/commands.ts'
 import { defineKernel } from '../../src/device/webgpu/kernel.ts'
 import { NO_ADDEND } from '../../src/device/webgpu/addends.ts'
 import { fromHalves, toHalves } from '../../src/device/f16.ts'
 import { F32_ROWS, type RowTypes } from '../../src/device/webgpu/kernels/elements.ts'
-import { FLAG, type MatmulSpec } from '../../src/device/webgpu/kernels/matmul.ts'
+import { blocksOf, FLAG, type MatmulSpec } from '../../src/device/webgpu/kernels/matmul.ts'
 import { matmulRegisters } from '../../src/device/webgpu/kernels/matmul-registers.ts'
 import { matmulShared } from '../../src/device/webgpu/kernels/matmul-shared.ts'
 import {
@@ -156,7 +156,7 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
         ...{ pair_low: pair % 2 ** 32, pair_high: Math.floor(pair / 2 ** 32) },
         terms: recipe.terms.length,
       },
-      flatGroups(Math.ceil((count + 1) / 512)),
+      commands.flat(Math.ceil((count + 1) / 512)),
     )
     return new Uint32Array(await download(w), 0, versions * count)
   }
@@ -320,14 +320,19 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
           (each) => multiple % each.multiple === 0,
         )) {
           const { name } = matmul.spec
-          const multiply = (rows: number) =>
+          const multiply = (rows: number, on?: Commands) =>
             multiplied(
               matmul,
               { ...given, rows, depth, cols, width, col0 },
               kind === 'transposed',
               types,
+              on,
             )
           const full = await multiply(all)
+          // As many workgroups in a square, where all do not fit one dimension.
+          const side = Math.ceil(Math.sqrt(blocksOf(matmul, all, cols)))
+          const square = await multiply(all, new Commands(adapter.gpu, side))
+          expect(firstDifference(bitsOf(square), bitsOf(full)), name).toBe(-1)
           const columns = kind === 'transposed' ? cols : width
           const from = kind === 'transposed' ? 0 : col0
           const inX = kind === 'transposed' ? { stride: width, k0: col0 } : { stride: depth, k0: 0 }
@@ -375,6 +380,7 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
     size: Product,
     transposed: boolean,
     types: RowTypes,
+    on = commands,
   ) => {
     const { x, w, bias, ...params } = size
     const { rows, depth, cols, width } = params
@@ -383,8 +389,8 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
     for (let p = 0; p < 2; p++) input.set(x.subarray(0, rows * inX), p * rows * inX)
     const y = upload(new (types.y === 'f16' ? Uint16Array : Float32Array)(2 * rows * inY))
     const nothing = upload(new Float32Array(4))
-    commands.run(
-      commands.compile(matmul.spec),
+    on.run(
+      on.compile(matmul.spec),
       {
         ...{
           x: upload(types.x === 'f16' ? toHalves(input) : input),
@@ -394,12 +400,15 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
         ...{ projection: nothing, factors: nothing, y },
       },
       { ...params, probe_rows: rows, version: cols * depth, flags: FLAG.bias, ...PLAIN },
-      [Math.ceil(cols / matmul.cols), Math.ceil(rows / matmul.rows), 2],
+      [...on.flat(blocksOf(matmul, rows, cols)), 2],
     )
+    on.flush()
     const found = await download(y)
     return types.y === 'f16' ? fromHalves(new Uint16Array(found)) : new Float32Array(found)
   }
 })
+
+const bitsOf = (values: Float32Array<ArrayBuffer>) => new Uint32Array(values.slice().buffer)
 
 const isNaNBits = (bits: number) => (bits & 0x7fffffff) > 0x7f800000
 

@@ -3,7 +3,6 @@
 
 import { UserError } from '../../util/errors.ts'
 import { checkAttention, type Activation, type Device, type Rows, type Tensor } from '../device.ts'
-import { flatGroups } from './commands.ts'
 import { activationKernel } from './kernels/activation.ts'
 import { addKernel } from './kernels/add.ts'
 import { ATTENTION_ROWS, attentionKernel, MAX_HEAD_SIZE } from './kernels/attention.ts'
@@ -54,8 +53,6 @@ function byType<T>(make: (type: Element) => T): (type: Element) => T {
 
 const totalRows = (at: Rows) => at.probes * at.rows
 
-const elementGroups = (count: number) => flatGroups(Math.ceil(count / 256))
-
 function createLayerNorm(runtime: Runtime): Device['layerNorm'] {
   const { commands, memories } = runtime
   const kernel = byType((type) => commands.compile(layerNormKernel(type)))
@@ -77,7 +74,7 @@ function createLayerNorm(runtime: Runtime): Device['layerNorm'] {
         has_scale: scale ? 1 : 0,
         has_bias: bias ? 1 : 0,
       },
-      flatGroups(total),
+      commands.flat(total),
     )
   }
 }
@@ -127,13 +124,14 @@ function createAttention(runtime: Runtime): Device['attention'] {
         y: operand(y, tokens),
       },
       { batch, tokens, keys, heads, sequences, scale: headSize ** -0.5 },
-      [Math.ceil(tokens / rows) * heads, ...flatGroups(sequences)],
+      commands.flat(Math.ceil(tokens / rows) * heads * sequences),
     )
   }
 }
 
 function createElementwise(runtime: Runtime): Elementwise {
   const { commands, memories } = runtime
+  const elementGroups = (count: number) => commands.flat(Math.ceil(count / 256))
   const activations = {
     relu: byType((type) => commands.compile(activationKernel('relu', type))),
     gelu: byType((type) => commands.compile(activationKernel('gelu', type))),

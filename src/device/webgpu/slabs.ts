@@ -12,7 +12,6 @@ import {
   type Tile,
   type Weights,
 } from '../device.ts'
-import { flatGroups } from './commands.ts'
 import { crossEntropyKernel } from './kernels/cross-entropy.ts'
 import { type Job, Products, type Target } from './products.ts'
 import type { Runtime } from './runtime.ts'
@@ -53,7 +52,7 @@ export function createSlabPart(runtime: Runtime, choice: Choice): SlabPart {
       const buffers = { logits, targets: job.scratch.indices(targets), state: carried }
       for (const tile of products.tiles(job, intoLogits(job, addend))) {
         const params = { rows, cols: tile.rows, first: tile.row0 }
-        commands.run(crossEntropy, buffers, params, flatGroups(rows))
+        commands.run(crossEntropy, buffers, params, commands.flat(rows))
       }
       markUsed(runtime, slot)
     },

@@ -63,12 +63,14 @@ fn main(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
-  let sequence = group.z * groups.y + group.y;
+  let id = group.y * groups.x + group.x;
+  let each = (params.tokens + ${rows - 1}u) / ${rows}u * params.heads; // workgroups of a sequence
+  let sequence = id / each;
   if (sequence >= params.sequences) {
     return;
   }
-  let first = (group.x / params.heads) * ${rows}u;
-  let head = group.x % params.heads;
+  let first = id % each / params.heads * ${rows}u;
+  let head = id % params.heads;
   let width = params.heads * ${depth}u;
   let earlier = params.keys - params.tokens; // keys before the first query's own
   let start = sequence * params.keys * width + head * ${depth}u;

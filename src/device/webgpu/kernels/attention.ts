@@ -49,12 +49,14 @@ fn main(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let sequence = group.z * groups.y + group.y;
+  let id = group.y * groups.x + group.x;
+  let each = (params.tokens + ROWS - 1u) / ROWS * params.heads; // workgroups of a sequence
+  let sequence = id / each;
   if (sequence >= params.sequences) {
     return;
   }
-  let block = group.x / params.heads;
-  let head = group.x % params.heads;
+  let block = id % each / params.heads;
+  let head = id % params.heads;
   let width = params.heads * D;
   let token = block * ROWS + lane;
   let earlier = params.keys - params.tokens; // keys before the first query's own
