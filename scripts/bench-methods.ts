@@ -13,7 +13,7 @@ import { createEngine, type Engine } from '../src/engine/engine.ts'
 import { labelledRows } from '../src/train/loss.ts'
 import { silent } from '../src/util/console.ts'
 import { forward } from '../src/engine/forward.ts'
-import { engineOptions, loadModel, memoryModel, openDevice } from '../src/engine/open.ts'
+import { engineOptions, loadModel, openDevice } from '../src/engine/open.ts'
 import { zoStep } from '../src/train/step.ts'
 import { syntheticBatch } from '../test/helpers/runs.ts'
 import { writeSyntheticOpt } from '../test/helpers/synthetic-opt.ts'
@@ -38,7 +38,7 @@ async function open(device: Device, options: Record<string, unknown>): Promise<E
   const config = parseConfig({ device: kind, memory: '2GiB', ...options })
   const loaded = await loadModel(DIR, config, silent)
   const state = { updates: [], folded: 0, trains: true, scratchDir: tmpdir() }
-  return createEngine(device, engineOptions(loaded, config, await memoryModel(config), state))
+  return createEngine(device, engineOptions(loaded, config, state))
 }
 
 /** Median of the times of `rounds` steps, and of their ratio to the plain forwards of that round. */

@@ -9,7 +9,6 @@ import type { Slab } from '../scheduler/plan.ts'
 import { stream } from '../scheduler/stream.ts'
 import type { BenchResult } from '../src/plan/bench.ts'
 import { parseConfig } from '../src/config/options.ts'
-import { cpuMemory } from '../src/device/cpu/memory.ts'
 import { createEngine } from '../src/engine/engine.ts'
 import { silent } from '../src/util/console.ts'
 import { engineOptions, loadModel } from '../src/engine/open.ts'
@@ -64,8 +63,8 @@ const config = parseConfig({ device: 'cpu', resident: 'none', steps: Number(step
 const loaded = await loadModel(dir!, config, silent)
 const state = { updates: [], folded: 0, trains: true, scratchDir: tmpdir() }
 const { device, use } = fakeDevice(Infinity)
-const unlimited = { ...device, maxSlabBytes: Infinity }
-const engine = await createEngine(unlimited, engineOptions(loaded, config, cpuMemory, state))
+const unlimited = { ...device, memory: { ...device.memory, maxSlabBytes: Infinity } }
+const engine = await createEngine(unlimited, engineOptions(loaded, config, state))
 const { plan } = engine.planFor({ probes: 2, batch: WORK.batchSize, tokens: WORK.maxLength })
 const slots = createSlots(plan, device)
 const source = {

@@ -18,6 +18,7 @@
 import type { Recipe } from '../noise/distributions.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 import type { Category, Ledger } from './ledger.ts'
+import type { MemoryModel, Workload } from './memory.ts'
 
 /** What a tensor's elements may be. */
 export type TensorDType = Extract<DType, 'F32' | 'F16'>
@@ -159,10 +160,14 @@ export interface DeviceInfo {
 export interface Device {
   readonly info: DeviceInfo
   readonly ledger: Ledger
-  /** Largest slab one slot can hold, in bytes (binding limits). */
-  readonly maxSlabBytes: number
+  /** What the planner takes for it. */
+  readonly memory: MemoryModel
   /** Whether f32 weights are used as they are and others widened at every use: the cpu's case. */
   readonly prefersF32: boolean
+  /** Whether operations run on the host's own cores, so that host work beside them (folds) gains nothing. */
+  readonly sharesCores: boolean
+  /** Whether `stage` gives the slot's own memory, so that nothing is uploaded at a commit. */
+  readonly stagesInPlace: boolean
 
   /**
    * Allocates [rows, cols], f32 if `dtype` is left out, and charges its bytes to the ledger. Throws
@@ -296,41 +301,4 @@ export interface Device {
   sync(): Promise<void>
   /** Frees everything, stops workers, leaves the ledger at zero. Safe to call twice. */
   close(): Promise<void>
-}
-
-/** What a run asks of the device's own memory; sizes scratch and staging. */
-export interface Workload extends Rows {
-  /** B and T of the largest batch (rows = B*T). */
-  readonly batch: number
-  readonly tokens: number
-  readonly heads: number
-  readonly headSize: number
-  /** Largest compute tile of the model: elements, and rows. */
-  readonly tileElements: number
-  readonly tileRows: number
-  /** Rows of one probe that may carry a label at once (head chunks). */
-  readonly headRows: number
-  /** Largest number of updates owed to a slab. */
-  readonly terms: number
-  /** Versions of a matrix at most: P, or 1 where all probes share the weights. */
-  readonly versions: number
-  /** S: keys of a sequence at most; tokens unless there is a cache or a prefix. */
-  readonly keys: number
-  /** Of the largest addend: columns of its projection, and elements of both factors; 0 without. */
-  readonly projectionCols: number
-  readonly addendElements: number
-  /** Columns of the widest activation where they are f16; 0 where they are f32. */
-  readonly halfCols: number
-  /** Bytes of the largest slab as it is staged, and slots in the ring. */
-  readonly slabBytes: number
-  readonly slots: number
-}
-
-/** A device's own memory as a pure function; each device folder has one, the planner takes it. */
-export interface MemoryModel {
-  readonly kind: 'cpu' | 'webgpu'
-  /** Bytes that `slot` charges for a slab of `bytes`. */
-  slotBytes(bytes: number): number
-  stagingBytes(workload: Workload): number
-  scratchBytes(workload: Workload): number
 }

@@ -7,7 +7,8 @@ import type { Model } from '../../models/model.ts'
 import { withPrefix } from '../../models/prefix.ts'
 import type { Config } from '../config/options.ts'
 import { cpuMemory } from '../device/cpu/memory.ts'
-import type { Device, MemoryModel, TensorDType } from '../device/device.ts'
+import type { Device, TensorDType } from '../device/device.ts'
+import type { MemoryModel } from '../device/memory.ts'
 import { webgpuMemory } from '../device/webgpu/memory.ts'
 import { createEngine, type Engine, type EngineOptions } from './engine.ts'
 import { UserError } from '../util/errors.ts'
@@ -104,11 +105,21 @@ export function syntheticModel(synthetic: Synthetic): LoadedModel {
   return { source, dir: source, commit: null, checkpoint, model }
 }
 
-/** The memory model of the device that `config` will open, without opening it. */
+/**
+ * The memory model of the device that `config` will open, without opening it; for an adapter that this
+ * machine does not have, that of one which binds what WebGPU promises of all.
+ */
 export async function memoryModel(
   config: Pick<Config, 'device' | 'adapter'>,
 ): Promise<MemoryModel> {
-  return (await deviceKind(config)) === 'cpu' ? cpuMemory : webgpuMemory
+  if ((await deviceKind(config)) === 'cpu') return cpuMemory
+  const { bindingBytes } = await import('../device/webgpu/device.ts')
+  try {
+    return webgpuMemory(await bindingBytes(config.adapter))
+  } catch (error) {
+    if (error instanceof UserError) return webgpuMemory()
+    throw error
+  }
 }
 
 /** auto: a hardware GPU if there is one, else cpu. A named adapter means webgpu. */
@@ -202,7 +213,6 @@ export const mayFold = (config: Config, method: Method, options: MethodOptions) 
 export function engineOptions(
   loaded: LoadedModel,
   config: Config,
-  memory: MemoryModel,
   state: EngineState,
 ): EngineOptions {
   const chosen = methodOf(config, loaded.model)
@@ -212,7 +222,6 @@ export function engineOptions(
     ...chosen,
     updates: state.updates,
     folded: state.folded,
-    memory,
     budgetBytes: config.memory,
     slabBytes: config.slab,
     resident: config.resident,
@@ -234,8 +243,7 @@ export async function readyOptions(
   config: Config,
   state: EngineState,
 ): Promise<EngineOptions> {
-  const memory = device.info.kind === 'cpu' ? cpuMemory : webgpuMemory
-  const options = engineOptions(loaded, config, memory, state)
+  const options = engineOptions(loaded, config, state)
   const { prefixTokens: n, seed } = config
   if (n === undefined) return options
   const dir = state.prefixDir ?? state.scratchDir

@@ -2,7 +2,7 @@
 // software adapter that scripts/setup-vulkan.sh installs, or the one that ZO2_TEST_ADAPTER names
 // (adapter.ts); without any they fail.
 
-import type { Workload } from '../../src/device/device.ts'
+import type { Workload } from '../../src/device/memory.ts'
 import { listAdapters } from '../../src/device/webgpu/device.ts'
 import type { Recipe } from '../../src/noise/distributions.ts'
 import { threefry2x32 } from '../../src/noise/threefry.ts'

@@ -15,6 +15,7 @@ import {
   type Tile,
   type Weights,
 } from '../../src/device/device.ts'
+import type { MemoryModel } from '../../src/device/memory.ts'
 import { fromHalves, toHalves } from '../../src/device/f16.ts'
 import { createLedger } from '../../src/device/ledger.ts'
 import { applyTerms, probeVersion } from '../../src/noise/distributions.ts'
@@ -30,6 +31,14 @@ interface SlotState {
   bytes: Uint8Array
   weights?: Weights
   uses?: number
+}
+
+const UNLIMITED: MemoryModel = {
+  maxSlabBytes: Infinity,
+  maxAllocationBytes: Infinity,
+  slotBytes: (bytes) => bytes,
+  stagingBytes: () => 0,
+  scratch: () => [],
 }
 
 export function openReference(): ReferenceDevice {
@@ -53,8 +62,10 @@ export function openReference(): ReferenceDevice {
   return {
     info: { kind: 'cpu', name: 'reference', detail: 'f64 loops', software: true },
     ledger: createLedger(),
-    maxSlabBytes: Infinity,
+    memory: UNLIMITED,
     prefersF32: false,
+    sharesCores: true,
+    stagesInPlace: true,
     exact: of,
     tensor(_category, label, rows, cols, dtype = 'F32') {
       const tensor: Tensor = { label, dtype, rows, cols }

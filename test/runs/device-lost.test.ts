@@ -8,7 +8,6 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import * as webgpu from 'webgpu'
 import { openWebgpu } from '../../src/device/webgpu/device.ts'
-import { webgpuMemory } from '../../src/device/webgpu/memory.ts'
 import { UserError } from '../../src/util/errors.ts'
 import { TEST_ADAPTER } from '../helpers/adapter.ts'
 import { cli, makeFolder, startCli, TINY, type Finished } from '../helpers/cli.ts'
@@ -151,7 +150,7 @@ describe('an engine that loses its device', () => {
     'rejects its step after %i ms, and all that follows, and gives its memory back',
     async (ms) => {
       const { device, gpu } = await openBoth()
-      const engine = await openRun({ device, memory: webgpuMemory }, TINY, { replayWindow: 1 })
+      const engine = await openRun({ device }, TINY, { replayWindow: 1 })
       const batches = Array.from({ length: 500 }, (_, i) => [syntheticBatch(2, 8, 1000, i)])
       const training = { batches, lr: 1e-4, eps: 1e-3, weightDecay: 0 }
       const steps = trainSteps(engine, training)

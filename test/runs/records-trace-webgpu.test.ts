@@ -8,7 +8,6 @@ import { createTracedEngine } from '../../src/engine/trace.ts'
 import { openTrace } from '../../src/records/trace.ts'
 import type { Device } from '../../src/device/device.ts'
 import { openWebgpu } from '../../src/device/webgpu/device.ts'
-import { webgpuMemory } from '../../src/device/webgpu/memory.ts'
 import { TEST_ADAPTER } from '../helpers/adapter.ts'
 import { cli, cliJson, makeFolder, TINY } from '../helpers/cli.ts'
 import { prepare } from '../helpers/crash.ts'
@@ -62,7 +61,7 @@ describe('a streamed run on a device that measures itself', () => {
     const path = at('engine.json')
     const [device, plainDevice] = [await openTimed(), await openWebgpu({ adapter: TEST_ADAPTER })]
     try {
-      const plain = await openRun({ device: plainDevice, memory: webgpuMemory }, dir, {
+      const plain = await openRun({ device: plainDevice }, dir, {
         ...{ method: 'lozo', resident: 'none', slabBytes: 2 ** 20 },
       })
       const journal = await trainSteps(plain, training)

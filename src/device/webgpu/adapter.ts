@@ -106,6 +106,19 @@ async function requestAdapter(gpu: GPU, entry: AdapterEntry): Promise<GPUAdapter
   return adapter
 }
 
+/** Largest storage binding. */
+const bindingOf = ({ limits }: GPUAdapter) =>
+  Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize)
+
+/** What the adapter that `openAdapter` would take binds at once, without opening it; throws as that does. */
+export async function bindingBytes(wanted?: string): Promise<number> {
+  const entry = await choose(wanted)
+  return bindingOf(await requestAdapter(await gpuOf(entry), entry))
+}
+
+const gpuOf = ({ name, backend }: AdapterEntry, timed = false) =>
+  createGpu([`adapter=${name}`, `backend=${backend}`], timed)
+
 function subgroupLanes({ features, info }: GPUAdapter): number {
   const fixed = info.subgroupMinSize === info.subgroupMaxSize
   return features.has('subgroups') && fixed ? (info.subgroupMinSize ?? 0) : 0
@@ -127,8 +140,7 @@ function lossOf(name: string, said: string): UserError {
  */
 export async function openAdapter(wanted?: string, timed = false): Promise<OpenAdapter> {
   const entry = await choose(wanted)
-  const instance = await createGpu([`adapter=${entry.name}`, `backend=${entry.backend}`], timed)
-  const adapter = await requestAdapter(instance, entry)
+  const adapter = await requestAdapter(await gpuOf(entry, timed), entry)
   const { maxStorageBufferBindingSize, maxBufferSize } = adapter.limits
   const { vendor, architecture, description } = adapter.info
   let closed = false
@@ -157,7 +169,7 @@ export async function openAdapter(wanted?: string, timed = false): Promise<OpenA
       lanes,
       halves,
       driver: `${entry.backend}, ${description || vendor}`,
-      maxBindingBytes: Math.min(maxStorageBufferBindingSize, maxBufferSize),
+      maxBindingBytes: bindingOf(adapter),
       close() {
         if (closed) return
         closed = true
