@@ -20,7 +20,7 @@ import { convertNanogpt } from '../export/nanogpt.ts'
 import { modelCard } from '../export/card.ts'
 import { evaluationsIn } from '../run/folder.ts'
 import { readRunRecord } from '../config/record.ts'
-import { DTYPES, loadModel, openDevice, readyOptions } from '../engine/open.ts'
+import { DTYPES, loadModel, readyOptions } from '../engine/open.ts'
 import { writeTrained } from '../export/result.ts'
 import { formatBytes } from '../util/units.ts'
 import { VERSION } from '../util/version.ts'
@@ -88,7 +88,7 @@ function exportCommand(contextOf: ContextOf): Command {
     const given = configOf(flags, ['model', 'asLora', 'step'])
     const record = await readRunRecord(run)
     if (!record) throw new UserError(`${run}: no run there (no config.json)`)
-    const config: Config = { ...parseConfig(record.config), ...given, device: 'cpu' }
+    const config: Config = { ...parseConfig(record.config), ...given }
     // What decides the weights comes from the record, never from a flag's default.
     const own = parseConfig(record.config)
     const base = { ...config, ...Object.fromEntries(METHOD_KEYS.map((key) => [key, own[key]])) }
@@ -108,8 +108,9 @@ function exportCommand(contextOf: ContextOf): Command {
     const step = await stepOf(run, flags['step'], own, journal.length)
     const entries = journal.filter((entry) => entry.step < step)
     const updates = replay(entries, own.weightDecay)
-    // Weights are made by the fold threads on the host; the device only completes the engine.
-    const device = await openDevice(base)
+    // Weights are made by the fold threads on the host; the device, wherever the run was, only completes
+    // the engine.
+    const device = await openCpu({ threads: base.threads })
     try {
       const options = await readyOptions(device, loaded, base, { updates, folded: 0, trains: false, scratchDir: run }) // prettier-ignore
       const engine = await createEngine(device, options)
