@@ -116,7 +116,7 @@ async function forward(c: GptShape, run: Run, input: ModelInput): Promise<void> 
     await device.add(q, h, run.at)
 
     await layerNorm(run, h, `${block}.ln_2`, x, run.at, c.eps)
-    await activatedLinear(run, x, `${block}.mlp.c_fc`, c.activation, f)
+    await activatedLinear(run, x, `${block}.mlp.c_fc`, c.activation, f, c)
     await run.linear(f, `${block}.mlp.c_proj`, x)
     await device.add(x, h, run.at)
   }

@@ -16,16 +16,18 @@ export async function layerNorm(
   await run.device.layerNorm(x, weight, bias, eps, y, at)
 }
 
-/** y = f(linear(x)); relu is part of the product, other activations follow it. */
+/** y = f(linear(x)). A relu is part of the product if no tile of it adds to another one's; else f follows it. */
 export async function activatedLinear(
   run: Run,
   x: Tensor,
   name: string,
   kind: Activation,
   y: Tensor,
+  { transposed = false } = {},
 ) {
-  await run.linear(x, name, y, kind === 'relu')
-  if (kind !== 'relu') await run.device.activation(kind, y, run.at)
+  const relu = kind === 'relu' && !transposed
+  await run.linear(x, name, y, relu)
+  if (!relu) await run.device.activation(kind, y, run.at)
 }
 
 /** Token ids as one row index per (b, t). */

@@ -82,7 +82,7 @@ export interface Run {
   vector(name: string): Tensor | null
   /**
    * y = x W^T + b with W = `name`.weight, b = `name`.bias (absent: none), streamed; with relu,
-   * y = max(that, 0).
+   * which a transposed matrix cannot have, y = max(that, 0).
    */
   linear(x: Tensor, name: string, y: Tensor, relu?: boolean): Promise<void>
   /** y[p, i] = row indices[i] of table `name` as probe p sees it; indices are B*T rows. */

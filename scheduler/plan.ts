@@ -1,13 +1,15 @@
 // The plan of a run as a pure function: model shape + byte budget + batch -> slabs in execution
 // order, slots, what stays resident, and the predicted peak by category. Imports no device; each
-// device's own memory comes in as a MemoryModel. `zo2 plan` prints what this returns.
+// device's own memory, and the most that it allocates at once, come in as a MemoryModel. `zo2 plan`
+// prints what this returns.
 
-import type { MemoryModel, Tile, Workload } from '../src/device/device.ts'
+import type { Tile } from '../src/device/device.ts'
 import type { Category } from '../src/device/ledger.ts'
+import { bytesOf, type Allocation, type MemoryModel, type Workload } from '../src/device/memory.ts'
 import { UserError } from '../src/util/errors.ts'
 import { formatBytes } from '../src/util/units.ts'
 import { arenas, type PlanBuffer } from './arena.ts'
-import { slabTiles, tilesOf } from './tiles.ts'
+import { slabTiles, tileHeight, tilesOf } from './tiles.ts'
 
 /** A matrix as the planner sees it; models/model.ts has the same fields. */
 export interface PlanMatrix {
@@ -34,8 +36,8 @@ export interface Slab {
 
 export interface PlanInput {
   readonly matrices: readonly PlanMatrix[]
-  /** Sum of the sizes of all one-dimensional tensors. */
-  readonly vectorElements: number
+  /** Sizes of all one-dimensional tensors. */
+  readonly vectors: readonly number[]
   /** Activation buffers of R rows. */
   readonly buffers: readonly PlanBuffer[]
   /** Bytes of one weight when staged: 4 where updates are folded, else the file's. */
@@ -56,10 +58,9 @@ export interface PlanInput {
   readonly addendElements: number
   /** Of one activation: 4 or 2. */
   readonly activationBytes: number
-  /** Of a cache of keys and values and of those behind a prefix, with their masks; 0 without. */
-  readonly keyValueBytes: number
+  /** A cache of keys and values and those behind a prefix, with their masks; none without. */
+  readonly keyValues: readonly Allocation[]
   readonly memory: MemoryModel
-  readonly maxSlabBytes: number
   readonly budgetBytes: number
   readonly slabBytes: number
   readonly resident: 'auto' | 'none' | 'all'
@@ -81,16 +82,19 @@ const RING_SLOTS = 3
 const MIN_SLOTS = 2
 
 /**
- * Plans a run. Throws UserError when the budget is too small, naming the smallest that works.
+ * Plans a run. Throws UserError when the budget is too small, naming the smallest that works, or when one
+ * allocation is larger than the device makes.
  */
 export function plan(input: PlanInput): Plan {
-  const limit = Math.min(input.slabBytes, input.maxSlabBytes)
+  const { maxSlabBytes } = input.memory
+  const limit = Math.min(input.slabBytes, maxSlabBytes)
   const smallest = Math.max(...input.matrices.map((m) => tileBytes(input, m)))
-  if (smallest > input.maxSlabBytes) {
+  if (smallest > maxSlabBytes) {
     throw new UserError(
-      `one compute tile takes ${formatBytes(smallest)}, more than this device binds at once (${formatBytes(input.maxSlabBytes)}); use another device`,
+      `one compute tile takes ${formatBytes(smallest)}, more than this device binds at once (${formatBytes(maxSlabBytes)}); use another device`,
     )
   }
+  checkAllocations(input)
   // A smaller slab than asked for when the budget cannot hold the ring: halve until it fits.
   for (let slabBytes = Math.max(limit, smallest); ; slabBytes = Math.max(slabBytes / 2, smallest)) {
     for (let slots = RING_SLOTS; slots >= MIN_SLOTS; slots--) {
@@ -109,7 +113,8 @@ export function plan(input: PlanInput): Plan {
 /** The plan for one slab size and slot count. */
 function withSlabs(input: PlanInput, slabBytes: number, slots: number): Plan {
   const slabs = cut(input, slabBytes)
-  const workload = workloadOf(input, slabs)
+  const staged = slabs.reduce((max, s) => Math.max(max, s.bytes), 0)
+  const workload = { ...workloadOf(input), slabBytes: staged }
   // Bytes of the first n slabs, and of the largest from the n-th on.
   const kept = [0]
   for (const { bytes } of slabs) kept.push(kept.at(-1)! + input.memory.slotBytes(bytes))
@@ -123,7 +128,7 @@ function withSlabs(input: PlanInput, slabBytes: number, slots: number): Plan {
     const ring = Math.min(slots, slabs.length - n)
     const slotBytes = largest[n]!
     const full = { ...workload, slots: Math.max(ring, 1) }
-    const bytes = bytesOf(input, full, ring * input.memory.slotBytes(slotBytes), kept[n]!)
+    const bytes = categories(input, full, ring * input.memory.slotBytes(slotBytes), kept[n]!)
     const peakBytes = Object.values(bytes).reduce((sum, each) => sum + each, 0)
     return { slots: ring, slotBytes, residentSlabs: n, workload: full, bytes, peakBytes }
   }
@@ -155,13 +160,12 @@ function cut(input: PlanInput, slabBytes: number): Omit<Slab, 'resident'>[] {
     .map((slab, index) => ({ ...slab, index }))
 }
 
-/** What the run asks of the device; the ring's slots are filled in by the caller. */
-function workloadOf(input: PlanInput, slabs: readonly Omit<Slab, 'resident'>[]) {
+/** What the run asks of the device, but for the slabs and the slots of the ring. */
+function workloadOf(input: PlanInput): Omit<Workload, 'slabBytes' | 'slots'> {
   const { probes, batch, tokens, heads, headSize, terms } = input
   const { versions, keys, projectionCols, addendElements } = input
-  // The largest models have more tiles than a call may have arguments: no Math.max(...tiles).
-  const most = (of: (tile: Tile, cols: number) => number) =>
-    slabs.reduce((max, s) => s.tiles.reduce((m, t) => Math.max(m, of(t, s.cols)), max), 0)
+  const most = (of: (rows: number, cols: number) => number) =>
+    input.matrices.reduce((max, m) => Math.max(max, of(tileHeight(m.rows, m.cols), m.cols)), 0)
   const rows = batch * tokens
   return {
     probes,
@@ -170,8 +174,8 @@ function workloadOf(input: PlanInput, slabs: readonly Omit<Slab, 'resident'>[]) 
     tokens,
     heads,
     headSize,
-    tileElements: most((tile, cols) => tile.rows * cols),
-    tileRows: most((tile) => tile.rows),
+    tileElements: most((rows, cols) => rows * cols),
+    tileRows: most((rows) => rows),
     headRows: rows,
     terms,
     versions,
@@ -179,27 +183,54 @@ function workloadOf(input: PlanInput, slabs: readonly Omit<Slab, 'resident'>[]) 
     projectionCols,
     addendElements,
     halfCols: input.activationBytes === 2 ? Math.max(...input.buffers.map((b) => b.cols)) : 0,
-    slabBytes: slabs.reduce((max, s) => Math.max(max, s.bytes), 0),
   }
 }
 
-function bytesOf(input: PlanInput, workload: Workload, slots: number, residentSlabs: number) {
-  const { probes, rows } = workload
-  const { sweep = 1, activationBytes, keyValueBytes } = input
-  const buffers = arenas(input.buffers, probes * rows, activationBytes)
-  const bufferBytes = buffers.reduce((sum, a) => sum + a.elements * activationBytes, 0)
+/** Of one batch of a sweep: buffers, the key mask [B, T], the loss state [R, 3], keys and values. */
+function activations(input: PlanInput): Allocation[] {
+  const { probes, batch, tokens, activationBytes, keyValues } = input
+  const rows = batch * tokens
+  return [
+    ...arenas(input.buffers, probes * rows, activationBytes).map(({ elements, places }) => ({
+      label: `activations "${places[0]!.label}"`,
+      bytes: elements * activationBytes,
+    })),
+    { label: 'the key mask', bytes: 4 * rows },
+    { label: 'the loss state', bytes: 4 * 3 * probes * rows },
+    ...keyValues,
+  ]
+}
+
+/** Biases and norms in a version for each probe. */
+const vectors = ({ vectors, probes }: PlanInput): Allocation[] =>
+  vectors.map((size) => ({ label: 'a bias or norm', bytes: 4 * probes * size }))
+
+function categories(input: PlanInput, workload: Workload, slots: number, residentSlabs: number) {
+  const { sweep = 1, memory } = input
   return {
     slots,
-    staging: input.memory.stagingBytes(workload),
-    // Buffers, the key mask [B, T], the loss state [R, 3], cached keys and values.
-    activations: sweep * (bufferBytes + 4 * (3 * probes * rows + rows) + keyValueBytes),
-    scratch: input.memory.scratchBytes(workload),
-    resident: 4 * probes * input.vectorElements + residentSlabs,
+    staging: memory.stagingBytes(workload),
+    activations: sweep * bytesOf(activations(input)),
+    scratch: bytesOf(memory.scratch(workload)),
+    resident: bytesOf(vectors(input)) + residentSlabs,
     method: 0,
   }
 }
 
-function tileBytes(input: PlanInput, m: PlanMatrix): number {
-  const rows = Math.max(...tilesOf(m.rows, m.cols).map((t) => t.rows))
-  return rows * m.cols * input.elementBytes(m.name)
+/** Throws if anything but slabs is larger than the device allocates at once. */
+function checkAllocations(input: PlanInput): void {
+  const { memory, probes, batch, tokens } = input
+  const most = memory.maxAllocationBytes
+  const workload = { ...workloadOf(input), slabBytes: 0, slots: 1 }
+  const all = [...activations(input), ...vectors(input), ...memory.scratch(workload)]
+  const large = all.reduce((a, b) => (b.bytes > a.bytes ? b : a))
+  if (large.bytes <= most) return
+  throw new UserError(
+    `${large.label} of ${plural(probes, 'probe')} x ${plural(batch, 'sequence')} x ${plural(tokens, 'token')} takes ${formatBytes(large.bytes)}, and this device binds at most ${formatBytes(most)} at once: use ${batch > 1 ? 'a smaller batch, ' : ''}fewer tokens (--max-length), or --device cpu`,
+  )
 }
+
+const plural = (n: number, thing: string) => `${n} ${thing}${n === 1 ? '' : 's'}`
+
+const tileBytes = (input: PlanInput, { name, rows, cols }: PlanMatrix) =>
+  tileHeight(rows, cols) * cols * input.elementBytes(name)

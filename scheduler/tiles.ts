@@ -7,13 +7,18 @@ import type { Tile } from '../src/device/device.ts'
 /** Elements of a compute tile at most, unless a single row has more: 9 MiB of f32, OPT-125m's largest matrix. */
 export const TILE_ELEMENTS = 768 * 3072
 
-/** Tiles of a matrix [rows, cols], in row order, of nearly equal height. */
-export function tilesOf(rows: number, cols: number): Tile[] {
+/** Rows of the highest tile of a matrix [rows, cols]. */
+export function tileHeight(rows: number, cols: number): number {
   const most = Math.max(1, Math.floor(TILE_ELEMENTS / cols))
   const count = Math.ceil(rows / most)
   // Heights that are multiples of 16 suit every GEMM; never above what the limit allows.
   const even = Math.ceil(rows / count)
-  const height = count === 1 ? rows : Math.min(most, Math.ceil(even / 16) * 16)
+  return count === 1 ? rows : Math.min(most, Math.ceil(even / 16) * 16)
+}
+
+/** Tiles of a matrix [rows, cols], in row order, of nearly equal height. */
+export function tilesOf(rows: number, cols: number): Tile[] {
+  const height = tileHeight(rows, cols)
   const tiles: Tile[] = []
   for (let row0 = 0; row0 < rows; row0 += height) {
     tiles.push({ row0, rows: Math.min(height, rows - row0) })

@@ -9,7 +9,6 @@ import type { Slab } from '../scheduler/plan.ts'
 import { stream } from '../scheduler/stream.ts'
 import type { BenchResult } from '../src/plan/bench.ts'
 import { parseConfig } from '../src/config/options.ts'
-import { cpuMemory } from '../src/device/cpu/memory.ts'
 import { createEngine } from '../src/engine/engine.ts'
 import { silent } from '../src/util/console.ts'
 import { designOf } from '../src/engine/open.ts'
@@ -66,11 +65,8 @@ const loaded = await loadModel(dir!, config, silent)
 const { checkpoint } = loaded
 const state = { checkpoint, updates: [], folded: 0, scratchDir: tmpdir() }
 const { device, use } = fakeDevice(Infinity)
-const unlimited = { ...device, maxSlabBytes: Infinity }
-const engine = await createEngine(unlimited, {
-  ...designOf(loaded, config, cpuMemory, true),
-  ...state,
-})
+const unlimited = { ...device, memory: { ...device.memory, maxSlabBytes: Infinity } }
+const engine = await createEngine(unlimited, { ...designOf(loaded, config, true), ...state })
 const { plan } = engine.planFor({ probes: 2, batch: WORK.batchSize, tokens: WORK.maxLength })
 const slots = createSlots(plan, device)
 const source = {

@@ -41,7 +41,8 @@ export function exportCommand(contextOf: ContextOf): Command {
     const step = await stepOf(run, flags['step'], config, journal.length)
     const entries = journal.filter((entry) => entry.step < step)
     const updates = replay(entries, config.weightDecay)
-    // Weights are made by the fold threads on the host; the device only completes the engine.
+    // Weights are made by the fold threads on the host; the device, wherever the run was, only completes
+    // the engine.
     const state = { updates, folded: 0, trains: false, scratchDir: run }
     const { engine, close } = await openEngine(loaded, config, state)
     try {

@@ -18,6 +18,7 @@
 import type { Recipe } from '../noise/distributions.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 import type { Category, Ledger } from './ledger.ts'
+import type { MemoryModel, Workload } from './memory.ts'
 
 /** What a tensor's elements may be. */
 export type TensorDType = Extract<DType, 'F32' | 'F16'>
@@ -57,7 +58,8 @@ export interface Weights {
   readonly tiles: readonly Tile[]
   /**
    * Terms owed and one scale per probe, or a single scale that all probes share. Element index of
-   * (row, col) is row*cols + col.
+   * (row, col) is row*cols + col. Versions have the same bits on every device, but for products below
+   * 2^-126 with a decay that is not 1: an adapter may take these for zero (WGSL allows it).
    */
   readonly recipe: Recipe
   /**
@@ -108,6 +110,25 @@ export interface KroneckerAddend {
 export const projectionCols = (a: Addend) =>
   a.kind === 'low-rank' ? a.rank : a.terms * a.n1 * a.m2
 
+/** Throws for what no device does: a relu inside the product of a transposed matrix, whose tiles add up. */
+export function checkLinear({ name, transposed }: Weights, relu: boolean): void {
+  if (!transposed || !relu) return
+  throw new RangeError(
+    `${name} is transposed: its product has no relu, activation() comes after it`,
+  )
+}
+
+/** Throws for what no device does: a vocabulary matrix that is transposed, whose rows are not its entries. */
+export function checkHead({ name, transposed }: Weights): void {
+  if (transposed) throw new RangeError(`${name} is transposed: it cannot be a vocabulary matrix`)
+}
+
+/** Throws where queries have no position among the keys, or heads share no whole number of columns. */
+export function checkAttention({ tokens, heads, keys = tokens }: AttentionShape, cols: number) {
+  if (keys < tokens) throw new RangeError(`attention: ${tokens} queries of ${keys} keys`)
+  if (cols % heads !== 0) throw new RangeError(`attention: ${heads} heads of ${cols} columns`)
+}
+
 /** Rows of an operation: `probes` groups of `rows` rows each. */
 export interface Rows {
   readonly probes: number
@@ -139,10 +160,14 @@ export interface DeviceInfo {
 export interface Device {
   readonly info: DeviceInfo
   readonly ledger: Ledger
-  /** Largest slab one slot can hold, in bytes (binding limits). */
-  readonly maxSlabBytes: number
+  /** What the planner takes for it. */
+  readonly memory: MemoryModel
   /** Whether f32 weights are used as they are and others widened at every use: the cpu's case. */
   readonly prefersF32: boolean
+  /** Whether operations run on the host's own cores, so that host work beside them (folds) gains nothing. */
+  readonly sharesCores: boolean
+  /** Whether `stage` gives the slot's own memory, so that nothing is uploaded at a commit. */
+  readonly stagesInPlace: boolean
 
   /**
    * Allocates [rows, cols], f32 if `dtype` is left out, and charges its bytes to the ledger. Throws
@@ -191,8 +216,9 @@ export interface Device {
   project(x: Tensor, addend: Addend, at: Rows): Promise<void>
   /**
    * y[p] [rows, N] = x[p] [rows, K] * W_p^T + bias[p] + addend: all tiles of the slab, each into its
-   * own columns of y. bias is [>=P, N] or null; with relu, y = max(that, 0) (not for transposed). Sums
-   * of a transposed matrix pass through y from one tile to the next, rounded each time if y is f16.
+   * own columns of y. bias is [>=P, N] or null; with relu, y = max(that, 0). Sums of a transposed
+   * matrix pass through y from one tile to the next, rounded each time if y is f16.
+   * @throws RangeError for relu with a transposed matrix
    */
   linear(
     x: Tensor,
@@ -215,7 +241,10 @@ export interface Device {
    * Causal softmax(q*D^-0.5 * k^T) * v for each of P*B sequences and each of H heads; q and y are
    * [P*B*T, C], k and v [P*B*S, C] with S `keys` (T if left out). The T queries of a sequence are
    * its last ones: query t sees keys 0..S-T+t. keyMask [B, S] holds 1 for tokens and 0 for padding; a
-   * masked key gets no weight; rows that see no key at all are finite, their value is unspecified.
+   * masked key gets no weight. A row that sees no key at all (padding before the first token) gets the
+   * mean of all S values of its sequence, those that it must not see too: what a soft-max over scores
+   * that are all the same lowest number gives, in `transformers` (eager attention).
+   * @throws RangeError if there are fewer keys than queries, or no whole columns for each head
    */
   attention(
     q: Tensor,
@@ -239,6 +268,7 @@ export interface Device {
    * Online log-sum-exp over one vocabulary slab. logits[p] = x[p] [rows, K] * W_p^T; state
    * [P*rows, 3] carries (max, sum of exp(logit - max), logit of the target) and must start as
    * (-Infinity, 0, 0); targets has one vocabulary index for each of the P*rows rows.
+   * @throws RangeError for a transposed matrix
    */
   crossEntropy(
     x: Tensor,
@@ -248,7 +278,10 @@ export interface Device {
     at: Rows,
     addend?: Addend,
   ): Promise<void>
-  /** Logits of one vocabulary slab, tile by tile to the host: data is [P*rows, tile.rows]. */
+  /**
+   * Logits of one vocabulary slab, tile by tile to the host: data is [P*rows, tile.rows].
+   * @throws RangeError for a transposed matrix
+   */
   logits(
     x: Tensor,
     slot: Slot,
@@ -268,41 +301,4 @@ export interface Device {
   sync(): Promise<void>
   /** Frees everything, stops workers, leaves the ledger at zero. Safe to call twice. */
   close(): Promise<void>
-}
-
-/** What a run asks of the device's own memory; sizes scratch and staging. */
-export interface Workload extends Rows {
-  /** B and T of the largest batch (rows = B*T). */
-  readonly batch: number
-  readonly tokens: number
-  readonly heads: number
-  readonly headSize: number
-  /** Largest compute tile of the model: elements, and rows. */
-  readonly tileElements: number
-  readonly tileRows: number
-  /** Rows of one probe that may carry a label at once (head chunks). */
-  readonly headRows: number
-  /** Largest number of updates owed to a slab. */
-  readonly terms: number
-  /** Versions of a matrix at most: P, or 1 where all probes share the weights. */
-  readonly versions: number
-  /** S: keys of a sequence at most; tokens unless there is a cache or a prefix. */
-  readonly keys: number
-  /** Of the largest addend: columns of its projection, and elements of both factors; 0 without. */
-  readonly projectionCols: number
-  readonly addendElements: number
-  /** Columns of the widest activation where they are f16; 0 where they are f32. */
-  readonly halfCols: number
-  /** Bytes of the largest slab as it is staged, and slots in the ring. */
-  readonly slabBytes: number
-  readonly slots: number
-}
-
-/** A device's own memory as a pure function; each device folder has one, the planner takes it. */
-export interface MemoryModel {
-  readonly kind: 'cpu' | 'webgpu'
-  /** Bytes that `slot` charges for a slab of `bytes`. */
-  slotBytes(bytes: number): number
-  stagingBytes(workload: Workload): number
-  scratchBytes(workload: Workload): number
 }

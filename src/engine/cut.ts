@@ -1,5 +1,6 @@
-// How a batch whose activations exceed the budget is cut into several passes over the weights, each with a
-// part of its probes and sequences. Pure; running the passes is split.ts.
+// How a batch whose activations exceed the budget, or what the device allocates at once, is cut into
+// several passes over the weights, each with a part of its probes and sequences. Pure; running the
+// passes is split.ts.
 
 import type { Plan } from '../../scheduler/plan.ts'
 import { UserError } from '../util/errors.ts'
@@ -13,8 +14,8 @@ export interface Cut {
 }
 
 /**
- * The fewest passes that fit the budget; of equals those that stream least. Throws the planner's
- * UserError when one probe of one sequence does not fit.
+ * The fewest passes that fit the budget and the device; of equals those that stream least. Throws the
+ * planner's UserError when one probe of one sequence does not fit.
  */
 export function cutOf(planFor: (shape: BatchShape) => Plan, shape: BatchShape): Cut {
   let best: (Cut & { readonly bytes: number }) | null = null
@@ -32,7 +33,7 @@ export function cutOf(planFor: (shape: BatchShape) => Plan, shape: BatchShape): 
       break // with fewer sequences there are only more passes
     }
   }
-  if (!best) planFor({ ...shape, probes: 1, batch: 1 }) // throws and names the smallest budget
+  if (!best) planFor({ ...shape, probes: 1, batch: 1 }) // throws and says what is too large
   const { probes, batch, passes } = best!
   return { probes, batch, passes }
 }
@@ -46,11 +47,11 @@ export const partOf = (shape: BatchShape, { probes, batch }: Cut): BatchShape =>
 
 /** What the user reads of a cut. */
 export const passesOf = ({ probes, batch, passes }: Cut) =>
-  `${passes} passes per step, ${plural(probes, 'probe')} x ${plural(batch, 'sequence')} each: more exceed --memory`
+  `${passes} passes per step, ${plural(probes, 'probe')} x ${plural(batch, 'sequence')} each: more exceed --memory, or what the device binds at once`
 
 const plural = (n: number, thing: string) => `${n} ${thing}${n === 1 ? '' : 's'}`
 
-/** The plan; null if it is larger than its budget. */
+/** The plan; null if it is larger than its budget, or a part of it than the device allocates at once. */
 export function planThatFits(plan: () => Plan): Plan | null {
   try {
     return plan()

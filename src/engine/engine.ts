@@ -7,7 +7,8 @@ import { plan, type Plan } from '../../scheduler/plan.ts'
 import type { StreamCounters } from '../../scheduler/stream.ts'
 import { tilesOf } from '../../scheduler/tiles.ts'
 import { cutOf, planThatFits, type Cut } from './cut.ts'
-import type { Device, MemoryModel, TensorDType } from '../device/device.ts'
+import type { Device, TensorDType } from '../device/device.ts'
+import type { MemoryModel } from '../device/memory.ts'
 import { createNoiseKernel, type NoiseKernel } from '../noise/wasm.ts'
 import type { Estimator } from '../methods/estimator.ts'
 import type { Method, MethodOptions, TrainingState, Update } from '../methods/method.ts'
@@ -20,7 +21,7 @@ import { DTYPE_BYTES } from '../util/dtypes.ts'
 import {
   allocate,
   fits,
-  keyValueBytes,
+  keyValues,
   largest,
   type BatchShape,
   type WorkingSet,
@@ -36,7 +37,6 @@ export interface EngineOptions {
   readonly updates: readonly Update[]
   /** How many of them the checkpoint's files contain. */
   readonly folded: number
-  readonly memory: MemoryModel
   readonly budgetBytes: number
   readonly slabBytes: number
   readonly resident: 'auto' | 'none' | 'all'
@@ -88,7 +88,7 @@ export function planFor(
   options: EngineDesign,
   tensors: ModelTensors,
   shape: BatchShape,
-  maxSlabBytes: number,
+  memory: MemoryModel,
 ): Plan {
   const { model, method, methodOptions } = options
   const dtypes = new Map(tensors.matrices.map((m) => [m.matrix.name, m.entry.dtype]))
@@ -96,7 +96,7 @@ export function planFor(
   const demand = method.demand(methodOptions, shapesOf(tensors), shape.probes)
   return plan({
     matrices: model.matrices,
-    vectorElements: model.vectors.reduce((sum, v) => sum + v.size, 0),
+    vectors: model.vectors.map((v) => v.size),
     buffers: model.buffers,
     elementBytes: (name) =>
       Math.max(DTYPE_BYTES[dtypes.get(name)!], widened(name) ? overlayBytes(methodOptions) : 0),
@@ -107,11 +107,10 @@ export function planFor(
     versions: demand.versions(shape.probes),
     keys: (model.prefixTokens ?? 0) + Math.max(shape.tokens, shape.keys ?? 0),
     activationBytes: DTYPE_BYTES[options.activations],
-    keyValueBytes: keyValueBytes(model, shape, options.activations),
+    keyValues: keyValues(model, shape, options.activations),
     projectionCols: demand.projectionCols,
     addendElements: demand.addendElements,
-    memory: options.memory,
-    maxSlabBytes,
+    memory,
     budgetBytes: options.budgetBytes,
     // Slabs of a sweep are single tiles: prepared once for all its passes, and the most room is left.
     slabBytes: shape.sweep ? 1 : options.slabBytes,
@@ -146,7 +145,7 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
   let plannedPeakBytes = 0
   let updateCount = options.folded
   const exactly = (shape: BatchShape, limits?: Limits) =>
-    planFor({ ...options, ...limits }, tensors, shape, device.maxSlabBytes)
+    planFor({ ...options, ...limits }, tensors, shape, device.memory)
   /** What a set for the shape would be: besides sweeps, as large as any shape so far if that fits. */
   const planned = (shape: BatchShape, limits?: Limits) => {
     const grown = usual && !shape.sweep ? largest(shape, usual) : shape

@@ -138,5 +138,5 @@ export async function foldOverdue(engine: Engine, spare: number): Promise<void> 
  */
 export async function startFold({ store, device }: Engine, fold: Fold): Promise<void> {
   await store.fold(fold)
-  if (device.info.kind === 'cpu') await store.foldedInMemory()
+  if (device.sharesCores) await store.foldedInMemory()
 }

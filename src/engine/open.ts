@@ -6,7 +6,8 @@ import { createModel } from '../../models/index.ts'
 import type { Checkpoint } from '../checkpoint/types.ts'
 import type { Config } from '../config/options.ts'
 import { cpuMemory } from '../device/cpu/memory.ts'
-import type { Device, MemoryModel, TensorDType } from '../device/device.ts'
+import type { Device, TensorDType } from '../device/device.ts'
+import type { MemoryModel } from '../device/memory.ts'
 import { webgpuMemory } from '../device/webgpu/memory.ts'
 import { withScratchFolder } from '../io/scratch.ts'
 import type { Update } from '../methods/method.ts'
@@ -24,11 +25,21 @@ import { kernelChoices } from './tuned-kernels.ts'
 export const activationsOf = ({ activationDtype }: Pick<Config, 'activationDtype'>): TensorDType =>
   activationDtype === 'float16' ? 'F16' : 'F32'
 
-/** The memory model of the device that `config` will open, without opening it. */
+/**
+ * The memory model of the device that `config` will open, without opening it; for an adapter that this
+ * machine does not have, that of one which binds what WebGPU promises of all.
+ */
 export async function memoryModel(
   config: Pick<Config, 'device' | 'adapter'>,
 ): Promise<MemoryModel> {
-  return (await deviceKind(config)) === 'cpu' ? cpuMemory : webgpuMemory
+  if ((await deviceKind(config)) === 'cpu') return cpuMemory
+  const { bindingBytes } = await import('../device/webgpu/device.ts')
+  try {
+    return webgpuMemory(await bindingBytes(config.adapter))
+  } catch (error) {
+    if (error instanceof UserError) return webgpuMemory()
+    throw error
+  }
 }
 
 /** auto: a hardware GPU if there is one, else cpu. A named adapter means webgpu. */
@@ -146,14 +157,12 @@ export const deviceLine = ({ info }: Pick<Device, 'info'>) =>
 export function designOf(
   { model }: Pick<LoadedModel, 'model'>,
   config: Config,
-  memory: MemoryModel,
   trains: boolean,
 ): EngineDesign {
   const chosen = methodOf(config, model)
   return {
     model,
     ...chosen,
-    memory,
     budgetBytes: config.memory,
     slabBytes: config.slab,
     resident: config.resident,
@@ -171,10 +180,9 @@ async function optionsFor(
   config: Config,
   state: EngineState,
 ): Promise<EngineOptions> {
-  const memory = device.info.kind === 'cpu' ? cpuMemory : webgpuMemory
   const { updates, folded, scratchDir, checkpoint = loaded.checkpoint } = state
   const options = {
-    ...designOf(loaded, config, memory, state.trains),
+    ...designOf(loaded, config, state.trains),
     checkpoint,
     updates,
     folded,

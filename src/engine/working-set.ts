@@ -6,7 +6,14 @@ import { prefixName, type PrefixPart } from '../../models/prefix.ts'
 import type { Plan } from '../../scheduler/plan.ts'
 import { arenas } from '../../scheduler/arena.ts'
 import { createSlots, type Slots } from '../../scheduler/slots.ts'
-import { tensorBytes, type Device, type Slot, type Tensor, type TensorDType } from '../device/device.ts' // prettier-ignore
+import {
+  tensorBytes,
+  type Device,
+  type Slot,
+  type Tensor,
+  type TensorDType,
+} from '../device/device.ts'
+import type { Allocation } from '../device/memory.ts' // prettier-ignore
 import type { Vectors } from './vectors.ts'
 import { DTYPE_BYTES } from '../util/dtypes.ts'
 
@@ -219,12 +226,23 @@ function allocatePrefixed(
   }
 }
 
-/** Bytes of keys and values that a batch of the shape holds beside the activation buffers, and of their masks. */
-export function keyValueBytes(model: Model, shape: BatchShape, dtype: TensorDType): number {
+/** Keys and values that a batch of the shape holds beside the activation buffers, and their masks. */
+export function keyValues(model: Model, shape: BatchShape, dtype: TensorDType): Allocation[] {
   const { hidden, layers, prefixTokens: n = 0 } = model
   const { probes, batch, tokens, keys } = shape
-  const both = (rows: number) => 2 * tensorBytes(rows, hidden, dtype)
-  const positions = keys === undefined ? 0 : batch * (n + keys)
-  const cache = layers * both(positions) + 4 * positions
-  return cache + (n === 0 ? 0 : both(probes * batch * (n + tokens)) + 4 * batch * n)
+  const of = (label: string, rows: number) => ({ label, bytes: tensorBytes(rows, hidden, dtype) })
+  const all: Allocation[] = []
+  if (keys !== undefined) {
+    const positions = batch * (n + keys)
+    const one = of('the cached keys of a layer', positions)
+    all.push(...Array<Allocation>(2 * layers).fill(one), {
+      label: 'the cache mask',
+      bytes: 4 * positions,
+    })
+  }
+  if (n > 0) {
+    const one = of('keys behind a prefix', probes * batch * (n + tokens))
+    all.push(one, one, { label: 'the mask of a prefix', bytes: 4 * batch * n })
+  }
+  return all
 }

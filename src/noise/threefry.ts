@@ -5,7 +5,7 @@
 //
 // Known answers: key 0 0, counter 0 0 -> 6b200159 99ba4efe.
 
-import { createHash } from 'node:crypto'
+import { sha256 } from './node.ts'
 
 /** Bits of the rotations of eight rounds; they repeat. */
 const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24] as const
@@ -78,8 +78,9 @@ const names = new Map<string, [number, number]>()
 function nameWords(name: string): [number, number] {
   let words = names.get(name)
   if (!words) {
-    const digest = createHash('sha256').update(name).digest()
-    words = [digest.readUInt32LE(0), digest.readUInt32LE(4)]
+    const { buffer, byteOffset } = sha256(name)
+    const digest = new DataView(buffer, byteOffset)
+    words = [digest.getUint32(0, true), digest.getUint32(4, true)]
     names.set(name, words)
   }
   return words

@@ -2,10 +2,10 @@
 // thread for the few rows and vectors gathered there, and in worker threads for whole slabs.
 // Same bits as distributions.ts.
 
-import { readFileSync } from 'node:fs'
 import { type DType, DTYPE_BYTES } from '../util/dtypes.ts'
 import { gaussianAt, probeKey, type NoiseTerm, type Recipe } from './distributions.ts'
 import { eachRun, type Change } from './factors.ts'
+import { noiseModule } from './node.ts'
 import type { NoiseKey } from './threefry.ts'
 
 interface Exports {
@@ -70,8 +70,7 @@ const DTYPE_CODE: Readonly<Record<DType, number>> = { F32: 0, F16: 1, BF16: 2 }
 
 /** A kernel with its own linear memory (about 300 KB). Not shared between threads. */
 export function createNoiseKernel(): NoiseKernel {
-  const wasm = readFileSync(new URL('./noise.wasm', import.meta.url))
-  const instance = new WebAssembly.Instance(new WebAssembly.Module(wasm), {
+  const instance = new WebAssembly.Instance(new WebAssembly.Module(noiseModule()), {
     env: { abort: () => {} },
   })
   const kernel = instance.exports as unknown as Exports

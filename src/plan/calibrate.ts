@@ -65,11 +65,11 @@ export async function calibrate(device: Device, threads: number): Promise<Device
   try {
     const slot = keep(device.slot('slots', 'calibration', 4 * ELEMENTS))
     const [x, y] = [tensor('x', ROWS, K), tensor('y', ROWS, N)]
-    const uploadRate = device.info.kind === 'cpu' ? null : await uploads(device, slot)
+    const uploadRate = device.stagesInPlace ? null : await uploads(device, slot)
     const linear = await products(device, slot, x, y)
     for (const part of [x, y]) device.free(held.splice(held.indexOf(part), 1)[0]!)
     const rows = await rowOperations(device, tensor)
-    return { kind: device.info.kind, threads, ...linear, ...rows, uploadRate }
+    return { sharesCores: device.sharesCores, threads, ...linear, ...rows, uploadRate }
   } finally {
     for (const memory of held) device.free(memory)
     await device.sync()

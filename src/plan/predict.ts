@@ -12,7 +12,8 @@ export type Curve = readonly (readonly [x: number, y: number])[]
 
 /** What a device and its host can do. ns are of one weight element unless it says otherwise. */
 export interface Rates {
-  readonly kind: 'cpu' | 'webgpu'
+  /** Whether the device's operations run on the host's cores. */
+  readonly sharesCores: boolean
   readonly threads: number
   /** By rows multiplied at once: ns of a product with f32 weights as they are. */
   readonly products: Curve
@@ -111,9 +112,9 @@ export function predictStep(
   const [readMs, uploadMs] = [(1000 * readBytes) / rate, upload(uploadBytes)]
   // Copies out of the page cache are made by several threads, synthetic weights by the main one.
   const copyMs = { memory: readMs / rates.threads, disk: 0, synthetic: readMs }[tier]
-  const onCores = rates.kind === 'cpu'
-  const diskMs = onCores && tier === 'synthetic' ? 0 : readMs
-  const compute = (batch: number) => computeMs(work, rates, batch) + (onCores ? copyMs : 0)
+  const diskMs = rates.sharesCores && tier === 'synthetic' ? 0 : readMs
+  const compute = (batch: number) =>
+    computeMs(work, rates, batch) + (rates.sharesCores ? copyMs : 0)
 
   const traffic = Math.max(uploadMs, diskMs)
   const computed = compute(work.batch)
@@ -147,7 +148,7 @@ function computeMs(work: StepWork, rates: Rates, batch: number): number {
     layers * all * tokens * hidden * interpolate(rates.attention, Math.log2(tokens), 0) +
     SWEEPS_PER_LAYER * layers * all * hidden * rates.element
   const foldMs = (work.foldElements * (rates.fold + work.foldTerms * rates.foldTerm) * NS) / rates.threads // prettier-ignore
-  const host = rows * rates.rowReadMs + (rates.kind === 'cpu' ? foldMs : 0)
+  const host = rows * rates.rowReadMs + (rates.sharesCores ? foldMs : 0)
   return ns * NS + CALLS_PER_LAYER * layers * passes * rates.callMs + host
 }
 

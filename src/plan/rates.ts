@@ -24,7 +24,7 @@ const Curve = z
 const rate = z.number().positive()
 const cost = z.number().nonnegative()
 const Measured = z.object({
-  kind: z.enum(['cpu', 'webgpu']),
+  sharesCores: z.boolean(),
   ...{ threads: rate, products: Curve, widen: cost, version: cost, term: cost, logit: cost },
   ...{ attention: Curve, element: cost, callMs: cost, rowReadMs: cost },
   addends: z.object({ 'low-rank': cost, kronecker: cost }),

@@ -7,7 +7,7 @@ import { createModel } from '../../models/index.ts'
 import type { Model } from '../../models/model.ts'
 import type { Plan } from '../../scheduler/plan.ts'
 import type { Config } from '../config/options.ts'
-import { cutOf, partOf, passesOf, type Cut } from '../engine/cut.ts'
+import { cutOf, partOf, passesOf, planThatFits, type Cut } from '../engine/cut.ts'
 import { planFor, type Engine } from '../engine/engine.ts'
 import { UserError } from '../util/errors.ts'
 import { predictStep, type Rates, type Tier } from './predict.ts'
@@ -27,9 +27,6 @@ import { isSynthetic, parseSynthetic } from '../checkpoint/synthetic.ts'
 import { DTYPE_BYTES, DTYPES, type DType } from '../util/dtypes.ts'
 import type { BatchShape } from '../engine/working-set.ts'
 
-/** Bindings of WebGPU's common adapters; the run itself asks its own adapter. */
-const MAX_SLAB_BYTES = 128 * 2 ** 20
-
 /** As if an evaluation had so many: what a long one does. */
 const MANY_BATCHES = 1000
 
@@ -42,11 +39,12 @@ export async function planReport(source: string, config: Config, report: Reporte
       `--max-length ${tokens} exceeds the model's ${model.maxPositions} positions; lower it`,
     )
   }
-  const design = designOf({ model }, config, await memoryModel(config), true)
+  const design = designOf({ model }, config, true)
+  const memory = await memoryModel(config)
   const { method, methodOptions, estimator, folds } = design
   const probes = estimator.probes(config.eps).length
   const planned: Engine['planFor'] = (shape, limits) => ({
-    plan: planFor({ ...design, ...limits }, tensors, shape, MAX_SLAB_BYTES),
+    plan: planFor({ ...design, ...limits }, tensors, shape, memory),
     held: false,
   })
   const exactly = (shape: BatchShape) => planned(shape).plan
@@ -60,11 +58,14 @@ export async function planReport(source: string, config: Config, report: Reporte
     stepWork({ model, plan, cut, method, methodOptions, probes, folds, dtype, config })
   const work = workOf(plan, cut)
   // With nothing streamed, to say whether more memory would help.
-  const ample = planned(shape, { budgetBytes: Infinity, resident: 'all' }).plan
+  const withAmple = (each: BatchShape) =>
+    planned(each, { budgetBytes: Infinity, resident: 'all' }).plan
+  const ampleCut = cutOf(withAmple, shape)
+  const ample = withAmple(partOf(shape, ampleCut))
   const least = { budgetBytes: Infinity, resident: 'none', slabBytes: 1 } as const
-  const onePass = planFor({ ...design, ...least }, tensors, shape, MAX_SLAB_BYTES).peakBytes
+  const onePass = planThatFits(() => planFor({ ...design, ...least }, tensors, shape, memory))
   const described = describe(source, model, plan, work, config, kept, demand.hostBytes)
-  const passes = passReport(cut, onePass)
+  const passes = passReport(cut, onePass?.peakBytes ?? null)
   const evaluated = sweepReport(planned, config)
   const json = { ...described.json, ...passes.json, ...evaluated.json }
   const lines = [...described.lines, ...passes.lines, ...evaluated.lines]
@@ -73,7 +74,7 @@ export async function planReport(source: string, config: Config, report: Reporte
     lines,
     work,
     files,
-    ample: { peakBytes: ample.peakBytes, work: workOf(ample, { ...shape, passes: 1 }) },
+    ample: { peakBytes: ample.peakBytes, work: workOf(ample, ampleCut) },
   }
 }
 
@@ -134,8 +135,11 @@ function sweepReport(planned: Engine['planFor'], config: Config) {
   }
 }
 
-/** Passes over the weights in a step; why, and what one pass would need, where there are several. */
-function passReport(cut: Cut, onePassBytes: number) {
+/**
+ * Passes over the weights in a step; why, and what one pass would need, where there are several: null
+ * where the device can have it in no budget.
+ */
+function passReport(cut: Cut, onePassBytes: number | null) {
   const json = {
     passes_per_step: cut.passes,
     probes_per_pass: cut.probes,
@@ -143,7 +147,10 @@ function passReport(cut: Cut, onePassBytes: number) {
     one_pass_device_peak_bytes: cut.passes === 1 ? null : onePassBytes,
   }
   if (cut.passes === 1) return { json, lines: [] }
-  const enough = `one pass with --memory ${formatBytes(onePassBytes, 'up')}`
+  const enough =
+    onePassBytes === null
+      ? 'no --memory makes it one'
+      : `one pass with --memory ${formatBytes(onePassBytes, 'up')}`
   return { json, lines: table([['passes', `${passesOf(cut)}; ${enough}`]]) }
 }
 

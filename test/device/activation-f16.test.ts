@@ -54,7 +54,7 @@ const rms = (all: readonly number[]) =>
 describe.each(openDevices())('f16 activations on $name', (test) => {
   let on: OpenDevice
   beforeAll(async () => {
-    on = { device: await test.open(), memory: test.memory }
+    on = { device: await test.open() }
   })
   afterAll(() => on?.device.close())
 
@@ -140,7 +140,7 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
     for (const activations of ['F32', 'F16'] as const) {
       const device = await test.open()
       try {
-        const opened = { device, memory: test.memory }
+        const opened = { device }
         const run = { opened, batches: [[3, 33]], vocab: WIDE.vocab }
         const { plan } = await steps(wide, { activations, method: 'lozo' }, run)
         expect(device.ledger.peak().bytes).toEqual(plan.bytes)
@@ -237,7 +237,7 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
     const run = { batches: [[2, 20]], vocab: WIDE.vocab }
     const [f32, f16] = await Promise.all(
       (['F32', 'F16'] as const).map(async (activations) => {
-        const opened = { device: await test.open(), memory: test.memory }
+        const opened = { device: await test.open() }
         try {
           return await steps(wide, { selection, activations, method: 'lozo' }, { ...run, opened })
         } finally {
@@ -253,8 +253,7 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
 it('f16 activations on the cpu give the same bits on one thread and on two', async () => {
   const runOn = async (threads: number, method: string) => {
     const device: Device = await openCpu({ threads })
-    const [on] = openDevices()
-    const engine = await openRun({ device, memory: on!.memory }, wide, {
+    const engine = await openRun({ device }, wide, {
       method,
       activations: 'F16',
     })

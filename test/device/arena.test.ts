@@ -48,13 +48,13 @@ describe('arenas', () => {
   })
 })
 
-describe.each(openDevices())('on $name', ({ open, memory }) => {
+describe.each(openDevices())('on $name', ({ open }) => {
   it.each(LAYOUTS)('%s has the bits of a run whose buffers share nothing', async (layout) => {
     const dir = join(FIXTURES, layout)
     const device = await open()
     const train = async (of: (model: Model) => Model) => {
       const model = of(createModel((await openCheckpoint(dir)).config))
-      const engine = await openRun({ device, memory }, dir, { method: 'lozo', model })
+      const engine = await openRun({ device }, dir, { method: 'lozo', model })
       try {
         const batches = [0, 1].map((seed) => [syntheticBatch(2, 7, model.vocabSize, seed)])
         const journal = await trainSteps(engine, { batches, lr: 1e-3, eps: 1e-3, weightDecay: 0 })

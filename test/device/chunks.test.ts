@@ -1,5 +1,5 @@
-// Batches that exceed the budget: the choice of passes, runs in several passes against the same run in one,
-// what they stream and hold, and the answers of `zo2 plan`. On each device.
+// Batches that exceed the budget, or what a device allocates at once: the choice of passes, runs in several
+// passes against the same run in one, what they stream and hold, and the answers of `zo2 plan`.
 // Alone: npx vitest run test/device/chunks.test.ts
 
 import { join } from 'node:path'
@@ -9,6 +9,8 @@ import { bench } from '../../src/plan/bench.ts'
 import { parseConfig } from '../../src/config/options.ts'
 import { cutOf } from '../../src/engine/cut.ts'
 import type { Engine } from '../../src/engine/engine.ts'
+import type { Device } from '../../src/device/device.ts'
+import { bindingBytes } from '../../src/device/webgpu/device.ts'
 import { UserError } from '../../src/util/errors.ts'
 import { evaluateBatches } from '../../src/train/evaluate.ts'
 import { planReport } from '../../src/plan/report.ts'
@@ -16,7 +18,8 @@ import { silent } from '../../src/util/console.ts'
 import { syntheticModel } from '../../src/engine/load.ts'
 import { parseBytes } from '../../src/util/units.ts'
 import type { BatchShape } from '../../src/engine/working-set.ts'
-import { openDevices } from '../helpers/devices.ts'
+import { TEST_ADAPTER } from '../helpers/adapter.ts'
+import { openDevices, type TestDevice } from '../helpers/devices.ts'
 import {
   exportedDigests,
   onFresh,
@@ -27,6 +30,15 @@ import {
   type RunOptions,
 } from '../helpers/runs.ts'
 import { writeSyntheticOpt } from '../helpers/synthetic-opt.ts'
+
+async function onDevice<R>({ open }: TestDevice, use: (device: Device) => R): Promise<R> {
+  const device = await open()
+  try {
+    return use(device)
+  } finally {
+    await device.close()
+  }
+}
 
 const SHAPE = { hidden: 64, ffn: 256, vocab: 300, layers: 2, heads: 4 }
 const [B, T] = [5, 24]
@@ -154,6 +166,80 @@ describe.each(openDevices())('batches in several passes on $name', (test) => {
       const step = trainSteps(engine, { batches, lr: 1e-3, eps: 1e-3, weightDecay: 0 })
       await expect(step).rejects.toThrow(/--memory .* is too small .* smallest that works/)
     })
+  })
+})
+
+describe('a batch whose buffers exceed the largest that a device makes', () => {
+  const webgpu = openDevices().find(({ name }) => name === 'webgpu')!
+  const train = async (options: RunOptions, most: number, model = dir, batch = [B, T] as const) => {
+    const device = await webgpu.open()
+    try {
+      const memory = { ...device.memory, maxAllocationBytes: most }
+      const engine = await openRun({ device: { ...device, memory } }, model, options)
+      try {
+        const batches = [[syntheticBatch(...batch, SHAPE.vocab, 1)]]
+        const { passes } = engine.cut({ probes: 2, batch: batch[0], tokens: batch[1] })
+        const journal = await trainSteps(engine, { batches, lr: 1e-3, eps: 1e-3, weightDecay: 0 })
+        return { passes, journal, weights: await exportedDigests(engine) }
+      } finally {
+        await engine.close()
+      }
+    } finally {
+      await device.close()
+      expect(device.ledger.total()).toBe(0)
+    }
+  }
+
+  it.each(['mezo-sgd', 'lozo', 'kronzo'])('is cut, to the bits of one pass: %s', async (method) => {
+    const one = await train({ method }, Infinity)
+    const several = await train({ method }, 160_000)
+    expect([one.passes, several.passes > 1]).toEqual([1, true])
+    expect(several).toEqual({ ...one, passes: several.passes })
+  })
+
+  it('runs on a real adapter', async () => {
+    const wide = { hidden: 16, ffn: 2 ** 14, vocab: SHAPE.vocab, layers: 1, heads: 2, positions: 1024 } // prettier-ignore
+    const model = join(dir, '..', 'wide')
+    await writeSyntheticOpt(model, wide, 'F16')
+    const most = await onDevice(webgpu, ({ memory }) => memory.maxAllocationBytes)
+    const activations = 4 * 2 * 2 * 1024 * wide.ffn // 256 MiB
+    const run = await train({ method: 'lozo', budgetBytes: 2 ** 32 }, most, model, [2, 1024])
+    expect(run.passes).toBe(activations > most ? 2 : 1)
+    expect(run.journal[0]!.projected_grad).not.toBe(0)
+  })
+
+  it('is refused with one sentence where not even one sequence fits', async () => {
+    await expect(train({}, 80_000, dir, [2, 100])).rejects.toThrow(
+      /^scratch for logits of 1 probe x 1 sequence x 100 tokens takes 117 KiB, and this device binds at most 78\.1 KiB at once: use fewer tokens \(--max-length\), or --device cpu$/,
+    )
+  })
+})
+
+describe('zo2 plan for an adapter', () => {
+  const plan = (source: string, shape: object) =>
+    planReport(source, parseConfig({ method: 'lozo', memory: 2 ** 32, steps: 1, ...shape }), silent)
+
+  it('cuts what the adapter cannot bind, for one that it does not have as WebGPU promises', async () => {
+    const shape = { batchSize: 8, maxLength: 1024 }
+    const bound = await bindingBytes(TEST_ADAPTER)
+    for (const [adapter, most] of [
+      [TEST_ADAPTER, bound],
+      ['no such adapter', 128 * 2 ** 20],
+    ] as const) {
+      const { json, lines } = await plan('synthetic:opt-125m/1', { ...shape, adapter })
+      const passes = most < 192 * 2 ** 20 ? 2 : 1 // the logits of 2 x 8 x 1024 rows
+      expect([adapter, json.passes_per_step]).toEqual([adapter, passes])
+      expect(json.one_pass_device_peak_bytes).toBeNull()
+      if (passes > 1)
+        expect(lines.join('\n')).toMatch(/2 passes per step.*no --memory makes it one/)
+    }
+  })
+
+  it('says in one sentence what cannot run there', async () => {
+    const large = plan('synthetic:opt-13b/1', { maxLength: 2048, batchSize: 1, adapter: 'none' })
+    await expect(large).rejects.toThrow(
+      /^activations "f" of 1 probe x 1 sequence x 2048 tokens takes 160 MiB, and this device binds at most 128 MiB at once: use fewer tokens/,
+    )
   })
 })
 

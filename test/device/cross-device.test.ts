@@ -31,7 +31,7 @@ const observer = observerOf(createModel(optConfig(SHAPE)))
 
 beforeAll(async () => {
   await writeSyntheticOpt(folder, SHAPE, 'F16')
-  for (const { name, memory, open } of devices) opened.set(name, { device: await open(), memory })
+  for (const { name, open } of devices) opened.set(name, { device: await open() })
 })
 afterAll(async () => {
   for (const { device } of opened.values()) await device.close()

@@ -4,7 +4,8 @@
 // Alone: npx vitest run test/device/device-weights.test.ts
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Device, Slot, Workload } from '../../src/device/device.ts'
+import { type Device, type Slot } from '../../src/device/device.ts'
+import { bytesOf, type Workload } from '../../src/device/memory.ts'
 import { UserError } from '../../src/util/errors.ts'
 import type { DType } from '../../src/util/dtypes.ts'
 import {
@@ -63,7 +64,7 @@ async function multiply(device: Device, m: Matrix, perSlab: number, x: Float32Ar
   })
 }
 
-describe.each(openDevices())('$name', ({ open, memory }) => {
+describe.each(openDevices())('$name', ({ open }) => {
   let device: Device
   beforeAll(async () => {
     device = await open()
@@ -177,19 +178,19 @@ describe.each(openDevices())('$name', ({ open, memory }) => {
     try {
       for (const workload of [WORKLOAD, small]) {
         own.reserve(workload)
-        expect(own.ledger.now.scratch).toBe(memory.scratchBytes(workload))
-        expect(own.ledger.now.staging).toBe(memory.stagingBytes(workload))
+        expect(own.ledger.now.scratch).toBe(bytesOf(own.memory.scratch(workload)))
+        expect(own.ledger.now.staging).toBe(own.memory.stagingBytes(workload))
       }
       const before = own.ledger.total()
       const tensor = own.tensor('method', 'm', 8, 12)
       const slot = own.slot('slots', 's', 1000)
       own.slot('resident', 'r', 52)
       expect(own.ledger.now.method).toBe(8 * 12 * 4)
-      expect(own.ledger.now.slots).toBe(memory.slotBytes(1000))
-      expect(own.ledger.now.resident).toBe(memory.slotBytes(52))
+      expect(own.ledger.now.slots).toBe(own.memory.slotBytes(1000))
+      expect(own.ledger.now.resident).toBe(own.memory.slotBytes(52))
       own.free(tensor)
       own.free(slot)
-      expect(own.ledger.total()).toBe(before + memory.slotBytes(52))
+      expect(own.ledger.total()).toBe(before + own.memory.slotBytes(52))
       own.tensor('activations', 'left open', 8, 12)
     } finally {
       await own.close()

@@ -15,6 +15,7 @@ import type { Device } from '../../src/device/device.ts'
 import { openWebgpu } from '../../src/device/webgpu/device.ts'
 import type { JournalEntry } from '../../src/run/journal.ts'
 import type { DType } from '../../src/util/dtypes.ts'
+import { TEST_ADAPTER } from '../helpers/adapter.ts'
 import { openDevices, type TestDevice } from '../helpers/devices.ts'
 import {
   exportedDigests,
@@ -128,7 +129,7 @@ describe.each(openDevices())('MeZO-SGD on $name', (test: TestDevice) => {
   let on: OpenDevice
   beforeAll(async () => {
     device = await test.open()
-    on = { device, memory: test.memory }
+    on = { device }
   })
   afterAll(() => device?.close())
 
@@ -228,7 +229,7 @@ describe.each(openDevices())('factored methods on $name', (test: TestDevice) => 
   let on: OpenDevice
   beforeAll(async () => {
     device = await test.open()
-    on = { device, memory: test.memory }
+    on = { device }
   })
   afterAll(() => device?.close())
 
@@ -253,18 +254,14 @@ describe.each(openDevices())('factored methods on $name', (test: TestDevice) => 
 })
 
 describe.each([{ replayWindow: 2 }, LOZO, KRONZO])('%j', (method: RunOptions) => {
-  const [cpu, webgpu] = openDevices() as [TestDevice, TestDevice]
-  const results = async (
-    memory: TestDevice['memory'],
-    opens: readonly (() => Promise<Device>)[],
-  ) => {
+  const results = async (opens: readonly (() => Promise<Device>)[]) => {
     const made: Result[] = []
     for (const open of opens) {
       const device = await open()
       try {
         const threads = 1 + made.length
         const options = { ...method, threads }
-        made.push(await train({ device, memory }, dirOf('F16'), options, { steps: 5 }))
+        made.push(await train({ device }, dirOf('F16'), options, { steps: 5 }))
       } finally {
         await device.close()
       }
@@ -274,14 +271,14 @@ describe.each([{ replayWindow: 2 }, LOZO, KRONZO])('%j', (method: RunOptions) =>
 
   it('gives the same bits with one thread as with two on cpu', async () => {
     const opens = [1, 2].map((threads) => () => openCpu({ threads }))
-    const [one, two] = await results(cpu.memory, opens)
+    const [one, two] = await results(opens)
     expect(two).toEqual(one)
   })
 
   it('gives the same bits by ring and by direct uploads on webgpu', async () => {
     const open = (transfer: 'ring' | 'direct') => () =>
-      openWebgpu({ adapter: 'llvmpipe', transfer })
-    const [ring, direct] = await results(webgpu.memory, [open('ring'), open('direct')])
+      openWebgpu({ adapter: TEST_ADAPTER, transfer })
+    const [ring, direct] = await results([open('ring'), open('direct')])
     expect(direct).toEqual(ring)
   })
 })

@@ -56,7 +56,7 @@ async function uploaded(engine: Engine, body: () => Promise<unknown>): Promise<n
 describe.each(openDevices())('sweeps on $name', (test) => {
   let on: OpenDevice
   beforeAll(async () => {
-    on = { device: await test.open(), memory: test.memory }
+    on = { device: await test.open() }
   })
   afterAll(() => on?.device.close())
 
@@ -129,8 +129,7 @@ describe.each(openDevices())('sweeps on $name', (test) => {
       // prettier-ignore
       const device = await test.open()
       try {
-        const memory = test.memory
-        const small = await openRun({ device, memory }, dir, { folds: false, slabBytes: 4 * KiB, budgetBytes }) // prettier-ignore
+        const small = await openRun({ device }, dir, { folds: false, slabBytes: 4 * KiB, budgetBytes }) // prettier-ignore
         const chosen = batchesPerSweep(small.planFor, budgetBytes, LARGEST, BATCHES.length)
         expect(chosen).toBe(sweep)
         let evaluation: unknown
@@ -237,7 +236,7 @@ describe.each(openDevices())('sweeps on $name', (test) => {
 
     const device = await test.open()
     try {
-      const fresh = { device, memory: test.memory }
+      const fresh = { device }
       const swept = await openRun(fresh, dir, { folds: false })
       const shape = { probes: 1, batch: 2, tokens: 5, keys: 11 }
       const peaks = [2, 3].map((sweep) => swept.planFor({ ...shape, sweep }).plan.peakBytes)

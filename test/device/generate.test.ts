@@ -73,7 +73,7 @@ async function fullPasses(engine: Engine, options: GenerateOptions): Promise<num
 describe.each(openDevices())('on $name', (test) => {
   let on: OpenDevice
   beforeAll(async () => {
-    on = { device: await test.open(), memory: test.memory }
+    on = { device: await test.open() }
   })
   afterAll(() => on?.device.close())
 
@@ -181,7 +181,7 @@ describe.each(openDevices())('on $name', (test) => {
   it('holds what the plan says, cache included, and is refused without room for it', async () => {
     const device = await test.open()
     try {
-      const fresh = { device, memory: test.memory }
+      const fresh = { device }
       const dir = join(FIXTURES, 'layouts/pre-norm-tied')
       const engine = await openRun(fresh, dir, { folds: false })
       await generate(engine, PROMPTS, base)

@@ -67,7 +67,7 @@ function inPlace(theta: Parameters, config: Record<string, unknown>, start: Para
 describe.each(openDevices())('LoRA on $name', (test) => {
   let on: OpenDevice
   beforeAll(async () => {
-    on = { device: await test.open(), memory: test.memory }
+    on = { device: await test.open() }
   })
   afterAll(() => on?.device.close())
 

@@ -73,7 +73,7 @@ const gradsOf = (entry: JournalEntry) => entry.projected_grads ?? [entry.project
 describe.each(openDevices())('on $name', (test) => {
   let on: OpenDevice
   beforeAll(async () => {
-    on = { device: await test.open(), memory: test.memory }
+    on = { device: await test.open() }
   })
   afterAll(() => on?.device.close())
 

@@ -110,7 +110,7 @@ function expectSameSteps(
 describe.each(openDevices())('MeZO-SGD on $name', (test) => {
   let on: OpenDevice
   beforeAll(async () => {
-    on = { device: await test.open(), memory: test.memory }
+    on = { device: await test.open() }
   })
   afterAll(() => on?.device.close())
 

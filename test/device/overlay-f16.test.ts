@@ -77,8 +77,8 @@ const opened = new Map<string, OpenDevice>()
 
 beforeAll(async () => {
   await writeSyntheticOpt(join(folder, 'f16'), SEVERAL_TILES, 'F16')
-  for (const { name, open, memory } of openDevices()) {
-    opened.set(name, { device: await open(), memory })
+  for (const { name, open } of openDevices()) {
+    opened.set(name, { device: await open() })
   }
 })
 afterAll(async () => {

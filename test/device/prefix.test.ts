@@ -43,7 +43,7 @@ function drawn(n: number, vocab: number): number[] {
 describe.each(openDevices())('a prefix on $name', (test) => {
   let on: OpenDevice
   beforeAll(async () => {
-    on = { device: await test.open(), memory: test.memory }
+    on = { device: await test.open() }
   })
   afterAll(() => on?.device.close())
 

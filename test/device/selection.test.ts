@@ -81,7 +81,7 @@ const rowsFrom = (from: number, probes: number) =>
 describe.each(openDevices())('on $name', (test) => {
   let on: OpenDevice
   beforeAll(async () => {
-    on = { device: await test.open(), memory: test.memory }
+    on = { device: await test.open() }
   })
   afterAll(() => on?.device.close())
 

@@ -4,12 +4,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openAdapter, type OpenAdapter } from '../../src/device/webgpu/adapter.ts'
 import { USAGE } from '../../src/device/webgpu/buffers.ts'
-import { Commands, flatGroups } from '../../src/device/webgpu/commands.ts'
+import { Commands } from '../../src/device/webgpu/commands.ts'
 import { defineKernel } from '../../src/device/webgpu/kernel.ts'
 import { NO_ADDEND } from '../../src/device/webgpu/addends.ts'
 import { fromHalves, toHalves } from '../../src/device/f16.ts'
 import { F32_ROWS, type RowTypes } from '../../src/device/webgpu/kernels/elements.ts'
-import { FLAG, type MatmulSpec } from '../../src/device/webgpu/kernels/matmul.ts'
+import { blocksOf, FLAG, type MatmulSpec } from '../../src/device/webgpu/kernels/matmul.ts'
 import { matmulRegisters } from '../../src/device/webgpu/kernels/matmul-registers.ts'
 import { matmulShared } from '../../src/device/webgpu/kernels/matmul-shared.ts'
 import {
@@ -156,7 +156,7 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
         ...{ pair_low: pair % 2 ** 32, pair_high: Math.floor(pair / 2 ** 32) },
         terms: recipe.terms.length,
       },
-      flatGroups(Math.ceil((count + 1) / 512)),
+      commands.flat(Math.ceil((count + 1) / 512)),
     )
     return new Uint32Array(await download(w), 0, versions * count)
   }
@@ -206,6 +206,67 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
       }
     })
   }
+
+  /** Bits of f32 subnormals of both signs, the smallest and the largest among them, and of zeros. */
+  const subnormals = (count: number) => {
+    const bits = Uint32Array.from({ length: count }, (_, i) => {
+      const size = [0, 1, 0x7fffff, 0x400000][i] ?? 1 + ((i * 2654435761) % 0x7fffff)
+      return (size | (i % 3 === 0 ? 0x80000000 : 0)) >>> 0
+    })
+    return new Float32Array(bits.buffer)
+  }
+
+  it.each(['F32', 'BF16'] as const)(
+    'keep subnormal %s weights and perturb them to the bits of the TypeScript twin, without decay',
+    async (dtype) => {
+      const count = 1001
+      const raw = convertElements(new Uint8Array(subnormals(count).buffer), 'F32', dtype)
+      const wide = new Float32Array(convertElements(raw, dtype, 'F32').buffer)
+      const term = { k0: 5, k1: 6, decay: 1 }
+      const smallest = round16(2 ** -100)
+      for (const [terms, scales] of [
+        [[], [0]],
+        [[], [scale, -scale]],
+        [[{ ...term, coefficient: round16(1e-4) }], [smallest, 0]],
+        [
+          [
+            { ...term, coefficient: smallest },
+            { ...term, coefficient: 0 },
+          ],
+          [-smallest, smallest],
+        ],
+      ] as const) {
+        const recipe = { terms, probe: { k0: 3, k1: 4 }, scales }
+        const e = wide.slice()
+        applyTerms(e, 0, terms)
+        const want = scales.flatMap((_, p) => [...probeVersion(e, 0, recipe, p)])
+        const got = await perturb(raw, dtype, 0, count, 0, recipe)
+        expect(firstDifference(got, new Uint32Array(Float32Array.from(want).buffer))).toBe(-1)
+        expect(want.some((v) => v !== 0 && Math.abs(v) < 2 ** -126)).toBe(true)
+      }
+    },
+  )
+
+  const product = defineKernel({
+    name: 'product',
+    bindings: { x: 'read f32', y: 'read_write f32' },
+    params: { factor: 'f32' },
+    body: '@compute @workgroup_size(1)\nfn main() {\n  y[0] = x[0] * params.factor;\n}',
+  })
+
+  it('decay subnormal weights as the adapter multiplies: exactly, or to zero', async () => {
+    const y = upload(new Float32Array(4))
+    const one = upload(Float32Array.of(2 ** -127))
+    commands.run(commands.compile(product), { x: one, y }, { factor: 1 }, [1])
+    const flushes = new Float32Array(await download(y))[0] === 0
+    const w = subnormals(1001)
+    const terms = [{ k0: 5, k1: 6, coefficient: 0, decay }]
+    const want = w.slice()
+    applyTerms(want, 0, terms)
+    const found = await perturb(new Uint8Array(w.buffer), 'F32', 0, w.length, 0, { ...plain, terms }) // prettier-ignore
+    const got = new Float32Array(found.buffer, found.byteOffset, found.length)
+    expect([...got].every((v, i) => v === (flushes ? 0 : want[i]))).toBe(true)
+  })
 
   it('round the decayed weight before the noise is added', async () => {
     // Weights for which a fused multiply-add gives other bits; the test shows that there are many.
@@ -259,14 +320,19 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
           (each) => multiple % each.multiple === 0,
         )) {
           const { name } = matmul.spec
-          const multiply = (rows: number) =>
-            product(
+          const multiply = (rows: number, on?: Commands) =>
+            multiplied(
               matmul,
               { ...given, rows, depth, cols, width, col0 },
               kind === 'transposed',
               types,
+              on,
             )
           const full = await multiply(all)
+          // As many workgroups in a square, where all do not fit one dimension.
+          const side = Math.ceil(Math.sqrt(blocksOf(matmul, all, cols)))
+          const square = await multiply(all, new Commands(adapter.gpu, side))
+          expect(firstDifference(bitsOf(square), bitsOf(full)), name).toBe(-1)
           const columns = kind === 'transposed' ? cols : width
           const from = kind === 'transposed' ? 0 : col0
           const inX = kind === 'transposed' ? { stride: width, k0: col0 } : { stride: depth, k0: 0 }
@@ -309,11 +375,12 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
   }
 
   /** y of two probes, each with weights of its own and the same x. */
-  const product = async (
+  const multiplied = async (
     matmul: MatmulSpec,
     size: Product,
     transposed: boolean,
     types: RowTypes,
+    on = commands,
   ) => {
     const { x, w, bias, ...params } = size
     const { rows, depth, cols, width } = params
@@ -322,8 +389,8 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
     for (let p = 0; p < 2; p++) input.set(x.subarray(0, rows * inX), p * rows * inX)
     const y = upload(new (types.y === 'f16' ? Uint16Array : Float32Array)(2 * rows * inY))
     const nothing = upload(new Float32Array(4))
-    commands.run(
-      commands.compile(matmul.spec),
+    on.run(
+      on.compile(matmul.spec),
       {
         ...{
           x: upload(types.x === 'f16' ? toHalves(input) : input),
@@ -333,12 +400,15 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
         ...{ projection: nothing, factors: nothing, y },
       },
       { ...params, probe_rows: rows, version: cols * depth, flags: FLAG.bias, ...PLAIN },
-      [Math.ceil(cols / matmul.cols), Math.ceil(rows / matmul.rows), 2],
+      [...on.flat(blocksOf(matmul, rows, cols)), 2],
     )
+    on.flush()
     const found = await download(y)
     return types.y === 'f16' ? fromHalves(new Uint16Array(found)) : new Float32Array(found)
   }
 })
+
+const bitsOf = (values: Float32Array<ArrayBuffer>) => new Uint32Array(values.slice().buffer)
 
 const isNaNBits = (bits: number) => (bits & 0x7fffffff) > 0x7f800000
 

@@ -5,9 +5,9 @@ import { open, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Device, Tile, Weights } from '../../src/device/device.ts'
+import { type Device, type Tile, type Weights } from '../../src/device/device.ts'
+import { bytesOf } from '../../src/device/memory.ts'
 import { openWebgpu } from '../../src/device/webgpu/device.ts'
-import { webgpuMemory } from '../../src/device/webgpu/memory.ts'
 import { UserError } from '../../src/util/errors.ts'
 import { DTYPE_BYTES, type DType } from '../../src/util/dtypes.ts'
 import { ADAPTER, plain, randoms, workload } from '../helpers/webgpu.ts'
@@ -82,11 +82,11 @@ describe.each(['ring', 'direct'] as const)('uploads by %s', (transfer) => {
     for (const slots of [1, 2, 5]) {
       const asked = workload({ slots, slabBytes: 1001, probes: 3, terms: 7, headRows: 0 })
       device.reserve(asked)
-      expect(device.ledger.now.staging).toBe(webgpuMemory.stagingBytes(asked))
-      expect(device.ledger.now.scratch).toBe(webgpuMemory.scratchBytes(asked))
+      expect(device.ledger.now.staging).toBe(device.memory.stagingBytes(asked))
+      expect(device.ledger.now.scratch).toBe(bytesOf(device.memory.scratch(asked)))
     }
     const slot = device.slot('resident', 'odd', 1001)
-    expect(device.ledger.now.resident).toBe(webgpuMemory.slotBytes(1001))
+    expect(device.ledger.now.resident).toBe(device.memory.slotBytes(1001))
     device.free(slot)
   })
 

@@ -2,34 +2,32 @@
 // scenario on a device and on the f64 reference. A machine without a Vulkan adapter fails the webgpu
 // tests; it does not skip them.
 
-import type { Device, MemoryModel, Slot, Tensor, TensorDType, Tile, Workload } from '../../src/device/device.ts' // prettier-ignore
+import type { Device, Slot, Tensor, TensorDType, Tile } from '../../src/device/device.ts'
+import type { Workload } from '../../src/device/memory.ts' // prettier-ignore
 import { openCpu } from '../../src/device/cpu/device.ts'
-import { cpuMemory } from '../../src/device/cpu/memory.ts'
 import { openWebgpu } from '../../src/device/webgpu/device.ts'
-import { webgpuMemory } from '../../src/device/webgpu/memory.ts'
 import { NOISE_STD, round16, type Recipe } from '../../src/noise/distributions.ts'
 import { noiseKey } from '../../src/noise/threefry.ts'
 import { convertElements, DTYPE_BYTES, type DType } from '../../src/util/dtypes.ts'
 import { openReference } from '../reference/device.ts'
+import { NO_TEST_ADAPTER, TEST_ADAPTER } from './adapter.ts'
 
 export interface TestDevice {
   readonly name: string
-  readonly memory: MemoryModel
   open(): Promise<Device>
 }
 
-async function openLavapipe(): Promise<Device> {
+async function openTestAdapter(): Promise<Device> {
   try {
-    return await openWebgpu({ adapter: 'llvmpipe' })
+    return await openWebgpu({ adapter: TEST_ADAPTER })
   } catch (cause) {
-    const message = 'no software Vulkan adapter; run: bash scripts/setup-vulkan.sh'
-    throw new Error(message, { cause })
+    throw new Error(NO_TEST_ADAPTER, { cause })
   }
 }
 
 export const openDevices = (): TestDevice[] => [
-  { name: 'cpu', memory: cpuMemory, open: () => openCpu() },
-  { name: 'webgpu', memory: webgpuMemory, open: openLavapipe },
+  { name: 'cpu', open: () => openCpu() },
+  { name: 'webgpu', open: openTestAdapter },
 ]
 
 /** Every device with both dtypes of activations. */

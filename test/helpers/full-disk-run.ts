@@ -4,11 +4,12 @@
 
 import { join } from 'node:path'
 import { loadExamples, fromPretrained, ZOTrainer } from '../../src/index.ts'
+import { TEST_ADAPTER } from './adapter.ts'
 import { SHAKESPEARE, TINY } from './cli.ts'
 import { leftovers } from './leftovers.ts'
 
 const [device, folder] = process.argv.slice(2) as ['cpu' | 'webgpu', string]
-const adapter = device === 'webgpu' ? { adapter: 'llvmpipe' } : {}
+const adapter = device === 'webgpu' ? { adapter: TEST_ADAPTER } : {}
 const model = await fromPretrained(TINY, { device, ...adapter, threads: 1, ram: '1B', resident: 'none', slab: '1B', scratchDir: folder }) // prettier-ignore
 const { ledger } = model.device
 let said = ''

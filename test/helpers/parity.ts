@@ -5,11 +5,12 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { fromPretrained, type ModelOptions, type ZoModel } from '../../src/index.ts'
+import { NO_TEST_ADAPTER, TEST_ADAPTER } from './adapter.ts'
 
 export const LOGIT_TOLERANCE = 1e-4
 const LOSS_TOLERANCE = 1e-5
 
-interface Expected {
+export interface Expected {
   readonly name: string
   readonly input_ids: number[][]
   readonly attention_mask: number[][]
@@ -20,7 +21,7 @@ interface Expected {
 
 export const devices: { name: string; options: ModelOptions }[] = [
   { name: 'cpu', options: { device: 'cpu' } },
-  { name: 'webgpu', options: { device: 'webgpu', adapter: 'llvmpipe' } },
+  { name: 'webgpu', options: { device: 'webgpu', adapter: TEST_ADAPTER } },
 ]
 
 export async function openOn(dir: string, options: ModelOptions): Promise<ZoModel> {
@@ -28,7 +29,7 @@ export async function openOn(dir: string, options: ModelOptions): Promise<ZoMode
     return await fromPretrained(dir, options)
   } catch (cause) {
     if (options.adapter === undefined) throw cause
-    throw new Error('no software Vulkan adapter? run: bash scripts/setup-vulkan.sh', { cause })
+    throw new Error(NO_TEST_ADAPTER, { cause })
   }
 }
 
@@ -50,23 +51,26 @@ function worst(logits: Float32Array, expected: Expected): number {
   return most
 }
 
+/** Logits and loss of one batch. */
+export async function expectBatch(model: ZoModel, expected: Expected) {
+  const { input_ids: inputIds, attention_mask: attentionMask, labels } = expected
+  const batch = { inputIds, attentionMask, labels }
+  const { loss, logits } = await model.forward(batch, { logits: true })
+  expect(worst(logits!, expected), `${expected.name}: logits`).toBeLessThan(LOGIT_TOLERANCE)
+  if (expected.loss === null) expect(loss, expected.name).toBeNaN()
+  else {
+    const difference = Math.abs(loss - expected.loss)
+    expect(difference, `${expected.name}: loss`).toBeLessThan(LOSS_TOLERANCE)
+  }
+}
+
 /** Runs every batch of `dir`/expected.json through the model in `modelDir` on one device. */
 export async function expectParity(dir: string, options: ModelOptions, modelDir = dir) {
   const batches = await expectedOf<Expected[]>(dir, 'batches')
   expect(batches.length).toBeGreaterThan(3)
   const model = await openOn(modelDir, options)
   try {
-    for (const expected of batches) {
-      const { input_ids: inputIds, attention_mask: attentionMask, labels } = expected
-      const batch = { inputIds, attentionMask, labels }
-      const { loss, logits } = await model.forward(batch, { logits: true })
-      expect(worst(logits!, expected), `${expected.name}: logits`).toBeLessThan(LOGIT_TOLERANCE)
-      if (expected.loss === null) expect(loss, expected.name).toBeNaN()
-      else {
-        const difference = Math.abs(loss - expected.loss)
-        expect(difference, `${expected.name}: loss`).toBeLessThan(LOSS_TOLERANCE)
-      }
-    }
+    for (const expected of batches) await expectBatch(model, expected)
   } finally {
     await model.close()
   }

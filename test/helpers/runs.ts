@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { afterAll, expect } from 'vitest'
 import { createModel } from '../../models/index.ts'
 import { IGNORED, type Batch } from '../../src/data/types.ts'
-import type { Device, MemoryModel } from '../../src/device/device.ts'
+import type { Device } from '../../src/device/device.ts'
 import { createEngine, type Engine, type EngineOptions } from '../../src/engine/engine.ts'
 import { exportModel } from '../../src/export/folder.ts'
 import type { JournalEntry } from '../../src/run/journal.ts'
@@ -27,20 +27,19 @@ import type { TestDevice } from './devices.ts'
 
 const MiB = 2 ** 20
 
-/** An open device with its memory model. */
+/** An open device. */
 export interface OpenDevice {
   readonly device: Device
-  readonly memory: MemoryModel
 }
 
 /** Runs `body` on a device of its own, closes it, and expects all of its memory back. */
 export async function onFresh(
-  { open, memory }: TestDevice,
+  { open }: TestDevice,
   body: (on: OpenDevice) => Promise<void>,
 ): Promise<void> {
   const device = await open()
   try {
-    await body({ device, memory })
+    await body({ device })
   } finally {
     await device.close()
   }
@@ -71,7 +70,7 @@ export const METHOD_DEFAULTS: MethodOptions = {
 
 /** An engine that trains the checkpoint in `dir`; everything else has a default. */
 export async function openRun(
-  { device, memory }: OpenDevice,
+  { device }: OpenDevice,
   dir: string,
   { method = 'mezo-sgd', probes = 1, estimator = 'two-sided', ...options }: RunOptions = {},
 ): Promise<Engine> {
@@ -84,7 +83,6 @@ export async function openRun(
     methodOptions: { ...METHOD_DEFAULTS, ...options, directions: probes },
     updates: [],
     folded: 0,
-    memory,
     budgetBytes: 2 ** 40,
     slabBytes: 64 * MiB,
     resident: 'none',

@@ -1,16 +1,21 @@
 // What the webgpu tests share. They run on the best adapter of the machine: a GPU, else the
-// software adapter that scripts/setup-vulkan.sh installs; without any they fail.
+// software adapter that scripts/setup-vulkan.sh installs, or the one that ZO2_TEST_ADAPTER names
+// (adapter.ts); without any they fail.
 
-import type { Workload } from '../../src/device/device.ts'
+import type { Workload } from '../../src/device/memory.ts'
 import { listAdapters } from '../../src/device/webgpu/device.ts'
 import type { Recipe } from '../../src/noise/distributions.ts'
 import { threefry2x32 } from '../../src/noise/threefry.ts'
+import { NAMED, NO_TEST_ADAPTER } from './adapter.ts'
 
+/** All of this machine, best first. */
 export const adapters = await listAdapters()
-if (adapters.length === 0) throw new Error('no WebGPU adapter: run "bash scripts/setup-vulkan.sh"')
+
+const found = adapters.find(({ name }) => name.toLowerCase().includes(NAMED?.toLowerCase() ?? ''))
+if (!found) throw new Error(NO_TEST_ADAPTER)
 
 /** The adapter under test. */
-export const { name: ADAPTER, software: SOFTWARE } = adapters[0]!
+export const { name: ADAPTER, software: SOFTWARE } = found
 
 /** Seeded values in [-1, 1). */
 export function randoms(count: number, seed: number): Float32Array<ArrayBuffer> {

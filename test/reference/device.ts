@@ -3,7 +3,19 @@
 // It keeps no scratch and no ledger, and does each operation when it is called. f16 tensors hold what was
 // written rounded, results exactly.
 
-import type { Addend, Device, Rows, Slot, Tensor, Tile, Weights } from '../../src/device/device.ts'
+import {
+  checkAttention,
+  checkHead,
+  checkLinear,
+  type Addend,
+  type Device,
+  type Rows,
+  type Slot,
+  type Tensor,
+  type Tile,
+  type Weights,
+} from '../../src/device/device.ts'
+import type { MemoryModel } from '../../src/device/memory.ts'
 import { fromHalves, toHalves } from '../../src/device/f16.ts'
 import { createLedger } from '../../src/device/ledger.ts'
 import { applyTerms, probeVersion } from '../../src/noise/distributions.ts'
@@ -19,6 +31,14 @@ interface SlotState {
   bytes: Uint8Array
   weights?: Weights
   uses?: number
+}
+
+const UNLIMITED: MemoryModel = {
+  maxSlabBytes: Infinity,
+  maxAllocationBytes: Infinity,
+  slotBytes: (bytes) => bytes,
+  stagingBytes: () => 0,
+  scratch: () => [],
 }
 
 export function openReference(): ReferenceDevice {
@@ -42,8 +62,10 @@ export function openReference(): ReferenceDevice {
   return {
     info: { kind: 'cpu', name: 'reference', detail: 'f64 loops', software: true },
     ledger: createLedger(),
-    maxSlabBytes: Infinity,
+    memory: UNLIMITED,
     prefersF32: false,
+    sharesCores: true,
+    stagesInPlace: true,
     exact: of,
     tensor(_category, label, rows, cols, dtype = 'F32') {
       const tensor: Tensor = { label, dtype, rows, cols }
@@ -85,6 +107,7 @@ export function openReference(): ReferenceDevice {
       const start = (row: number, n: number, p: number) =>
         (bias ? of(bias)[p * y.cols + n]! : 0) + sumsOf(addend)(row, n)
       const slab = take(slot)
+      checkLinear(slab.weights, relu)
       if (slab.weights.transposed) {
         accumulate(of(x), x.cols, slab, at, of(y), start)
         return
@@ -105,6 +128,7 @@ export function openReference(): ReferenceDevice {
       }
     },
     async attention(q, k, v, keyMask, y, shape) {
+      checkAttention(shape, q.cols)
       attention(of(q), of(k), of(v), of(keyMask), of(y), shape, q.cols)
     },
     async activation(kind, x, at) {
@@ -131,8 +155,9 @@ export function openReference(): ReferenceDevice {
       })
     },
     async crossEntropy(x, slot, targets, state, at, addend) {
-      const sums = sumsOf(addend)
-      forEachLogit(of(x), x.cols, take(slot), at, (row, n, _p, product) => {
+      const [slab, sums] = [take(slot), sumsOf(addend)]
+      checkHead(slab.weights)
+      forEachLogit(of(x), x.cols, slab, at, (row, n, _p, product) => {
         const value = product + sums(row, n)
         const s = of(state).subarray(row * 3, row * 3 + 3)
         const top = Math.max(s[0]!, value)
@@ -143,6 +168,7 @@ export function openReference(): ReferenceDevice {
     },
     async logits(x, slot, at, sink, addend) {
       const [slab, sums] = [take(slot), sumsOf(addend)]
+      checkHead(slab.weights)
       for (const tile of slab.weights.tiles) {
         const data = new Float32Array(at.probes * at.rows * tile.rows)
         forEachLogit(of(x), x.cols, slab, at, (row, n, _p, value) => {

@@ -45,7 +45,7 @@ export function normalise(x: Float64Array, row: number, cols: number, eps: numbe
   return values.map((v) => (v - mean) / Math.sqrt(variance + eps))
 }
 
-/** Rows that see no key are 0. */
+/** A row that sees no key gets the mean of all values. */
 export function attention(
   q: Float64Array,
   k: Float64Array,
@@ -68,6 +68,7 @@ export function attention(
           for (let d = 0; d < size; d++) dot += q[query(i, d)]! * k[key(j, d)]!
           weights.set(j, dot / Math.sqrt(size))
         }
+        if (weights.size === 0) for (let j = 0; j < keys; j++) weights.set(j, 0)
         const top = Math.max(...weights.values())
         let sum = 0
         for (const w of weights.values()) sum += Math.exp(w - top)

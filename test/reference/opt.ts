@@ -121,7 +121,7 @@ function layerNorm(x: Float64Array, scale: Float64Array, bias: Float64Array): Fl
   return x.map((v, i) => ((v - mean) / Math.sqrt(variance + 1e-5)) * scale[i]! + bias[i]!)
 }
 
-/** Causal attention of the last [T][C] of [S][C]; padded keys get no weight, a row that sees none gives 0. */
+/** Causal attention of the last [T][C] of [S][C]; padded keys get no weight, a row that sees none gets the mean. */
 function attend(
   q: Float64Array[],
   k: Float64Array[],
@@ -139,8 +139,9 @@ function attend(
         for (let d = head * D; d < (head + 1) * D; d++) dot += query[d]! * k[j]![d]!
         return Math.exp(dot / Math.sqrt(D))
       }
-      const keys = [...Array(k.length - q.length + t + 1).keys()].filter((j) => mask[j] === 1)
-      const weights = keys.map(score)
+      const own = [...Array(k.length - q.length + t + 1).keys()].filter((j) => mask[j] === 1)
+      const keys = own.length > 0 ? own : [...k.keys()]
+      const weights = own.length > 0 ? keys.map(score) : keys.map(() => 1)
       const sum = weights.reduce((s, w) => s + w, 0)
       for (let d = head * D; d < (head + 1) * D; d++) {
         keys.forEach((j, i) => (y[d]! += (weights[i]! / sum) * v[j]![d]!))

@@ -184,8 +184,20 @@ describe('the other commands', () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
   })
 
+  const weights = (dir: string) => readFileSync(join(dir, 'model.safetensors'))
+
+  it('export needs no adapter, whatever the run had', async () => {
+    const moved = at('moved')
+    cpSync(at('run'), moved, { recursive: true })
+    const path = join(moved, 'config.json')
+    const record = JSON.parse(readFileSync(path, 'utf8')) as { config: object }
+    const config = { ...record.config, device: 'webgpu', adapter: 'of another machine' }
+    writeFileSync(path, JSON.stringify({ ...record, config }))
+    await cliJson(['export', moved, at('from-moved')])
+    expect(weights(at('from-moved')).equals(weights(join(at('run'), 'model')))).toBe(true)
+  })
+
   it('export makes the bits of model/, and the model of a run that was stopped', async () => {
-    const weights = (dir: string) => readFileSync(join(dir, 'model.safetensors'))
     const made = await cliJson(['export', at('run'), at('exported')])
     expect(made).toEqual({ model_dir: at('exported'), step: 5, updates: 5 })
     expect(weights(at('exported')).equals(weights(join(at('run'), 'model')))).toBe(true)

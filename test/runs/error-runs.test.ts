@@ -9,6 +9,7 @@ import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
 import { IGNORED } from '../../src/data/types.ts'
 import { fromPretrained, ZOTrainer, type Example } from '../../src/index.ts'
+import { TEST_ADAPTER } from '../helpers/adapter.ts'
 import { ROOT, TINY } from '../helpers/cli.ts'
 import { callsIn, watched } from '../helpers/file-calls.ts'
 import { leftovers } from '../helpers/leftovers.ts'
@@ -46,7 +47,7 @@ describe('fold threads that are ended while they fold', () => {
 })
 
 describe.each(['cpu', 'webgpu'] as const)('after an error on %s', (kind) => {
-  const options = kind === 'cpu' ? { device: 'cpu' as const } : { adapter: 'llvmpipe' }
+  const options = kind === 'cpu' ? { device: 'cpu' as const } : { adapter: TEST_ADAPTER }
   const events = ['onTrainBegin', 'onStepBegin', 'onStepEnd', 'onLog', 'onEvaluate', 'onSave', 'onTrainEnd'] as const // prettier-ignore
   const examples = [4, 5, 6, 7].map((length) => {
     const inputIds = Array.from({ length }, (_, i) => 5 + 3 * i + length)

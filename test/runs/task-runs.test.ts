@@ -9,7 +9,6 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { collateExamples } from '../../src/data/batches.ts'
 import type { Example } from '../../src/data/types.ts'
 import { openCpu } from '../../src/device/cpu/device.ts'
-import { cpuMemory } from '../../src/device/cpu/memory.ts'
 import type { Engine } from '../../src/engine/engine.ts'
 import { evaluateExamples } from '../../src/train/evaluate.ts'
 import { optionCrossEntropy, optionError, tokenMean } from '../../src/train/loss.ts'
@@ -34,7 +33,7 @@ const closers: (() => Promise<void>)[] = []
 let engine: Engine
 beforeAll(async () => {
   const device = await openCpu({ threads: 1 })
-  engine = await openRun({ device, memory: cpuMemory }, TINY)
+  engine = await openRun({ device }, TINY)
   closers.push(
     () => engine.close(),
     () => device.close(),

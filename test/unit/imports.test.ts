@@ -1,4 +1,4 @@
-// Holds the architecture: which room may import which, and how long a file may be.
+// Holds the architecture: which room may import which, what may know Node, and how long a file may be.
 // Imports are read from the syntax tree of every file of src, scheduler and models.
 // Alone: npx vitest run test/unit/imports.test.ts
 
@@ -62,13 +62,16 @@ function isTypeOnly(node: ts.ImportDeclaration | ts.ExportDeclaration): boolean 
   return clause.isTypeOnly || (!clause.name && !!named && named.every((e) => e.isTypeOnly))
 }
 
-/** Relative imports and re-exports of a file, `import()` included. */
+const treeOf = (file: string) =>
+  ts.createSourceFile(file, textOf(file), ts.ScriptTarget.Latest, false)
+
+/** Imports and re-exports of a file, `import()` included: of files by path, else by name. */
 function importsOf(from: string): Import[] {
-  const source = ts.createSourceFile(from, textOf(from), ts.ScriptTarget.Latest, false)
   const found: Import[] = []
   const note = (specifier: ts.Node | undefined, typeOnly: boolean) => {
-    if (!specifier || !ts.isStringLiteral(specifier) || !specifier.text.startsWith('.')) return
-    found.push({ from, to: join(dirname(from), specifier.text), typeOnly })
+    if (!specifier || !ts.isStringLiteral(specifier)) return
+    const { text } = specifier
+    found.push({ from, to: text.startsWith('.') ? join(dirname(from), text) : text, typeOnly })
   }
   const visit = (node: ts.Node): void => {
     if (ts.isImportDeclaration(node) || ts.isExportDeclaration(node)) {
@@ -80,11 +83,13 @@ function importsOf(from: string): Import[] {
     }
     ts.forEachChild(node, visit)
   }
-  visit(source)
+  visit(treeOf(from))
   return found
 }
 
-const IMPORTS = FILES.flatMap(importsOf)
+const ALL_IMPORTS = FILES.flatMap(importsOf)
+const isFile = ({ to }: Import) => to.endsWith('.ts')
+const IMPORTS = ALL_IMPORTS.filter(isFile)
 const show = ({ from, to, typeOnly }: Import) => `${from} -> ${to}${typeOnly ? ' (types)' : ''}`
 
 describe('imports', () => {
@@ -124,6 +129,73 @@ describe('imports', () => {
     }
     for (const file of FILES) visit(file, [])
     expect(circles).toEqual([])
+  })
+})
+
+/** What runs in a browser too, but for the one file of each folder that holds what it needs of Node. */
+const PORTABLE: Readonly<Record<string, string | null>> = {
+  'src/device/webgpu/': 'src/device/webgpu/node.ts',
+  'src/noise/': 'src/noise/node.ts',
+  'models/': null,
+}
+/** Global names that Node has and a browser has not, or not always. */
+const NODE_GLOBALS = ['Buffer', 'SharedArrayBuffer', 'global', 'process', 'require', 'setImmediate']
+
+/** Files that are loaded with those of the portable folders, without going through the files for Node. */
+function portableFiles(): string[] {
+  const own = FILES.filter((file) => Object.keys(PORTABLE).some((dir) => file.startsWith(dir)))
+  const found = new Set(own.filter((file) => !Object.values(PORTABLE).includes(file)))
+  for (const file of found) {
+    const next = IMPORTS.filter(({ from, typeOnly }) => from === file && !typeOnly)
+    for (const { to } of next) if (!Object.values(PORTABLE).includes(to)) found.add(to)
+  }
+  return [...found].sort()
+}
+
+/** Names of NODE_GLOBALS that a file uses and does not declare or import itself. */
+function globalsOf(file: string): string[] {
+  const [used, own] = [new Set<string>(), new Set<string>()]
+  const visit = (node: ts.Node, parent: ts.Node): void => {
+    if (ts.isIdentifier(node)) {
+      const member =
+        (ts.isPropertyAccessExpression(parent) && parent.name === node) ||
+        (ts.isPropertyAssignment(parent) && parent.name === node)
+      const declared =
+        ts.isImportSpecifier(parent) ||
+        ts.isInterfaceDeclaration(parent) ||
+        (ts.isVariableDeclaration(parent) && parent.name === node)
+      if (declared) own.add(node.text)
+      else if (!member) used.add(node.text)
+    }
+    ts.forEachChild(node, (child) => visit(child, node))
+  }
+  const tree = treeOf(file)
+  ts.forEachChild(tree, (child) => visit(child, tree))
+  return NODE_GLOBALS.filter((name) => used.has(name) && !own.has(name))
+}
+
+describe('the webgpu device, noise and models', () => {
+  it('load nothing of Node but through one file of each folder', () => {
+    const portable = portableFiles()
+    expect(portable).toContain('src/device/webgpu/device.ts')
+    expect(portable).toContain('src/util/dtypes.ts') // by way of the others
+    const packages = ALL_IMPORTS.filter(
+      (each) => portable.includes(each.from) && !isFile(each) && !each.typeOnly,
+    )
+    expect(packages.map(show)).toEqual([])
+    // The files that may are there, and do.
+    for (const file of Object.values(PORTABLE).filter((each) => each !== null)) {
+      const own = ALL_IMPORTS.filter(({ from, to }) => from === file && to.startsWith('node:'))
+      expect(own.length, file).toBeGreaterThan(0)
+    }
+  })
+
+  it('use no global name that only Node has', () => {
+    const uses = portableFiles().flatMap((file) =>
+      globalsOf(file).map((name) => `${file}: ${name}`),
+    )
+    expect(uses).toEqual([])
+    expect(globalsOf('src/device/webgpu/node.ts')).toContain('process')
   })
 })
 

@@ -29,7 +29,7 @@ function randomInput(random: Random): PlanInput {
   const size = random.pick([2, 4])
   return {
     matrices,
-    vectorElements: random.whole(1, 10_000),
+    vectors: [random.whole(1, 10_000)],
     buffers: [
       { label: 'h', cols: 64 },
       { label: 'f', cols: random.whole(1, 500) },
@@ -47,9 +47,8 @@ function randomInput(random: Random): PlanInput {
     projectionCols: random.pick([0, 32]),
     addendElements: random.pick([0, 1000]),
     activationBytes: random.pick([4, 2]),
-    keyValueBytes: random.pick([0, 20_000]),
-    memory: random.pick([cpuMemory, webgpuMemory]),
-    maxSlabBytes: 128 * MiB,
+    keyValues: random.pick([[], [{ label: 'keys', bytes: 20_000 }]]),
+    memory: random.pick([cpuMemory, webgpuMemory()]),
     budgetBytes: 2 ** 40,
     slabBytes: random.whole(1, 256 * MiB),
     resident: 'none',
@@ -148,7 +147,7 @@ describe('plan', () => {
       const made = plan(input)
       for (const slab of made.slabs) {
         expect(slab.bytes).toBe(slab.rows * slab.cols * input.elementBytes(slab.name))
-        expect(slab.bytes).toBeLessThanOrEqual(input.maxSlabBytes)
+        expect(slab.bytes).toBeLessThanOrEqual(input.memory.maxSlabBytes)
         expect(slab.resident).toBe(slab.index < made.residentSlabs)
         if (!slab.resident) expect(slab.bytes).toBeLessThanOrEqual(made.slotBytes)
       }
@@ -190,8 +189,36 @@ describe('plan', () => {
   })
 
   it('refuses a tile that the device cannot bind', () => {
-    const input = { ...randomInput(randomOf(1)), maxSlabBytes: 8 }
-    expect(() => plan(input)).toThrow(/one compute tile takes .* use another device/)
+    const input = randomInput(randomOf(1))
+    const memory = { ...input.memory, maxSlabBytes: 8 }
+    expect(() => plan({ ...input, memory })).toThrow(/one compute tile takes .* use another device/)
+  })
+
+  it('refuses what is larger than the device allocates at once, whatever the budget', () => {
+    let refused = 0
+    for (const seed of seeds(200)) {
+      const random = randomOf(seed)
+      const input = randomInput(random)
+      const most = random.whole(1, 200_000)
+      const memory = { ...input.memory, maxAllocationBytes: most }
+      const rows = input.probes * input.batch * input.tokens
+      const { workload } = plan(input)
+      const largest = Math.max(
+        ...input.buffers.map(({ cols }) => rows * cols * input.activationBytes),
+        ...[...input.keyValues, ...memory.scratch(workload)].map(({ bytes }) => bytes),
+        4 * input.probes * input.vectors[0]!,
+      )
+      if (largest > most) {
+        refused++
+        expect(() => plan({ ...input, memory }), `seed ${seed}`).toThrow(
+          / takes .*, and this device binds at most .* at once: use .*--max-length/,
+        )
+      } else if (largest < 0.8 * most) {
+        expect(plan({ ...input, memory })).toEqual(plan(input)) // views may add some bytes
+      }
+    }
+    expect(refused).toBeGreaterThan(50)
+    expect(refused).toBeLessThan(200)
   })
 
   it('keeps no slab or all slabs resident when told so', () => {

@@ -18,7 +18,7 @@ import { cliJson } from '../helpers/cli.ts'
 
 /** One nanosecond per weight element and row; everything else is free. */
 const RATES: Rates = {
-  ...{ kind: 'webgpu', threads: 2, products: [[1, 1], [1000, 1000]] }, // prettier-ignore
+  ...{ sharesCores: false, threads: 2, products: [[1, 1], [1000, 1000]] }, // prettier-ignore
   ...{ widen: 0, version: 0, term: 0, logit: 0, attention: [[0, 0]], element: 0 },
   ...{ addends: { 'low-rank': 0, kronecker: 0 } },
   ...{ callMs: 0, rowReadMs: 0, fold: 0, foldTerm: 0 },
@@ -93,7 +93,7 @@ describe('predictStep', () => {
     const cost = { fold: 1, foldTerm: 3 }
     const gpu = predict(fold, cost)
     expect(gpu.computeMs).toBeCloseTo(16)
-    const cpu = predict(fold, { ...cost, kind: 'cpu', uploadRate: null })
+    const cpu = predict(fold, { ...cost, sharesCores: true, uploadRate: null })
     // Folds and copies by two threads.
     expect(cpu.computeMs).toBeCloseTo(16 + 7 / 2 + 0.5 / 2)
     expect(cpu.uploadMs).toBe(0)
@@ -156,7 +156,7 @@ describe('the calibration of this machine', () => {
       expect(rates.products.map(([rows]) => rows)).toEqual([16, 128, 512, 2048])
       // More rows take longer, whatever else the machine does.
       expect(rates.products[3]![1]).toBeGreaterThan(2 * rates.products[0]![1])
-      expect(rates).toMatchObject({ kind: 'cpu', threads: 2, uploadRate: null })
+      expect(rates).toMatchObject({ sharesCores: true, threads: 2, uploadRate: null })
       expect(device.ledger.now.slots + device.ledger.now.activations).toBe(0)
       expect(await ratesOf(device, options)).toEqual(rates)
       expect(measured).toBe(1)

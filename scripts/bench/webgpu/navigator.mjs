@@ -2,7 +2,7 @@
 // the same slower polling as the project's own device has on a software adapter.
 
 import { create, globals } from 'webgpu'
-import { throttlePolling } from '../../../src/device/webgpu/throttle.ts'
+import { throttlePolling } from '../../../src/device/webgpu/node.ts'
 
 /** Puts WebGPU's globals in place; the objects live as long as the process. */
 export function provideNavigator(adapter) {

@@ -4,7 +4,7 @@
 
 import { attentionElements, cutHalves, widenedElements } from './attention-split.ts'
 import type { AttentionShape } from './attention-split.ts'
-import { fillMask } from './attention.ts'
+import { fillMask, fillUnseen } from './attention.ts'
 import { frontOf } from './f16.ts'
 import type { CpuOps } from './ops.ts'
 
@@ -56,6 +56,7 @@ export async function attendHalves(
         const [seenK, seenV] = [k32, v32].map((a) => a.subarray(0, sequences * seen * cols))
         const call = { sequences, queries, keys: seen, heads }
         await ops.attention(q32, seenK!, seenV!, mask, y32, call, room)
+        if (seen < keys) fillUnseen(y32, v32, mask, cols)
         await ops.narrowColumns(y32, y.subarray(...rows), all, first, q32)
       }
     }

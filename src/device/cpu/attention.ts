@@ -1,7 +1,8 @@
 // Causal attention with padding on the cpu device, cut so that its workspace stays small:
 // several whole sequences at once, or blocks of query rows of one sequence, which then see only the
 // keys up to their last row. Queries are the last tokens of their keys. How it is cut is said in
-// attention-split.ts, the arithmetic in ops.ts.
+// attention-split.ts, the arithmetic in ops.ts. A row that sees no key has all its scores at MASKED:
+// soft-max makes them the mean of the values, as the contract asks, where the block has all keys.
 
 import { attentionElements, cutAttention, type AttentionShape } from './attention-split.ts'
 import type { CpuOps } from './ops.ts'
@@ -53,8 +54,35 @@ export async function attend(
         { sequences, queries, keys: seen, heads },
         scratch.attention.subarray(mask.length),
       )
+      const [y, v] = [rows(arrays.y, tokens, first, queries), rows(arrays.v, keys, 0, keys)]
+      if (seen < keys) fillUnseen(y, v, mask, cols)
     }
   }
+}
+
+/**
+ * Rows of a block of one sequence that see none of the block's keys, whose `mask` is [queries, seen],
+ * become the mean of the sequence's values v [S, cols], of which the block had only the first.
+ */
+export function fillUnseen(
+  y: Float32Array,
+  v: Float32Array,
+  mask: Float32Array,
+  cols: number,
+): void {
+  const seen = (mask.length * cols) / y.length
+  let mean: Float64Array | undefined
+  for (let query = 0; query * cols < y.length; query++) {
+    if (mask.subarray(query * seen, (query + 1) * seen).includes(0)) continue
+    mean ??= meanRow(v, cols)
+    y.set(mean, query * cols)
+  }
+}
+
+function meanRow(rows: Float32Array, cols: number): Float64Array {
+  const mean = new Float64Array(cols)
+  rows.forEach((value, i) => (mean[i % cols]! += value))
+  return mean.map((sum) => (sum * cols) / rows.length)
 }
 
 /** 0 where a query row may see a key, MASKED elsewhere: the last row sees all `seen` keys. */

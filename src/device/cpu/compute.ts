@@ -3,6 +3,7 @@
 // device.ts.
 
 import {
+  checkAttention,
   projectionCols,
   type Activation,
   type Addend,
@@ -52,8 +53,10 @@ export function createOperations(c: CpuContext): Operations {
           await keep(c, into, y, row, rows)
         }
       }),
-    attention: (q, k, v, keyMask, y, { probes, batch, tokens, heads, keys = tokens }) =>
+    attention: (q, k, v, keyMask, y, call) =>
       run(async () => {
+        const { probes, batch, tokens, heads, keys = tokens } = call
+        checkAttention(call, q.cols)
         const sequences = probes * batch
         const shape = { sequences, tokens, keys, heads, headSize: q.cols / heads }
         const arrays = <A>(all: (t: Tensor, row0: number, count: number) => A) => ({

@@ -5,10 +5,12 @@
 
 import { availableParallelism, cpus } from 'node:os'
 import { UserError } from '../../util/errors.ts'
-import type { Device, DeviceInfo, Tensor, Weights, Workload } from '../device.ts'
+import type { Device, DeviceInfo, Tensor, Weights } from '../device.ts'
+import type { Workload } from '../memory.ts'
 import { fromHalves, toHalves } from '../f16.ts'
 import { createLedger } from '../ledger.ts'
 import { createOperations } from './compute.ts'
+import { cpuMemory } from './memory.ts'
 import { createOps } from './ops.ts'
 import { ortVersion } from './ort.ts'
 import { NoisePool } from './noise-pool.ts'
@@ -16,7 +18,6 @@ import { createQueue, type Queue } from './queue.ts'
 import { CpuSlots, versionsOf } from './slots.ts'
 import { Memory } from './tensors.ts'
 
-const MAX_SLAB_BYTES = 2 ** 30
 /** Noise is made by all cores, up to so many; each worker costs 15 MiB of the process. */
 const MOST_WORKERS = 8
 
@@ -49,8 +50,10 @@ export async function openCpu(options: { threads?: number } = {}): Promise<Devic
   return {
     info: infoOf(threads, workers),
     ledger,
-    maxSlabBytes: MAX_SLAB_BYTES,
+    memory: cpuMemory,
     prefersF32: true,
+    sharesCores: true,
+    stagesInPlace: true,
     tensor: open((...args) => memory.tensor(...args)),
     view: open((...args) => memory.view(...args)),
     slot: open((...args) => memory.slot(...args)),

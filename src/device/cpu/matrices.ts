@@ -3,7 +3,15 @@
 // library packs a tile once; those that do not go one after the other. How addends join in is said in
 // addends.ts.
 
-import type { Addend, Rows, Tensor, Tile, Weights } from '../device.ts'
+import {
+  checkHead,
+  checkLinear,
+  type Addend,
+  type Rows,
+  type Tensor,
+  type Tile,
+  type Weights,
+} from '../device.ts'
 import {
   biasOf,
   runsOf,
@@ -30,7 +38,7 @@ export interface TileCall {
 }
 
 /** Product of a tile: rows of a matrix into columns of y, or rows of a transposed one over all of y. */
-export function linearTile(
+export async function linearTile(
   c: CpuContext,
   call: TileCall,
   x: Tensor,
@@ -38,10 +46,11 @@ export function linearTile(
   y: Tensor,
   relu: boolean,
 ): Promise<void> {
+  checkLinear(call.weights, relu)
   const biases = bias && { data: c.rows(bias, 0, call.at.probes), cols: bias.cols }
-  return call.weights.transposed
+  await (call.weights.transposed
     ? accumulate(c, call, x, biases, y)
-    : intoColumns(c, call, x, biases, y, relu)
+    : intoColumns(c, call, x, biases, y, relu))
 }
 
 /** A product goes to y at once if the tile spans y, else through scratch. */
@@ -111,11 +120,12 @@ async function accumulate(
 /** Joins a tile of the vocabulary to the state of every row. */
 export async function headTile(
   c: CpuContext,
-  { tile, versions, at, addend }: TileCall,
+  { weights, tile, versions, at, addend }: TileCall,
   x: Tensor,
   targets: Uint32Array,
   state: Tensor,
 ): Promise<void> {
+  checkHead(weights)
   if (targets.length !== at.probes * at.rows) {
     throw new Error(`cpu device: ${targets.length} targets for ${at.probes}x${at.rows} rows`)
   }
@@ -138,9 +148,10 @@ export async function headTile(
 /** Logits [P*rows, tile.rows] of one tile, in memory of their own: the caller may keep them. */
 export async function logitsTile(
   c: CpuContext,
-  { tile, versions, at, addend }: TileCall,
+  { weights, tile, versions, at, addend }: TileCall,
   x: Tensor,
 ): Promise<Float32Array> {
+  checkHead(weights)
   const all = new Float32Array(at.probes * at.rows * tile.rows)
   const share = addend && shareOf(addend, tile, null, at, projected(c, addend, at))
   const most = Math.min(mostRows(c, share), atOnce(x, tile))

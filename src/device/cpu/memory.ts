@@ -1,7 +1,7 @@
 // What the cpu device itself needs beside tensors and slots, as a pure function of the workload; the
 // device allocates by the same numbers. Imports no device, so the planner can take it alone.
 
-import type { MemoryModel, Workload } from '../device.ts'
+import type { MemoryModel, Workload } from '../memory.ts'
 import { attentionScratch, halfAttentionScratch } from './attention-split.ts'
 
 /** Tiles whose prepared versions exist at once: one burst of the noise workers. */
@@ -75,15 +75,18 @@ const runElements = (rows: number, cols: number) =>
 /** Logits of one run of the head at most. */
 export const headElements = (tileRows: number) => Math.max(HEAD_ELEMENTS, LEAST_ROWS * tileRows)
 
+/** More would gain nothing, and lengthen the wait for the first. */
+const MAX_SLAB_BYTES = 2 ** 30
+
 export const cpuMemory: MemoryModel = {
-  kind: 'cpu',
+  maxSlabBytes: MAX_SLAB_BYTES,
+  maxAllocationBytes: Infinity,
   slotBytes: (bytes) => bytes,
   /** Files are read straight into the slots. */
   stagingBytes: () => 0,
-  scratchBytes(workload) {
-    const s = cpuScratch(workload)
-    const ring = s.ringBuffers * s.ringElements
-    const addends = s.projection + s.factors + s.blocks
-    return 4 * (ring + s.product + addends + s.attention + s.chunk + 2 * s.logits + s.wide)
+  scratch(workload) {
+    const { ringBuffers, ringElements, ...parts } = cpuScratch(workload)
+    const elements = { ring: ringBuffers * ringElements, ...parts, room: parts.logits }
+    return Object.entries(elements).map(([label, count]) => ({ label, bytes: 4 * count }))
   },
 }

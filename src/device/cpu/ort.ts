@@ -11,7 +11,7 @@ import { dirname, join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import koffi, { type LibraryHandle } from 'koffi'
 import { UserError } from '../../util/errors.ts'
-import { openLibrary } from './native.ts'
+import { openLibrary } from '../../util/native.ts'
 
 /** A dense tensor whose memory is the caller's; numbers of 16 bits are f16. */
 export interface Value {

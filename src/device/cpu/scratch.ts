@@ -1,7 +1,8 @@
 // What the operations of the cpu device share: scratch that reserve() set aside, and access to tensors,
 // slots and the library. The sizes of scratch are memory.ts's.
 
-import type { Addend, Tensor, Workload } from '../device.ts'
+import type { Addend, Tensor } from '../device.ts'
+import type { Workload } from '../memory.ts'
 import type { AddendScratch } from './addends.ts'
 import { onHugePages } from './huge-pages.ts'
 import { cpuScratch } from './memory.ts'

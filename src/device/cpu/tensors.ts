@@ -2,7 +2,8 @@
 // How much scratch a workload takes is said in memory.ts.
 
 import { UserError } from '../../util/errors.ts'
-import { tensorBytes, type Slot, type Tensor, type TensorDType, type Workload } from '../device.ts'
+import { tensorBytes, type Slot, type Tensor, type TensorDType } from '../device.ts'
+import { bytesOf, type Workload } from '../memory.ts'
 import { type Category, type Ledger } from '../ledger.ts'
 import { createScratch, type Scratch } from './scratch.ts'
 import { cpuMemory, cpuScratch } from './memory.ts'
@@ -70,7 +71,7 @@ export class Memory {
 
   reserve(workload: Workload): void {
     this.#releaseScratch()
-    const bytes = cpuMemory.scratchBytes(workload)
+    const bytes = bytesOf(cpuMemory.scratch(workload))
     const { ringBuffers, ringElements } = cpuScratch(workload)
     this.#scratch = allocate('scratch', bytes, () => {
       this.#pool.reserve(ringBuffers, ringElements)
@@ -123,7 +124,7 @@ export class Memory {
 
   #releaseScratch(): void {
     if (!this.#scratch) return
-    this.#ledger.release('scratch', cpuMemory.scratchBytes(this.#scratch.workload))
+    this.#ledger.release('scratch', bytesOf(cpuMemory.scratch(this.#scratch.workload)))
     this.#scratch = undefined
   }
 }

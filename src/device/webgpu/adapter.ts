@@ -1,10 +1,9 @@
 // Finds an adapter and opens a WebGPU device on it: hardware unless a name asks for something else.
-// Owns the objects that create() gives, the limits asked for, and the polling throttle. Facts: npm
-// webgpu 0.6.2 (Dawn).
+// Owns Dawn's flags and the limits asked for. Facts: npm webgpu 0.6.2 (Dawn).
 
 import { UserError } from '../../util/errors.ts'
 import { PARAM_BYTES } from './kernel.ts'
-import { throttlePolling } from './throttle.ts'
+import { INSTALL, openGpu, requestQuietly, throttlePolling } from './node.ts'
 
 export interface AdapterEntry {
   /** Name as the driver gives it, e.g. "llvmpipe (LLVM 15.0.6, 256 bits)". */
@@ -50,28 +49,8 @@ const BEST_FIRST = { powerPreference: 'high-performance' } as const
 // Dawn refuses this name and answers with the names it has.
 const NO_ADAPTER = 'adapter=zo2 lists adapters'
 
-// Instances of Dawn by their flags, for the life of the process. Adapters, devices and pending
-// promises poll through a bare pointer to their instance: once it is collected, the next poll reads
-// freed memory (seen: a segmentation fault, an abort in futex, a hang). Closing a device does not
-// end its promises at once, so that no moment before the exit is safe.
-const instances = new Map<string, GPU>()
-
-async function createGpu(own: readonly string[], timed = false): Promise<GPU> {
-  const flags = [timed ? DISABLED_TIMED : DISABLED, ...own]
-  const key = flags.join(',')
-  try {
-    const { create } = await import('webgpu')
-    const gpu = instances.get(key) ?? create(flags)
-    instances.set(key, gpu)
-    return gpu
-  } catch (cause) {
-    throw new UserError(
-      `the webgpu package cannot be loaded on ${process.platform}-${process.arch}: ` +
-        'run "npm ci", or use --device cpu',
-      { cause },
-    )
-  }
-}
+const createGpu = (own: readonly string[], timed = false) =>
+  openGpu([timed ? DISABLED_TIMED : DISABLED, ...own])
 
 const isSoftware = (name: string) => /llvmpipe|lavapipe|swiftshader|basic render/i.test(name)
 
@@ -79,7 +58,7 @@ const isSoftware = (name: string) => /llvmpipe|lavapipe|swiftshader|basic render
 export async function listAdapters(): Promise<AdapterEntry[]> {
   const gpu = await createGpu([NO_ADAPTER])
   try {
-    await gpu.requestAdapter(BEST_FIRST)
+    await requestQuietly(gpu, BEST_FIRST)
     return []
   } catch (error) {
     const found = String(error).matchAll(/backend: '([^']*)', name: '(.*)'/g)
@@ -91,10 +70,8 @@ export async function listAdapters(): Promise<AdapterEntry[]> {
   }
 }
 
-const INSTALL =
-  process.platform === 'linux'
-    ? 'install the GPU driver, or run "bash scripts/setup-vulkan.sh" for a software adapter'
-    : "install the GPU's driver"
+/** What is enough of a name to type. */
+const shortName = ({ name }: AdapterEntry) => name.split(' ')[0]!
 
 async function choose(wanted: string | undefined): Promise<AdapterEntry> {
   const all = await listAdapters()
@@ -107,7 +84,7 @@ async function choose(wanted: string | undefined): Promise<AdapterEntry> {
     if (hardware) return hardware
     throw new UserError(
       `no hardware WebGPU adapter was found, only ${names}: install the GPU's driver, use ` +
-        '--device cpu, or ask for the software adapter by name (--adapter llvmpipe)',
+        `--device cpu, or ask for the software adapter by name (--adapter ${shortName(all[0]!)})`,
     )
   }
   const key = wanted.toLowerCase().replace('lavapipe', 'llvmpipe')
@@ -117,7 +94,7 @@ async function choose(wanted: string | undefined): Promise<AdapterEntry> {
 }
 
 async function requestAdapter(gpu: GPU, entry: AdapterEntry): Promise<GPUAdapter> {
-  const adapter = await gpu.requestAdapter(BEST_FIRST)
+  const adapter = await requestQuietly(gpu, BEST_FIRST)
   if (!adapter) throw new UserError(`adapter "${entry.name}" cannot be opened: ${INSTALL}`)
   const immediates = (adapter.limits as { maxImmediateSize?: number }).maxImmediateSize ?? 0
   if (immediates < PARAM_BYTES || !gpu.wgslLanguageFeatures.has('immediate_address_space')) {
@@ -128,6 +105,19 @@ async function requestAdapter(gpu: GPU, entry: AdapterEntry): Promise<GPUAdapter
   }
   return adapter
 }
+
+/** Largest storage binding. */
+const bindingOf = ({ limits }: GPUAdapter) =>
+  Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize)
+
+/** What the adapter that `openAdapter` would take binds at once, without opening it; throws as that does. */
+export async function bindingBytes(wanted?: string): Promise<number> {
+  const entry = await choose(wanted)
+  return bindingOf(await requestAdapter(await gpuOf(entry), entry))
+}
+
+const gpuOf = ({ name, backend }: AdapterEntry, timed = false) =>
+  createGpu([`adapter=${name}`, `backend=${backend}`], timed)
 
 function subgroupLanes({ features, info }: GPUAdapter): number {
   const fixed = info.subgroupMinSize === info.subgroupMaxSize
@@ -150,8 +140,7 @@ function lossOf(name: string, said: string): UserError {
  */
 export async function openAdapter(wanted?: string, timed = false): Promise<OpenAdapter> {
   const entry = await choose(wanted)
-  const instance = await createGpu([`adapter=${entry.name}`, `backend=${entry.backend}`], timed)
-  const adapter = await requestAdapter(instance, entry)
+  const adapter = await requestAdapter(await gpuOf(entry, timed), entry)
   const { maxStorageBufferBindingSize, maxBufferSize } = adapter.limits
   const { vendor, architecture, description } = adapter.info
   let closed = false
@@ -180,7 +169,7 @@ export async function openAdapter(wanted?: string, timed = false): Promise<OpenA
       lanes,
       halves,
       driver: `${entry.backend}, ${description || vendor}`,
-      maxBindingBytes: Math.min(maxStorageBufferBindingSize, maxBufferSize),
+      maxBindingBytes: bindingOf(adapter),
       close() {
         if (closed) return
         closed = true

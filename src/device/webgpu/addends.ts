@@ -2,8 +2,9 @@
 // gives the matmuls what their epilogue needs for the left one (kernels/addend.ts).
 
 import { projectionCols, type Addend, type Rows } from '../device.ts'
-import { type Commands, flatGroups } from './commands.ts'
+import type { Commands } from './commands.ts'
 import { scaleColumnsKernel } from './kernels/addend.ts'
+import { blocksOf } from './kernels/matmul.ts'
 import type { Matrix } from './handles.ts'
 import type { Scratch } from './scratch.ts'
 import type { MatmulOf } from './variants.ts'
@@ -64,7 +65,7 @@ export class Addends {
         this.#scale,
         { factors, x: projection },
         { count, cols: rank, rows: at.rows, scales0 },
-        flatGroups(Math.ceil(count / 256)),
+        this.#commands.flat(Math.ceil(count / 256)),
       )
       return
     }
@@ -121,7 +122,7 @@ export class Addends {
         },
         ...NO_ADDEND,
       },
-      [Math.ceil(size.cols / block.cols), Math.ceil(size.rows / block.rows), probes],
+      [...this.#commands.flat(blocksOf(block, size.rows, size.cols)), probes],
     )
   }
 }

@@ -14,12 +14,6 @@ export const BATCH = 32
 
 export type Groups = readonly [x: number, y?: number, z?: number]
 
-/** Two dimensions of workgroups for a flat range: [x, y] with x*y >= groups. */
-export function flatGroups(groups: number): [number, number] {
-  const y = Math.max(1, Math.ceil(groups / MAX_GROUPS))
-  return [Math.max(1, Math.ceil(groups / y)), y]
-}
-
 /** What measures passes (timer.ts). */
 export interface Timer {
   /** How the pass that begins now is measured, if it is. */
@@ -34,6 +28,7 @@ export class Commands {
   readonly gpu: GPUDevice
   /** Set where passes are to be measured. */
   timer: Timer | undefined
+  readonly #maxGroups: number
   readonly #bindGroups: BindGroups
   readonly #checks = new Set<Promise<void>>()
   readonly #running = new Map<number, Promise<void>>()
@@ -46,9 +41,17 @@ export class Commands {
   #recorded = 0
   #serial = 1
 
-  constructor(gpu: GPUDevice) {
+  /** `maxGroups`: workgroups per dimension at most. */
+  constructor(gpu: GPUDevice, maxGroups = MAX_GROUPS) {
     this.gpu = gpu
+    this.#maxGroups = maxGroups
     this.#bindGroups = new BindGroups(gpu)
+  }
+
+  /** Two dimensions for a flat range of workgroups: [x, y] with x*y >= groups, all in the first if they fit. */
+  flat(groups: number): [x: number, y: number] {
+    const y = Math.max(1, Math.ceil(groups / this.#maxGroups))
+    return [Math.max(1, Math.ceil(groups / y)), y]
   }
 
   /** Builds a kernel; a compile error surfaces at the next call or in `settled`. */
@@ -66,7 +69,7 @@ export class Commands {
     groups: Groups,
   ): void {
     const [x, y = 1, z = 1] = groups
-    if (Math.max(x, y, z) > MAX_GROUPS) {
+    if (Math.max(x, y, z) > this.#maxGroups) {
       throw new RangeError(`kernel ${kernel.spec.name}: grid ${x} x ${y} x ${z} is too large`)
     }
     const bindGroup = this.#bindGroups.of(kernel, buffers)

@@ -4,6 +4,7 @@ import type { Device } from '../device.ts'
 import { openAdapter, type OpenAdapter, TIMESTAMPS } from './adapter.ts'
 import { Commands } from './commands.ts'
 import { createHostPart } from './host.ts'
+import { webgpuMemory } from './memory.ts'
 import { createRowPart } from './rows.ts'
 import { Runtime } from './runtime.ts'
 import { createSlabPart } from './slabs.ts'
@@ -12,7 +13,7 @@ import { fasterStrategy, measureDirect, type Strategy } from './transfer.ts'
 import { tune, type Tuning } from './tune.ts'
 import { type Choice, defaultChoice, isChoice } from './variants.ts'
 
-export { listAdapters } from './adapter.ts'
+export { bindingBytes, listAdapters } from './adapter.ts'
 export type { Tuning } from './tune.ts'
 export { SHAPE_CLASSES } from './variants.ts'
 
@@ -55,8 +56,10 @@ export async function openWebgpu(options: WebgpuOptions = {}): Promise<Device> {
         software: adapter.software,
       },
       ledger: runtime.ledger,
-      maxSlabBytes: Math.floor(adapter.maxBindingBytes / 4) * 4,
+      memory: webgpuMemory(adapter.maxBindingBytes),
       prefersF32: false,
+      sharesCores: false,
+      stagesInPlace: false,
       ...createHostPart(runtime),
       ...createSlabPart(runtime, choice),
       ...createRowPart(runtime),

@@ -125,9 +125,9 @@ function wholeWords(tensor: Tensor, data: Float32Array, row0: number): Uint16Arr
   return toHalves(padded)
 }
 
-/** Dawn crashes on shared memory, so that is copied. */
+/** Dawn crashes on shared memory, so that is copied. Browsers may have no SharedArrayBuffer to compare with. */
 function unshared(data: Float32Array): Float32Array<ArrayBuffer> {
-  const plain = data.buffer instanceof SharedArrayBuffer ? data.slice() : data
+  const plain = data.buffer instanceof ArrayBuffer ? data : data.slice()
   return plain as Float32Array<ArrayBuffer>
 }
 

@@ -3,7 +3,7 @@
 // may round a buffer up (Vulkan below 4 MiB to a power of two, D3D12 to 64 KiB). Not counted:
 // Dawn's own upload ring for activations and small tables, which `write` keeps at about 4 MiB.
 
-import type { MemoryModel, Workload } from '../device.ts'
+import type { MemoryModel, Workload } from '../memory.ts'
 
 /** Buffers and copies are whole 32-bit words. */
 export const alignBytes = (bytes: number) => Math.ceil(bytes / 4) * 4
@@ -19,6 +19,9 @@ export const RECIPE_ROW_BYTES = 16
 
 /** Slabs that may be on their way at once: one being read from disk, one being uploaded. */
 export const stageCount = (workload: Workload) => Math.max(1, Math.min(2, workload.slots))
+
+/** How messages call a scratch buffer. */
+export const scratchLabel = (name: string) => `scratch for ${name}`
 
 /** Scratch buffers by name; each is one allocation. */
 export function scratchSizes(workload: Workload) {
@@ -39,10 +42,22 @@ export function scratchSizes(workload: Workload) {
   }
 }
 
-export const webgpuMemory: MemoryModel = {
-  kind: 'webgpu',
-  slotBytes: alignBytes,
-  stagingBytes: (workload) =>
-    stageCount(workload) * alignBytes(workload.slabBytes) + READBACK_BYTES,
-  scratchBytes: (workload) => Object.values(scratchSizes(workload)).reduce((a, b) => a + b, 0),
+/** What WebGPU promises of every adapter (maxStorageBufferBindingSize); lavapipe has no more, GPUs do. */
+export const USUAL_BINDING_BYTES = 128 * 2 ** 20
+
+/** Of an adapter that binds so much at once; every buffer is bound as a whole. */
+export function webgpuMemory(maxBindingBytes = USUAL_BINDING_BYTES): MemoryModel {
+  const most = Math.floor(maxBindingBytes / 4) * 4
+  return {
+    maxSlabBytes: most,
+    maxAllocationBytes: most,
+    slotBytes: alignBytes,
+    stagingBytes: (workload) =>
+      stageCount(workload) * alignBytes(workload.slabBytes) + READBACK_BYTES,
+    scratch: (workload) =>
+      Object.entries(scratchSizes(workload)).map(([name, bytes]) => ({
+        label: scratchLabel(name),
+        bytes,
+      })),
+  }
 }

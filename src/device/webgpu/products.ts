@@ -8,8 +8,8 @@ import { perturbs } from '../../noise/distributions.ts'
 import type { Addend, Rows, Tile, Weights } from '../device.ts'
 import { Addends } from './addends.ts'
 import type { Operand } from './bindgroups.ts'
-import { type Commands, flatGroups } from './commands.ts'
-import { FLAG } from './kernels/matmul.ts'
+import type { Commands } from './commands.ts'
+import { blocksOf, FLAG } from './kernels/matmul.ts'
 import { perturbKernel } from './kernels/perturb.ts'
 import type { Matrix } from './handles.ts'
 import type { Scratch } from './scratch.ts'
@@ -125,7 +125,7 @@ export class Products {
         versions,
         zero: 0,
       },
-      flatGroups(Math.ceil((count + lead) / 512)),
+      this.#commands.flat(Math.ceil((count + lead) / 512)),
     )
   }
 
@@ -133,9 +133,9 @@ export class Products {
     const { w, params, groups } = versions
     const sizes = [weights.cols, params.version, params.weights0]
     const types = { x: x.type, y: target.y.type }
-    const { kernel, rows, cols } = this.#matmulOf(params.rows, false, sizes, types)
+    const matmul = this.#matmulOf(params.rows, false, sizes, types)
     this.#commands.run(
-      kernel,
+      matmul.kernel,
       {
         x: x.buffer,
         w,
@@ -153,7 +153,7 @@ export class Products {
         first: tile.row0,
         ...this.addends.params(target.addend, at),
       },
-      [Math.ceil(tile.rows / cols), Math.ceil(params.rows / rows), groups],
+      [...this.#commands.flat(blocksOf(matmul, params.rows, tile.rows)), groups],
     )
   }
 
@@ -163,11 +163,11 @@ export class Products {
     const { w, params, groups } = versions
     const sizes = [tile.rows, weights.cols, depth, tile.row0, params.version, params.weights0]
     const types = { x: x.type, y: target.y.type }
-    const { kernel, rows, cols } = this.#matmulOf(params.rows, true, sizes, types)
+    const matmul = this.#matmulOf(params.rows, true, sizes, types)
     const last = tile.row0 + tile.rows === depth
     const start = target.bias ? FLAG.bias : 0
     this.#commands.run(
-      kernel,
+      matmul.kernel,
       {
         x: x.buffer,
         w,
@@ -185,7 +185,7 @@ export class Products {
         first: 0,
         ...this.addends.params(last ? target.addend : undefined, at),
       },
-      [Math.ceil(weights.cols / cols), Math.ceil(params.rows / rows), groups],
+      [...this.#commands.flat(blocksOf(matmul, params.rows, weights.cols)), groups],
     )
   }
 }

@@ -2,8 +2,7 @@
 // gatherRows, scatterRows.
 
 import { UserError } from '../../util/errors.ts'
-import type { Activation, Device, Rows, Tensor } from '../device.ts'
-import { flatGroups } from './commands.ts'
+import { checkAttention, type Activation, type Device, type Rows, type Tensor } from '../device.ts'
 import { activationKernel } from './kernels/activation.ts'
 import { addKernel } from './kernels/add.ts'
 import { ATTENTION_ROWS, attentionKernel, MAX_HEAD_SIZE } from './kernels/attention.ts'
@@ -54,8 +53,6 @@ function byType<T>(make: (type: Element) => T): (type: Element) => T {
 
 const totalRows = (at: Rows) => at.probes * at.rows
 
-const elementGroups = (count: number) => flatGroups(Math.ceil(count / 256))
-
 function createLayerNorm(runtime: Runtime): Device['layerNorm'] {
   const { commands, memories } = runtime
   const kernel = byType((type) => commands.compile(layerNormKernel(type)))
@@ -77,7 +74,7 @@ function createLayerNorm(runtime: Runtime): Device['layerNorm'] {
         has_scale: scale ? 1 : 0,
         has_bias: bias ? 1 : 0,
       },
-      flatGroups(total),
+      commands.flat(total),
     )
   }
 }
@@ -97,18 +94,20 @@ function createAttention(runtime: Runtime): Device['attention'] {
   type Compiled = ReturnType<typeof compile>
   const kernels = { f32: new Map<number, Compiled>(), f16: new Map<number, Compiled>() }
   const kernelOf = (headSize: number, type: Element) => {
-    if (!Number.isInteger(headSize) || headSize > MAX_HEAD_SIZE) {
+    if (headSize > MAX_HEAD_SIZE) {
       throw new UserError(
         `attention heads of ${headSize} columns do not run on the webgpu device, which takes ` +
-          `whole sizes up to ${MAX_HEAD_SIZE}: use --device cpu`,
+          `sizes up to ${MAX_HEAD_SIZE}: use --device cpu`,
       )
     }
     let kernel = kernels[type].get(headSize)
     if (!kernel) kernels[type].set(headSize, (kernel = compile(headSize, type)))
     return kernel
   }
-  return async (q, k, v, keyMask, y, { probes, batch, tokens, heads, keys = tokens }) => {
+  return async (q, k, v, keyMask, y, shape) => {
+    const { probes, batch, tokens, heads, keys = tokens } = shape
     runtime.check()
+    checkAttention(shape, q.cols)
     const headSize = q.cols / heads
     const sequences = probes * batch
     const operand = (tensor: Tensor, count: number) =>
@@ -125,13 +124,14 @@ function createAttention(runtime: Runtime): Device['attention'] {
         y: operand(y, tokens),
       },
       { batch, tokens, keys, heads, sequences, scale: headSize ** -0.5 },
-      [Math.ceil(tokens / rows) * heads, ...flatGroups(sequences)],
+      commands.flat(Math.ceil(tokens / rows) * heads * sequences),
     )
   }
 }
 
 function createElementwise(runtime: Runtime): Elementwise {
   const { commands, memories } = runtime
+  const elementGroups = (count: number) => commands.flat(Math.ceil(count / 256))
   const activations = {
     relu: byType((type) => commands.compile(activationKernel('relu', type))),
     gelu: byType((type) => commands.compile(activationKernel('gelu', type))),

@@ -1,7 +1,7 @@
 // What all operations of one open device share: its commands, memory and ledger, and the scratch
 // and transfer that `reserve` makes for a workload.
 
-import type { Workload } from '../device.ts'
+import type { Workload } from '../memory.ts'
 import { createLedger, type Ledger } from '../ledger.ts'
 import type { OpenAdapter } from './adapter.ts'
 import { createBuffers, type Buffers } from './buffers.ts'

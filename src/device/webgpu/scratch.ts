@@ -2,11 +2,11 @@
 // the logits of a tile, row indices, and the recipes of recorded perturbations.
 
 import { probeKey, type Recipe } from '../../noise/distributions.ts'
-import type { Workload } from '../device.ts'
+import type { Workload } from '../memory.ts'
 import type { Allocation, Buffers } from './buffers.ts'
 import { USAGE } from './buffers.ts'
 import type { Commands } from './commands.ts'
-import { RECIPE_REGIONS, scratchSizes } from './memory.ts'
+import { RECIPE_REGIONS, scratchLabel, scratchSizes } from './memory.ts'
 
 export interface Scratch {
   readonly workload: Workload
@@ -82,7 +82,7 @@ function allocateParts(buffers: Buffers, sizes: ReturnType<typeof scratchSizes>)
   }
   const part = (name: keyof typeof sizes) => {
     const usage = USAGE.storage | USAGE.copyDst | USAGE.copySrc
-    const allocation = buffers.allocate('scratch', `scratch for ${name}`, sizes[name], usage)
+    const allocation = buffers.allocate('scratch', scratchLabel(name), sizes[name], usage)
     made.push(allocation)
     return allocation.buffer
   }

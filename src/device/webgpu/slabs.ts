@@ -1,8 +1,17 @@
 // The operations that use up a committed slab: linear, crossEntropy and logits; and project, which
 // prepares their addends.
 
-import type { Addend, Device, Rows, Slot, Tensor, Tile } from '../device.ts'
-import { flatGroups } from './commands.ts'
+import {
+  checkHead,
+  checkLinear,
+  type Addend,
+  type Device,
+  type Rows,
+  type Slot,
+  type Tensor,
+  type Tile,
+  type Weights,
+} from '../device.ts'
 import { crossEntropyKernel } from './kernels/cross-entropy.ts'
 import { type Job, Products, type Target } from './products.ts'
 import type { Runtime } from './runtime.ts'
@@ -21,7 +30,7 @@ export function createSlabPart(runtime: Runtime, choice: Choice): SlabPart {
       products.addends.project(scratch, rows, addend, at)
     },
     async linear(x, slot, bias, y, at, { relu = false, addend } = {}) {
-      const job = takeJob(runtime, x, slot, at)
+      const job = takeJob(runtime, x, slot, at, (weights) => checkLinear(weights, relu))
       const rows = memories.matrix(y, at.probes * at.rows)
       const { cols } = rows
       checkColumns(y, job)
@@ -33,7 +42,7 @@ export function createSlabPart(runtime: Runtime, choice: Choice): SlabPart {
       markUsed(runtime, slot)
     },
     async crossEntropy(x, slot, targets, state, at, addend) {
-      const job = takeJob(runtime, x, slot, at)
+      const job = takeJob(runtime, x, slot, at, checkHead)
       const rows = at.probes * at.rows
       const carried = memories.plain(state, rows, 3).buffer
       if (targets.length !== rows) {
@@ -43,12 +52,12 @@ export function createSlabPart(runtime: Runtime, choice: Choice): SlabPart {
       const buffers = { logits, targets: job.scratch.indices(targets), state: carried }
       for (const tile of products.tiles(job, intoLogits(job, addend))) {
         const params = { rows, cols: tile.rows, first: tile.row0 }
-        commands.run(crossEntropy, buffers, params, flatGroups(rows))
+        commands.run(crossEntropy, buffers, params, commands.flat(rows))
       }
       markUsed(runtime, slot)
     },
     async logits(x, slot, at, sink, addend) {
-      const job = takeJob(runtime, x, slot, at)
+      const job = takeJob(runtime, x, slot, at, checkHead)
       for (const tile of products.tiles(job, intoLogits(job, addend))) {
         markUsed(runtime, slot)
         const bytes = 4 * at.probes * at.rows * tile.rows
@@ -59,11 +68,18 @@ export function createSlabPart(runtime: Runtime, choice: Choice): SlabPart {
 }
 
 /** The committed slab of `slot`, used once: after the last use a commit makes it usable again. */
-function takeJob(runtime: Runtime, x: Tensor, slot: Slot, at: Rows): Job {
+function takeJob(
+  runtime: Runtime,
+  x: Tensor,
+  slot: Slot,
+  at: Rows,
+  check: (weights: Weights) => void,
+): Job {
   const { scratch } = runtime.reserved()
   const state = runtime.memories.state(slot)
   const { weights } = state
   if (!weights) throw new Error(`slot "${slot.label}" is used without a commit before`)
+  check(weights)
   const depth = weights.transposed ? x.cols : weights.cols
   const rows = runtime.memories.matrix(x, at.probes * at.rows, depth)
   if (--state.uses === 0) state.weights = undefined

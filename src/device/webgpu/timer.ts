@@ -8,7 +8,7 @@
 import type { Device } from '../device.ts'
 import { MAP, USAGE } from './buffers.ts'
 import { BATCH, type Commands } from './commands.ts'
-import { hurryPolling } from './throttle.ts'
+import { hurryPolling } from './node.ts'
 
 type Measure = NonNullable<Device['measure']>
 

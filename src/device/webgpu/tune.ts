@@ -10,7 +10,7 @@ import type { OpenAdapter } from './adapter.ts'
 import { NO_ADDEND } from './addends.ts'
 import { MAP, USAGE } from './buffers.ts'
 import type { Commands } from './commands.ts'
-import type { MatmulSpec } from './kernels/matmul.ts'
+import { blocksOf, type MatmulSpec } from './kernels/matmul.ts'
 import { candidates, type Choice, choiceBy, FEW_ROWS, type ShapeClass } from './variants.ts'
 
 export interface Measured {
@@ -116,7 +116,7 @@ async function pair(
 
 function runOnce(
   { commands, x, w, nothing, y }: Bench,
-  { rows: blockRows, cols: blockCols }: MatmulSpec,
+  matmul: MatmulSpec,
   kernel: ReturnType<Commands['compile']>,
   rows: number,
   transposed: boolean,
@@ -128,7 +128,7 @@ function runOnce(
       ...{ rows, probe_rows: rows, cols: COLS, depth: DEPTH, version: 0, col0: 0, flags: 0 },
       ...{ width: transposed ? DEPTH : COLS, weights0: 0, first: 0, ...NO_ADDEND },
     },
-    [Math.ceil(COLS / blockCols), Math.ceil(rows / blockRows)],
+    commands.flat(blocksOf(matmul, rows, COLS)),
   )
 }
 

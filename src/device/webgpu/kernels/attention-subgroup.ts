@@ -48,18 +48,29 @@ fn weigh(weight: f32, value: vec4<f32>) -> vec4<f32> {
   return select(weight * value, vec4<f32>(), weight == -1f);
 }
 
+// Of four columns of all values of a sequence.
+fn mean_value(first: u32, width: u32) -> vec4<f32> {
+  var sum = vec4<f32>();
+  for (var j = 0u; j < params.keys; j++) {
+    sum += ${read4(type, 'v[first + j * width]')};
+  }
+  return sum / f32(params.keys);
+}
+
 @compute @workgroup_size(${lanes})
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
-  let sequence = group.z * groups.y + group.y;
+  let id = group.y * groups.x + group.x;
+  let each = (params.tokens + ${rows - 1}u) / ${rows}u * params.heads; // workgroups of a sequence
+  let sequence = id / each;
   if (sequence >= params.sequences) {
     return;
   }
-  let first = (group.x / params.heads) * ${rows}u;
-  let head = group.x % params.heads;
+  let first = id % each / params.heads * ${rows}u;
+  let head = id % params.heads;
   let width = params.heads * ${depth}u;
   let earlier = params.keys - params.tokens; // keys before the first query's own
   let start = sequence * params.keys * width + head * ${depth}u;
@@ -136,8 +147,11 @@ ${lines(groups, (c) => `  ends[${r * groups + c}] = sums${r}_${c};`)}`,
     let r = i / ${groups}u;
     let c = (i % ${groups}u) * ${lanes}u + lane;
     if (first + r < params.tokens && c < ${depth}u) {
-      let total = totals[r];
-      y[rows0 + (first + r) * width + c] = ${stored4(type, 'select(ends[i] / total, vec4<f32>(), total == 0f)')};
+      var value = ends[i] / totals[r];
+      if (totals[r] == 0f) {
+        value = mean_value(start + c, width);
+      }
+      y[rows0 + (first + r) * width + c] = ${stored4(type, 'value')};
     }
   }
 }

@@ -4,7 +4,7 @@
 // positions. Equals scaled_dot_product_attention with that mask. One invocation makes one query row
 // of one head, a workgroup 32 consecutive rows: all its lanes read the same key at the same time.
 // Keys come in order, so that a row's bits do not depend on T (with a cache or without). A row
-// that sees no key gives zeros.
+// that sees no key gets the mean of all S values of its sequence.
 
 import { type Binding, defineKernel, type KernelSpec, type Params } from '../kernel.ts'
 import { type Element, elementSpec, read, stored, suffix } from './elements.ts'
@@ -49,12 +49,14 @@ fn main(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let sequence = group.z * groups.y + group.y;
+  let id = group.y * groups.x + group.x;
+  let each = (params.tokens + ROWS - 1u) / ROWS * params.heads; // workgroups of a sequence
+  let sequence = id / each;
   if (sequence >= params.sequences) {
     return;
   }
-  let block = group.x / params.heads;
-  let head = group.x % params.heads;
+  let block = id % each / params.heads;
+  let head = id % params.heads;
   let width = params.heads * D;
   let token = block * ROWS + lane;
   let earlier = params.keys - params.tokens; // keys before the first query's own
@@ -91,8 +93,16 @@ fn main(
     largest = next;
   }
   if (token < params.tokens) {
+    if (total == 0f) {
+      total = f32(params.keys);
+      for (var j = 0u; j < params.keys; j++) {
+        for (var d = 0u; d < D; d++) {
+          sums[d] += ${read(type, 'v[start + j * width + d]')};
+        }
+      }
+    }
     for (var d = 0u; d < D; d++) {
-      y[row + d] = ${stored(type, 'select(sums[d] / total, 0f, total == 0f)')};
+      y[row + d] = ${stored(type, 'sums[d] / total')};
     }
   }
 }

@@ -6,7 +6,14 @@
 import { defineKernel } from '../kernel.ts'
 import { ADDEND_WGSL } from './addend.ts'
 import { elementSpec, F32_ROWS, read4, type RowTypes, suffix } from './elements.ts'
-import { lines, MATMUL_PARAMS, matmulBindings, type MatmulSpec, storeWgsl } from './matmul.ts'
+import {
+  blockWgsl,
+  lines,
+  MATMUL_PARAMS,
+  matmulBindings,
+  type MatmulSpec,
+  storeWgsl,
+} from './matmul.ts'
 
 /** Columns of y that one workgroup makes. */
 const COLS = 128
@@ -21,15 +28,20 @@ export const matmulRegisters = (
   multiple: 4,
   spec: defineKernel({
     name: `matmul registers ${rows}x8${suffix(types)}`,
-    ...elementSpec(types, [ADDEND_WGSL, storeWgsl(16, types.y)]),
+    ...elementSpec(types, [ADDEND_WGSL, blockWgsl(rows * groups, COLS), storeWgsl(16, types.y)]),
     bindings: matmulBindings(4, types),
     params: MATMUL_PARAMS,
     body: /* wgsl */ `
 @compute @workgroup_size(16, ${groups})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_id) local: vec3<u32>,
+) {
+  let block = block_of(group, groups);
   let version = group.z;
-  let row = group.y * ${rows * groups}u${groups > 1 ? ` + local.y * ${rows}u` : ''};
-  let col = group.x * ${COLS}u + local.x;
+  let row = block.y${groups > 1 ? ` + local.y * ${rows}u` : ''};
+  let col = block.x + local.x;
   let depth = params.depth / 4u;
   // Lines beyond the edge repeat the last one and are not stored.
   let last = params.rows - 1u;

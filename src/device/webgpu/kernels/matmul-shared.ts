@@ -5,16 +5,26 @@
 import { defineKernel } from '../kernel.ts'
 import { ADDEND_WGSL } from './addend.ts'
 import { elementSpec, F32_ROWS, read, type RowTypes, suffix } from './elements.ts'
-import { lines, MATMUL_PARAMS, matmulBindings, type MatmulSpec, storeWgsl } from './matmul.ts'
+import {
+  blockWgsl,
+  lines,
+  MATMUL_PARAMS,
+  matmulBindings,
+  type MatmulSpec,
+  storeWgsl,
+} from './matmul.ts'
+
+/** Columns of y that one workgroup makes. */
+const COLS = 64
 
 /** `rows`: sums of one invocation along the rows, 4 or 8. */
 export const matmulShared = (rows: number, types: RowTypes = F32_ROWS): MatmulSpec => ({
   rows: 16 * rows,
-  cols: 64,
+  cols: COLS,
   multiple: 1,
   spec: defineKernel({
     name: `matmul shared ${rows}x4${suffix(types)}`,
-    ...elementSpec(types, [ADDEND_WGSL, storeWgsl(16, types.y)]),
+    ...elementSpec(types, [ADDEND_WGSL, blockWgsl(16 * rows, COLS), storeWgsl(16, types.y)]),
     bindings: matmulBindings(1, types),
     params: MATMUL_PARAMS,
     constants: { STEP: 16, X_STRIDE: 16 * rows + 1, W_STRIDE: 65 },
@@ -24,10 +34,15 @@ var<workgroup> xs: array<f32, STEP * X_STRIDE>;
 var<workgroup> ws: array<f32, STEP * W_STRIDE>;
 
 @compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let block = block_of(group, groups);
   let version = group.z;
-  let row0 = group.y * ${16 * rows}u;
-  let col0 = group.x * 64u;
+  let row0 = block.y;
+  let col0 = block.x;
   let x0 = version * params.rows * params.depth;
   let w0 = params.weights0 + version * params.version;
   let ty = lane / 16u;

@@ -9,7 +9,14 @@
 import { defineKernel } from '../kernel.ts'
 import { ADDEND_WGSL } from './addend.ts'
 import { elementSpec, F32_ROWS, read4, type RowTypes, suffix } from './elements.ts'
-import { lines, MATMUL_PARAMS, matmulBindings, type MatmulSpec, storeWgsl } from './matmul.ts'
+import {
+  blockWgsl,
+  lines,
+  MATMUL_PARAMS,
+  matmulBindings,
+  type MatmulSpec,
+  storeWgsl,
+} from './matmul.ts'
 
 export interface SubgroupShape {
   /** Invocations of a subgroup. */
@@ -75,18 +82,24 @@ function subgroupMatmul(layout: Layout): MatmulSpec {
       ...{ name: name + suffix(types), bindings: matmulBindings(4, types), params: MATMUL_PARAMS },
       ...elementSpec(
         types,
-        [ADDEND_WGSL, storeWgsl(transposed ? 1 : lanes, types.y, transposed)],
+        [
+          ADDEND_WGSL,
+          blockWgsl(rows, cols),
+          storeWgsl(transposed ? 1 : lanes, types.y, transposed),
+        ],
         ['subgroups'],
       ),
       body: /* wgsl */ `
 @compute @workgroup_size(${lanes})
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
+  let block = block_of(group, groups);
   let version = group.z;
-  let row = group.y * ${rows}u;
-  let col = group.x * ${cols}u + ${layout.col};
+  let row = block.y;
+  let col = block.x + ${layout.col};
   let depth = params.depth / 4u;
   // Lines beyond the edge repeat the last one and are not stored.
   let last = params.rows - 1u;

@@ -4,25 +4,38 @@
 import { defineKernel } from '../kernel.ts'
 import { ADDEND_WGSL } from './addend.ts'
 import { elementSpec, F32_ROWS, read, type RowTypes, suffix } from './elements.ts'
-import { lines, MATMUL_PARAMS, matmulBindings, type MatmulSpec, storeWgsl } from './matmul.ts'
+import {
+  blockWgsl,
+  lines,
+  MATMUL_PARAMS,
+  matmulBindings,
+  type MatmulSpec,
+  storeWgsl,
+} from './matmul.ts'
 
-const ROWS = 8
+/** Rows and columns of y that one workgroup makes. */
+const [ROWS, COLS] = [8, 256]
 
 export const matmulTransposed = (types: RowTypes = F32_ROWS): MatmulSpec => ({
   rows: ROWS,
-  cols: 256,
+  cols: COLS,
   multiple: 1,
   spec: defineKernel({
     name: `matmul transposed${suffix(types)}`,
-    ...elementSpec(types, [ADDEND_WGSL, storeWgsl(64, types.y, true)]),
+    ...elementSpec(types, [ADDEND_WGSL, blockWgsl(ROWS, COLS), storeWgsl(64, types.y, true)]),
     bindings: matmulBindings(1, types),
     params: MATMUL_PARAMS,
     body: /* wgsl */ `
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_id) local: vec3<u32>,
+) {
+  let block = block_of(group, groups);
   let version = group.z;
-  let row = group.y * ${ROWS}u;
-  let col = group.x * 256u + local.x;
+  let row = block.y;
+  let col = block.x + local.x;
   // Lines beyond the edge repeat the last one and are not stored.
   let last = params.rows - 1u;
   let x_start = version * params.rows * params.width + params.col0;

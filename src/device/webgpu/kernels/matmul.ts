@@ -59,6 +59,22 @@ export interface MatmulSpec {
   readonly multiple: 1 | 4
 }
 
+/** Workgroups that make y [yRows, yCols] of one version: a flat range, which `block_of` takes apart. */
+export const blocksOf = (
+  { rows, cols }: Pick<MatmulSpec, 'rows' | 'cols'>,
+  yRows: number,
+  yCols: number,
+) => Math.ceil(yRows / rows) * Math.ceil(yCols / cols)
+
+/** `block_of` gives a workgroup's first column and row in y; the last ones may lie below y's end. */
+export const blockWgsl = (rows: number, cols: number) => /* wgsl */ `
+fn block_of(group: vec3<u32>, groups: vec3<u32>) -> vec2<u32> {
+  let block = group.y * groups.x + group.x;
+  let wide = (params.cols + ${cols - 1}u) / ${cols}u;
+  return vec2(block % wide * ${cols}u, block / wide * ${rows}u);
+}
+`
+
 /** `store4` ends four sums of a row: columns `col` and on, `spread` apart. */
 export const storeWgsl = (spread: number, y: Element, transposed = false) => /* wgsl */ `
 fn store4(version: u32, row: u32, col: u32, sums: vec4<f32>) {

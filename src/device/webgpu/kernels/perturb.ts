@@ -7,7 +7,12 @@
 //
 // coefficient*z and scale_p*z are exact in f32, so a fused multiply-add changes nothing there.
 // E*decay is not: it passes through an xor with `zero`, a parameter, which keeps any compiler from
-// fusing it. f16 is widened with integer operations, since unpack2x16float may flush subnormals.
+// fusing it.
+//
+// WGSL lets an adapter take subnormals for zero in arithmetic (SwiftShader does). So weights are moved as
+// integers, f16 is widened with integer operations, and a subnormal to which nothing is added stays as
+// it is: whatever else is added to one is 2^-100 or more, beside which it vanishes in rounding
+// anyway. What is left to the adapter is a product with a decay other than 1 below 2^-126.
 
 import { defineKernel } from '../kernel.ts'
 import { NOISE_WGSL } from './noise.ts'
@@ -18,8 +23,8 @@ const DTYPE = { F32: 0, F16: 1, BF16: 2 } as const
 export const perturbKernel = (dtype: keyof typeof DTYPE) =>
   defineKernel({
     name: `perturb ${dtype}`,
-    // recipe: a row (k0, k1, coefficient, decay) per term, then a row (scale, k0, k1, -) per version
-    bindings: { raw: 'read u32', recipe: 'read vec4<u32>', w: 'read_write f32' },
+    // w: bits of f32. recipe: a row (k0, k1, coefficient, decay) per term, then a row (scale, k0, k1, -) per version
+    bindings: { raw: 'read u32', recipe: 'read vec4<u32>', w: 'read_write u32' },
     params: {
       offset: 'u32', // first element of the tile in raw
       count: 'u32', // elements of the tile
@@ -34,21 +39,29 @@ export const perturbKernel = (dtype: keyof typeof DTYPE) =>
     constants: { DTYPE: DTYPE[dtype] },
     snippets: [NOISE_WGSL],
     body: /* wgsl */ `
-fn widen(index: u32) -> f32 {
+fn widen(index: u32) -> u32 {
   if (DTYPE == 0u) {
-    return bitcast<f32>(raw[index]);
+    return raw[index];
   }
   let half = (raw[index >> 1u] >> (16u * (index & 1u))) & 0xffffu;
   if (DTYPE == 2u) {
-    return bitcast<f32>(half << 16u);
+    return half << 16u;
   }
   let sign = (half & 0x8000u) << 16u;
   let size = half & 0x7fffu;
   if (size < 0x400u) {
-    return bitcast<f32>(bitcast<u32>(f32(size) * 0x1p-24f) | sign);
+    return bitcast<u32>(f32(size) * 0x1p-24f) | sign;
   }
   let rebias = select(112u << 23u, 224u << 23u, size >= 0x7c00u);
-  return bitcast<f32>(((size << 13u) + rebias) | sign);
+  return ((size << 13u) + rebias) | sign;
+}
+
+// fl(e + scale*z), as bits.
+fn plus(e: vec2<u32>, scale: f32, z: vec2<f32>) -> vec2<u32> {
+  let added = scale * z;
+  let sum = bitcast<vec2<u32>>(bitcast<vec2<f32>>(e) + added);
+  let subnormal = (e & vec2(0x7fffffffu)) - 1u < vec2(0x7fffffu);
+  return select(sum, e, subnormal & (added == vec2<f32>()));
 }
 
 fn any_different(a: vec2<u32>, b: vec2<u32>) -> bool {
@@ -73,11 +86,12 @@ fn main(
   var e = vec2(widen(params.offset + at.x), widen(params.offset + at.y));
   for (var t = 0u; t < params.terms; t++) {
     let term = recipe[params.recipe0 + t];
-    let decayed = bitcast<vec2<u32>>(e * bitcast<f32>(term.w)) ^ vec2(params.zero);
-    e = bitcast<vec2<f32>>(decayed);
+    let decay = bitcast<f32>(term.w);
+    let product = bitcast<vec2<u32>>(bitcast<vec2<f32>>(e) * decay) ^ vec2(params.zero);
+    e = select(product, e, decay == 1f);
     // A term that only decays draws nothing, but where -0 meets the sign of the zero it would add.
-    if ((term.z << 1u) != 0u || decayed.x == 0x80000000u || decayed.y == 0x80000000u) {
-      e += bitcast<f32>(term.z) * gaussian_pair(term.xy, pair);
+    if ((term.z << 1u) != 0u || e.x == 0x80000000u || e.y == 0x80000000u) {
+      e = plus(e, bitcast<f32>(term.z), gaussian_pair(term.xy, pair));
     }
   }
   var z = vec2<f32>();
@@ -93,7 +107,7 @@ fn main(
       any = true;
     }
     // A scale of zero leaves -0 and NaN payloads as they are.
-    let version = select(e + scale * z, e, scale == 0f);
+    let version = select(plus(e, scale, z), e, scale == 0f);
     if (has.x) {
       w[p * params.count + at.x] = version.x;
     }

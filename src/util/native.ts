@@ -1,5 +1,5 @@
-// Native libraries by koffi, set up once for all of them. What is called in them is said in ort.ts and
-// huge-pages.ts.
+// Native libraries by koffi, set up once for all of them. What is called in them is said where it is
+// called: device/cpu (ONNX Runtime, huge pages) and io/stderr.ts.
 
 import koffi, { type LibraryHandle } from 'koffi'
 
