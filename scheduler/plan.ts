@@ -5,6 +5,7 @@
 import type { MemoryModel, Tile, Workload } from '../src/device/device.ts'
 import type { Category } from '../src/device/ledger.ts'
 import { UserError } from '../src/util/errors.ts'
+import { maxOf } from '../src/util/extremes.ts'
 import { formatBytes } from '../src/util/units.ts'
 import { arenas, type PlanBuffer } from './arena.ts'
 import { slabTiles, tilesOf } from './tiles.ts'
@@ -85,7 +86,7 @@ const MIN_SLOTS = 2
  */
 export function plan(input: PlanInput): Plan {
   const limit = Math.min(input.slabBytes, input.maxSlabBytes)
-  const smallest = Math.max(...input.matrices.map((m) => tileBytes(input, m)))
+  const smallest = maxOf(input.matrices.map((m) => tileBytes(input, m)))
   if (smallest > input.maxSlabBytes) {
     throw new UserError(
       `one compute tile takes ${formatBytes(smallest)}, more than this device binds at once (${formatBytes(input.maxSlabBytes)}); use another device`,
@@ -159,7 +160,6 @@ function cut(input: PlanInput, slabBytes: number): Omit<Slab, 'resident'>[] {
 function workloadOf(input: PlanInput, slabs: readonly Omit<Slab, 'resident'>[]) {
   const { probes, batch, tokens, heads, headSize, terms } = input
   const { versions, keys, projectionCols, addendElements } = input
-  // The largest models have more tiles than a call may have arguments: no Math.max(...tiles).
   const most = (of: (tile: Tile, cols: number) => number) =>
     slabs.reduce((max, s) => s.tiles.reduce((m, t) => Math.max(m, of(t, s.cols)), max), 0)
   const rows = batch * tokens
@@ -178,7 +178,7 @@ function workloadOf(input: PlanInput, slabs: readonly Omit<Slab, 'resident'>[]) 
     keys,
     projectionCols,
     addendElements,
-    halfCols: input.activationBytes === 2 ? Math.max(...input.buffers.map((b) => b.cols)) : 0,
+    halfCols: input.activationBytes === 2 ? maxOf(input.buffers.map((b) => b.cols)) : 0,
     slabBytes: slabs.reduce((max, s) => Math.max(max, s.bytes), 0),
   }
 }
@@ -200,6 +200,6 @@ function bytesOf(input: PlanInput, workload: Workload, slots: number, residentSl
 }
 
 function tileBytes(input: PlanInput, m: PlanMatrix): number {
-  const rows = Math.max(...tilesOf(m.rows, m.cols).map((t) => t.rows))
+  const rows = maxOf(tilesOf(m.rows, m.cols).map((t) => t.rows))
   return rows * m.cols * input.elementBytes(m.name)
 }

@@ -11,11 +11,13 @@ import { UserError } from '../util/errors.ts'
 import { syncDirectory, temporaryBeside, writeTextAtomically } from '../io/atomic.ts'
 import { openCheckpoint } from './open.ts'
 import { convertElements, type DType } from '../util/dtypes.ts'
-import { asUserError, quote, readJsonObject } from '../io/read.ts'
+import { asUserError, readJsonObject } from '../io/read.ts'
+import { quote } from '../util/untrusted.ts'
 import { openFiles, type WeightFiles } from './files.ts'
 import { writeShardedSafetensors, type TensorSink } from './safetensors-writer.ts'
 import { parseSynthetic, syntheticConfig } from './synthetic.ts'
 import { type Checkpoint, type TensorEntry } from './types.ts'
+import { maxOf } from '../util/extremes.ts'
 
 /** A multiple of every element size. */
 const CHUNK_BYTES = 2 << 20
@@ -178,7 +180,15 @@ export async function writeWeights(
     return { name: entry.name, dtype: dtype ?? entry.dtype, shape: entry.shape }
   })
   const totalBytes = entries.reduce((sum, entry) => sum + entry.bytes, 0)
-  const chunk = new Uint8Array(Math.min(CHUNK_BYTES, Math.max(0, ...entries.map((e) => e.bytes))))
+  const chunk = new Uint8Array(
+    Math.min(
+      CHUNK_BYTES,
+      maxOf(
+        entries.map(({ bytes }) => bytes),
+        0,
+      ),
+    ),
+  )
   let doneBytes = 0
   const fill = async (index: number, sink: TensorSink): Promise<void> => {
     const entry = entries[index]!

@@ -5,7 +5,8 @@
 import { stat } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { UserError } from '../util/errors.ts'
-import { describe, isObject, quote, readJsonObject } from '../io/read.ts'
+import { readJsonObject } from '../io/read.ts'
+import { describe, isObject, quote } from '../util/untrusted.ts'
 import { readSafetensorsHeader } from './safetensors.ts'
 import { readTorchBin } from './torch/bin.ts'
 import type { Checkpoint, TensorEntry } from './types.ts'
@@ -128,7 +129,7 @@ async function addFile(
     }
     weights.tensors.set(tensor.name, tensor)
   }
-  weights.aliases.push(...Object.entries(metadata))
+  for (const alias of Object.entries(metadata)) weights.aliases.push(alias)
 }
 
 function addAliases({ tensors, aliases }: Weights): void {

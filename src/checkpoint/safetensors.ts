@@ -6,14 +6,8 @@
 // Source: the format page of the Hugging Face safetensors repository and its Rust crate's checks.
 import { resolve } from 'node:path'
 import { UserError } from '../util/errors.ts'
-import {
-  describe,
-  isObject,
-  looksLikeLfsPointer,
-  openForReading,
-  quote,
-  readFully,
-} from '../io/read.ts'
+import { looksLikeLfsPointer, openForReading, readFully } from '../io/read.ts'
+import { describe, isObject, quote } from '../util/untrusted.ts'
 import { MASK_NAME, type TensorEntry } from './types.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 

@@ -107,7 +107,7 @@ function chooseMaker(
   if (isText)
     return textMaker(path, textColumn, labelColumn in values, tokenizer, options.maxLength)
   throw new UserError(
-    `${path} has the columns ${columnsOf(values)}, but expected ${textColumn}, or prompt and ` +
+    `${path} has the columns ${columnsOf(Object.keys(values))}, but expected ${textColumn}, or prompt and ` +
       `completion: name the column of the text with --text-column`,
   )
 }

@@ -6,7 +6,8 @@
 
 import { join } from 'node:path'
 import { UserError } from '../util/errors.ts'
-import { excerpt, isObject, parseJson, readText, type Json } from './whole-file.ts'
+import { readText } from './whole-file.ts'
+import { excerpt, isObject, parseJson, type Json } from '../util/untrusted.ts'
 
 /** A token that is found in a text before anything else is. */
 export interface AddedToken {

@@ -10,6 +10,7 @@ import { onePass, type Wanted, type PassInput } from './pass.ts'
 import { slabSource } from './slabs.ts'
 import type { BatchShape } from './working-set.ts'
 import type { Cached } from './attention.ts'
+import { maxOf } from '../util/extremes.ts'
 
 /**
  * Runs the model on a batch under P probes (null: the weights as they are). For 'loss' returns the
@@ -70,7 +71,7 @@ export async function forwardAll(
 
 /** The shape of a single pass, or the largest of several with their number. */
 function shapeOf(passes: readonly PassInput[], probe: Probe | null): BatchShape {
-  const most = (of: (pass: PassInput) => number) => Math.max(...passes.map(of))
+  const most = (of: (pass: PassInput) => number) => maxOf(passes.map(of))
   const keys = most(({ cached }) => cached?.capacity ?? 0)
   return {
     probes: probe?.probes.length ?? 1,

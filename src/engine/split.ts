@@ -25,8 +25,9 @@ export async function lossesOf(
   const shape = partOf(whole, cut)
   const losses = Array.from({ length: probes }, () => new Float64Array(rows.length))
   for (let first = 0; first < batch; first += cut.batch) {
-    const sequences = [first, first + cut.batch] as const
-    const [from, to] = sequences.map((b) => countBelow(rows, b * tokens)) as [number, number]
+    const past = first + cut.batch
+    const from = countBelow(rows, first * tokens)
+    const to = countBelow(rows, past * tokens)
     if (from === to) continue
     const wanted: LossWanted = {
       kind: 'loss',
@@ -34,9 +35,9 @@ export async function lossesOf(
       targets: targets.subarray(from, to),
     }
     const some = {
-      inputIds: input.inputIds.slice(...sequences),
-      attentionMask: input.attentionMask.slice(...sequences),
-      ...(input.seen && { seen: input.seen.slice(...sequences) }),
+      inputIds: input.inputIds.slice(first, past),
+      attentionMask: input.attentionMask.slice(first, past),
+      ...(input.seen && { seen: input.seen.slice(first, past) }),
     }
     for (let p = 0; p < probes; p += cut.probes) {
       const seen = probe && { ...probe, probes: probe.probes.slice(p, p + cut.probes) }

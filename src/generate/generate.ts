@@ -11,6 +11,7 @@ import { forwardAll } from '../engine/forward.ts'
 import { batchesPerSweep } from '../engine/sweep.ts'
 import { createTexts, textSize, type TextOptions } from './cached-batch.ts'
 import type { BatchShape } from '../engine/working-set.ts'
+import { minOf } from '../util/extremes.ts'
 
 export interface GenerateOptions extends TextOptions {
   /** One probe to see the weights through; otherwise as they are. */
@@ -87,7 +88,7 @@ export async function generateInSweeps(
   for (let first = 0; first < batches.length; first += sweep) {
     const together = batches.slice(first, first + sweep)
     const planned = { probes: 1, ...shape, ...(sweep > 1 && { sweep }) }
-    made.push(...(await tokenByToken(engine, together, options, planned)))
+    for (const texts of await tokenByToken(engine, together, options, planned)) made.push(texts)
   }
   return made
 }
@@ -195,7 +196,7 @@ function finished(tokens: readonly number[], options: GenerateOptions): readonly
 /** The text up to the first of the stop strings. */
 export function cutAtStop(text: string, strings: readonly string[]): string {
   const places = strings.map((string) => text.indexOf(string)).filter((place) => place >= 0)
-  return text.slice(0, Math.min(text.length, ...places))
+  return text.slice(0, minOf([text.length, ...places]))
 }
 
 /** One token id from logits [V]; `u` is uniform in [0, 1). */

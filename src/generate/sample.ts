@@ -102,7 +102,7 @@ export async function sample(
         ...(onToken && { onToken }),
       },
     )
-    more.forEach((tokens, b) => texts[b]!.push(...tokens))
+    more.forEach((tokens, b) => (texts[b] = [...texts[b]!, ...tokens]))
     made += count
   }
   return texts.map((text) => text.slice(start.length))

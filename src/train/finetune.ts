@@ -24,6 +24,7 @@ import { writeTrained } from '../export/result.ts'
 import { evaluationLine, train, untilStopped, type TrainResult } from './loop.ts'
 import { formatBytes } from '../util/units.ts'
 import { VERSION } from '../util/version.ts'
+import { maxOf } from '../util/extremes.ts'
 
 export interface FinetuneSummary extends TrainResult {
   readonly outputDir: string
@@ -157,7 +158,10 @@ function largestBatch(config: Config, { train, held, test, aim, feed }: RunData)
   const longest = (e: Example) => {
     const rows = [e, ...(e.options ?? []), ...(e.calibration ?? [])]
     const generated = e.generation ? e.generation.prompt.length + config.maxNewTokens : 0
-    return Math.max(generated, ...rows.map((s) => s.inputIds.length))
+    return maxOf(
+      rows.map((s) => s.inputIds.length),
+      generated,
+    )
   }
   const tokens = [...train, ...held, ...test].reduce((most, e) => Math.max(most, longest(e)), 0)
   const options = train.reduce((most, e) => Math.max(most, e.options?.length ?? 1), 1)

@@ -115,7 +115,7 @@ describe('a bad model', () => {
       {
         what: 'config.json that is no JSON',
         args: tune(model('nojson', { 'config.json': () => '{"a":' })),
-        says: ['nojson/config.json', 'expected JSON'],
+        says: ['nojson/config.json', 'not valid JSON'],
       },
       {
         what: 'shapes other than config.json says',

@@ -130,7 +130,7 @@ describe('damaged tokenizer files', () => {
       /vocab.json must hold a JSON object, not \[1\]/,
     ],
     ['an empty vocabulary', { ...FILES, 'vocab.json': '{}' }, /vocab.json: the vocabulary must be/],
-    ['no UTF-8', { ...FILES, 'merges.txt': Uint8Array.of(0x61, 0xff) }, /merges.txt as UTF-8/],
+    ['no UTF-8', { ...FILES, 'merges.txt': Uint8Array.of(0x61, 0xff) }, /merges.txt is not UTF-8 text .* offset 1/],
     ['a hole in the ids', vocab({ zz: 300 }), /token "zz" must be an integer from 0 to 279 .* 300/],
     ['a huge id', vocab({ zz: 2 ** 40 }), /"zz" must be an integer from 0/],
     ['a fraction', vocab({ zz: 1.5 }), /"zz" must be an integer .* 1.5/],

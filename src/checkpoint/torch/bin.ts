@@ -7,7 +7,8 @@
 import type { FileHandle } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { UserError } from '../../util/errors.ts'
-import { describe, looksLikeLfsPointer, openForReading, quote, readFully } from '../../io/read.ts'
+import { looksLikeLfsPointer, openForReading, readFully } from '../../io/read.ts'
+import { describe, quote } from '../../util/untrusted.ts'
 import { isTuple, PickleGlobal, unpickle, type PickleRules } from './pickle.ts'
 import { MASK_NAME, type TensorEntry } from '../types.ts'
 import { DTYPE_BYTES, type DType } from '../../util/dtypes.ts'
@@ -174,7 +175,7 @@ async function checkByteOrder({ file, handle, root, entries }: Archive): Promise
   if (entry === undefined) return
   const raw = new Uint8Array(Math.min(entry.bytes, 16))
   await readFully(handle, file, entry.offsetBytes, raw)
-  const found = String.fromCharCode(...raw)
+  const found = Buffer.from(raw).toString('latin1')
   if (found !== 'little') {
     throw new UserError(
       `${file}: expected byte order little, found ${quote(found)}; ` +

@@ -15,6 +15,7 @@ import { NoisePool } from './noise-pool.ts'
 import { createQueue, type Queue } from './queue.ts'
 import { CpuSlots, versionsOf } from './slots.ts'
 import { Memory } from './tensors.ts'
+import { maxOf } from '../../util/extremes.ts'
 
 const MAX_SLAB_BYTES = 2 ** 30
 /** Noise is made by all cores, up to so many; each worker costs 15 MiB of the process. */
@@ -125,7 +126,7 @@ function write(
 
 /** The ring holds `versions` versions of the largest tile that reserve() was told. */
 function checkTiles(weights: Weights, workload: Workload): void {
-  const largest = Math.max(...weights.tiles.map((t) => t.rows)) * weights.cols
+  const largest = maxOf(weights.tiles.map((t) => t.rows)) * weights.cols
   const versions = versionsOf(weights.recipe)
   if (largest > workload.tileElements || versions > workload.versions) {
     const found = `${versions} versions of ${largest} elements`
