@@ -18,7 +18,7 @@ import type { Config, OptionName } from '../config/options.ts'
 import { loadExamples } from '../data/examples.ts'
 import type { Tokenizer } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
-import { scoreExamples } from '../train/evaluate-answers.ts'
+import { checkedEvaluation, scoreExamples } from '../train/evaluate-answers.ts'
 import { EVALUATION_KEYS } from '../config/evaluation.ts'
 import { finetune } from '../train/finetune.ts'
 import { cutAtStop, generate } from '../generate/generate.ts'
@@ -100,13 +100,14 @@ function evalCommand(contextOf: ContextOf): Command {
           : await contextData(engine, config, tokenizer, report, stop)
       const { evalSamples, batchSize, padding, maxNewTokens } = config
       const examples = evalSamples > 0 ? all.slice(0, evalSamples) : all
-      const evaluation = await scoreExamples(engine, examples, {
+      const scored = await scoreExamples(engine, examples, {
         ...{ batchSize, tokenizer, maxNewTokens, padId: tokenizer.padId, padTo: padding },
         onProgress: (done, total) => {
           stop.throwIfAborted()
           report.live(`evaluating ${done}/${total}`)
         },
       })
+      const evaluation = checkedEvaluation(engine, scored)
       result({ ...evaluation, examples: examples.length }, () => [
         evaluationLine(config.task ?? 'eval', evaluation),
       ])
@@ -169,7 +170,7 @@ function generateCommand(contextOf: ContextOf): Command {
           ...sampling,
           seed: config.seed,
           padId: tokenizer.padId,
-          eosId: tokenizer.eosId,
+          eosIds: tokenizer.eosIds,
           stop: { strings, decode },
           onToken: () => {
             stop.throwIfAborted()

@@ -2,6 +2,7 @@
 // made. Which examples go together is order.ts's matter; what their labels mean, types.ts's.
 
 import { UserError } from '../util/errors.ts'
+import { excerpt } from '../util/untrusted.ts'
 import { maxOf } from '../util/extremes.ts'
 import {
   IGNORED,
@@ -171,7 +172,7 @@ function checkChoices(choices: readonly Choice[], rows: number): void {
     }
     if (!Array.isArray(right) || right.length === 0 || !right.every(among)) {
       throw new UserError(
-        `choices[${i}].right must be a list of indices from 0 to ${count - 1}, but it is ${JSON.stringify(right)}`,
+        `choices[${i}].right must be a list of indices from 0 to ${count - 1}, but it is ${excerpt(right)}`,
       )
     }
     next += count

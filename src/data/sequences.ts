@@ -25,11 +25,16 @@ export function columnsOf(names: readonly string[]): string {
 
 /**
  * A record's text in a column.
- * @throws UserError naming the place where the column is missing or holds no string
+ * @throws UserError naming the place where the column is missing or holds no text
  */
 export function columnText({ values, place }: SourceRecord, column: string): string {
   const value = Object.hasOwn(values, column) ? values[column] : undefined
-  if (typeof value === 'string') return value
+  if (typeof value === 'string') {
+    if (!/\p{Surrogate}/u.test(value)) return value
+    throw new UserError(
+      `${place}: the column ${column} has half a surrogate pair (as \\ud800), which is no character`,
+    )
+  }
   const found =
     value === undefined
       ? `the columns are ${columnsOf(Object.keys(values))}`

@@ -4,6 +4,7 @@
 import { exactMatch, f1Score } from '../data/tasks/metrics.ts'
 import type { Example, Tokenizer } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
+import { notFinite } from '../engine/finite.ts'
 import { evaluateExamples, type EvaluateOptions, type Evaluation } from './evaluate.ts'
 import { answersInBatches } from './objective.ts'
 
@@ -11,6 +12,12 @@ export interface ScoreOptions extends EvaluateOptions {
   readonly tokenizer: Tokenizer
   /** Tokens of a generated answer at most. */
   readonly maxNewTokens: number
+}
+
+/** @throws NotFiniteError if the evaluation's loss is no number */
+export function checkedEvaluation(engine: Engine, evaluation: Evaluation): Evaluation {
+  if (Number.isFinite(evaluation.loss)) return evaluation
+  throw notFinite(engine, 'the logits')
 }
 
 /** Everything that can be said of the examples: loss, and accuracy or F1 and exact match. */
@@ -21,6 +28,8 @@ export async function scoreExamples(
 ): Promise<Evaluation> {
   const evaluation = await evaluateExamples(engine, examples, options)
   if (!examples[0]?.generation) return evaluation
+  // What such weights would say means nothing.
+  if (!Number.isFinite(evaluation.loss)) return { ...evaluation, f1: NaN, exact_match: NaN }
   const { batchSize, tokenizer, maxNewTokens, onProgress } = options
   const asked = examples.map((example) => example.generation!)
   const batches = Array.from({ length: Math.ceil(asked.length / batchSize) }, (_, i) => {

@@ -2,6 +2,7 @@
 // that one forward pass serves all probes; one that reads generated text runs the probes one by one.
 
 import { lossesOf } from '../engine/split.ts'
+import { NotFiniteError } from '../engine/finite.ts'
 import type { Config } from '../config/options.ts'
 import { f1Score } from '../data/tasks/metrics.ts'
 import type { Batch, Tokenizer } from '../data/types.ts'
@@ -51,8 +52,14 @@ export const ofAnswers =
     const totals: Total[] = []
     for (const one of probes) {
       const probe = { step, probes: [one] }
-      const answers = await answersTo(engine, prompts, tokenizer, { maxNewTokens, probe })
-      const scores = answers.map((answer, i) => score(answer, asked[i]!.golds))
+      const answers = await answersTo(engine, prompts, tokenizer, { maxNewTokens, probe }).catch(
+        (error: unknown) => {
+          if (error instanceof NotFiniteError) return null
+          throw error
+        },
+      )
+      // No answers are no score: the step is skipped.
+      const scores = answers?.map((answer, i) => score(answer, asked[i]!.golds)) ?? [NaN]
       totals.push({ sum: scores.reduce((a, b) => a + b, 0), count: scores.length })
     }
     return totals
@@ -69,6 +76,9 @@ export function objectiveOf(
   if (!tokenizer) throw new Error('an objective of answers needs a tokenizer')
   return ofAnswers(f1Error, tokenizer, config.maxNewTokens)
 }
+
+/** The token of a line's end: the last one, where a tokenizer puts a space before every text. */
+const lineEnd = (tokenizer: Tokenizer) => tokenizer.encode('\n', { bos: false }).slice(-1)
 
 type AnswerOptions = Pick<GenerateOptions, 'maxNewTokens' | 'probe' | 'onToken'>
 
@@ -89,9 +99,9 @@ export async function answersInBatches(
   tokenizer: Tokenizer,
   options: AnswerOptions,
 ): Promise<string[][]> {
-  const { padId, eosId } = tokenizer
-  const stopIds = tokenizer.encode('\n', { bos: false }).slice(0, 1)
-  const greedy = { temperature: 0, topK: 0, topP: 1, seed: 0, padId, eosId, stopIds }
+  const { padId } = tokenizer
+  const eosIds = [...tokenizer.eosIds, ...lineEnd(tokenizer)]
+  const greedy = { temperature: 0, topK: 0, topP: 1, seed: 0, padId, eosIds }
   const made = await generateInSweeps(engine, batches, { ...greedy, ...options })
   return made.map((texts) => {
     return texts.map((ids) => tokenizer.decode(ids, { skipSpecial: true }).trim())

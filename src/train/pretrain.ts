@@ -13,6 +13,7 @@ import type { Notify } from './callbacks.ts'
 import type { Config } from '../config/options.ts'
 import {
   datasetDir,
+  checkSameTokens,
   drawBatch,
   META_FILE,
   openTokenFile,
@@ -106,6 +107,7 @@ async function runDataset(
     source: (before: object | null) => baseOf(dir, config, data, before !== null, report, stop),
     data: async (loaded: LoadedModel) => {
       checkModel(loaded, config, data)
+      await checkSameTokens(loaded, data.meta)
       return {
         tokenizer: await tokenizerOf(data.meta),
         aim: { objective: MEAN_LOSS, options: false },
@@ -150,6 +152,7 @@ async function baseOf(
     }
   }
   const copy = join(init, META_FILE)
+  if (existsSync(copy)) return init // a resumed run's: its alphabet is not to be replaced
   await copyFile(join(data, META_FILE), copy).catch((error: unknown) => {
     throw asUserError(error, `${copy}: cannot be written`)
   })

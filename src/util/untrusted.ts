@@ -117,4 +117,4 @@ export function listing(names: readonly string[]): string {
 
 /** Names that could be code stand as they are. */
 const plainOrQuoted = (name: string) =>
-  /^[\p{L}\p{N}_.:-]{1,40}$/u.test(name) ? name : quote(name)
+  /^[\p{L}\p{N}_.:-]{1,80}$/u.test(name) ? name : quote(name)
