@@ -16,7 +16,7 @@ import { createEstimator } from '../methods/estimator.ts'
 import { createMethod } from '../methods/index.ts'
 import { isTarget, loraMethod, loraSelection } from '../methods/lora.ts'
 import type { Method, MethodOptions, Update } from '../methods/method.ts'
-import { createSelection } from '../methods/selection.ts'
+import { createSelection, globs } from '../methods/selection.ts'
 import { createTracedEngine } from './trace.ts'
 import { openTrace } from '../records/trace.ts'
 import { PREFIX_FILE, prefixSelection, withPrefixFile, writePrefix } from './prefix.ts'
@@ -33,6 +33,8 @@ import {
 } from '../checkpoint/synthetic.ts'
 import type { Checkpoint } from '../checkpoint/types.ts'
 import type { DType } from '../util/dtypes.ts'
+import { listing } from '../util/untrusted.ts'
+import { ignoredTensors } from './tensors.ts'
 
 export const DTYPES: Readonly<Record<Config['dtype'], DType>> = {
   float32: 'F32',
@@ -77,7 +79,7 @@ async function findModel(
   const synthetic = parseSynthetic(source)
   if (synthetic) return syntheticModel(synthetic)
   const seen = new Set<string>() // a line for each file, also where live lines are not shown
-  const { dir, commit } = await resolveModel(source, {
+  const { dir, commit, weights } = await resolveModel(source, {
     ...(config.revision === undefined ? {} : { revision: config.revision }),
     ...(config.cacheDir === undefined ? {} : { cacheDir: config.cacheDir }),
     log: (line) => report.line(line),
@@ -87,8 +89,14 @@ async function findModel(
       report.live(`${file}  ${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`)
     },
   })
-  const checkpoint = await openCheckpoint(dir)
-  return { source, dir, commit, checkpoint, model: createModel(checkpoint.config) }
+  const checkpoint = await openCheckpoint(dir, weights)
+  const model = createModel(checkpoint.config)
+  const ignored = await ignoredTensors(model, checkpoint)
+  if (ignored.length > 0) {
+    const what = 'holds tensors that the model of its config.json does not use'
+    report.line(`${dir} ${what}: ${listing(ignored)}`)
+  }
+  return { source, dir, commit, checkpoint, model }
 }
 
 /** A model of true shape without weights of its own. */
@@ -162,6 +170,8 @@ export function methodOf(config: Config, model: Model) {
   const lora = loraOf(config, model)
   const selection = lora ? loraSelection(all) : model.prefixTokens ? prefixSelection(all) : all
   const names = [...model.tables, ...model.matrices, ...model.vectors].map(({ name }) => name)
+  checkPatterns('--train-only', trainOnly, names)
+  checkPatterns('--freeze', freeze, names)
   const trained = lora ? names.filter((name) => isTarget(name, lora.targets)) : names
   if (!trained.some((name) => all.trains(name))) {
     throw new UserError(
@@ -178,6 +188,15 @@ export function methodOf(config: Config, model: Model) {
     estimator: createEstimator(config.estimator, config.probes),
     methodOptions: { ...config, selection, directions: config.probes },
   }
+}
+
+/** UserError for a pattern without a tensor: it would do nothing, and a slip would go unseen. */
+function checkPatterns(flag: string, patterns: readonly string[] = [], names: readonly string[]) {
+  const idle = patterns.find((pattern) => !names.some(globs([pattern])))
+  if (idle === undefined) return
+  throw new UserError(
+    `${flag} ${idle}: no tensor of this model has such a name; its names are ${listing(names)}`,
+  )
 }
 
 /** LoRA's options, if it is asked for. UserError if a target names no matrix of the model. */

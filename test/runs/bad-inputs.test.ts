@@ -234,7 +234,7 @@ describe('bad usage', () => {
       {
         what: 'nothing trains',
         args: tune(TINY, '--train-only', 'nothing*'),
-        says: ['--train-only nothing*', 'zo2 inspect'],
+        says: ['--train-only nothing*', 'no tensor of this model has such a name'],
       },
       { what: 'all frozen', args: tune(TINY, '--freeze', '*'), says: ['--freeze *', 'no tensor'] },
       {

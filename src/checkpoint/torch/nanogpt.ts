@@ -50,7 +50,7 @@ export async function importNanogpt(path: string, outDir: string): Promise<Nanog
   const config = { model_type: 'nanogpt', ...Object.fromEntries(shape), dropout: 0 }
   const named = new Map([...state].map(([name, v]) => [String(name).replace(COMPILED, ''), v]))
   // Masks of old PyTorch versions are no weights, whatever their type.
-  const tensors = stateTensors(torch, named).filter(({ shape }) => shape.length <= 2)
+  const tensors = stateTensors(torch, named).tensors.filter(({ shape }) => shape.length <= 2)
   const entries = new Map(tensors.map((entry) => [entry.name, entry]))
   const files = await openFiles([file])
   try {
