@@ -16,4 +16,18 @@ export default tseslint.config(
       'no-console': 'error',
     },
   },
+  {
+    files: ['src/**/*.ts', 'scheduler/**/*.ts', 'models/**/*.ts'],
+    rules: {
+      // A call takes some 100,000 arguments: a longer list overflows the stack.
+      'no-restricted-syntax': [
+        'error',
+        {
+          selector:
+            'CallExpression[callee.property.name=/^(max|min|hypot|push|unshift|splice|concat|fromCharCode|fromCodePoint)$/] > SpreadElement',
+          message: 'Take a loop, maxOf or minOf (src/util/extremes.ts): lists may be long.',
+        },
+      ],
+    },
+  },
 )

@@ -3,6 +3,7 @@
 
 import type { Activation } from '../src/device/device.ts'
 import { UserError } from '../src/util/errors.ts'
+import { describe, excerpt } from '../src/util/untrusted.ts'
 
 export type Config = Readonly<Record<string, unknown>>
 
@@ -18,33 +19,44 @@ export function readCount(config: Config, key: string, fallback?: number): numbe
   const value = config[key] ?? fallback
   if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 1 || value > 2 ** 31) {
     throw new UserError(
-      `config.json: ${key} must be a positive integer, found ${JSON.stringify(value)}; is this checkpoint of model_type "${String(config['model_type'])}"?`,
+      `config.json: ${key} must be a positive integer, found ${excerpt(value)}; is this checkpoint of model_type ${describe(config['model_type'])}?`,
     )
   }
   return value
+}
+
+/** Lists are as long as a model is deep: far above any there is, a claim is a mistake or an attack. */
+const MOST_LAYERS = 4096
+
+/** The number of transformer blocks. */
+export function readLayers(config: Config, key: string): number {
+  const layers = readCount(config, key)
+  if (layers <= MOST_LAYERS) return layers
+  throw new UserError(`config.json: ${key} must be at most ${MOST_LAYERS}, found ${layers}`)
 }
 
 /** A small positive number; null or absent is `fallback`. */
 export function readPositive(config: Config, key: string, fallback: number): number {
   const value = config[key] ?? fallback
   if (typeof value !== 'number' || !(value > 0 && value < Infinity)) {
-    throw new UserError(
-      `config.json: ${key} must be a positive number, found ${JSON.stringify(value)}`,
-    )
+    throw new UserError(`config.json: ${key} must be a positive number, found ${excerpt(value)}`)
   }
   return value
 }
 
 export function readFlag(config: Config, key: string, fallback: boolean): boolean {
-  return (config[key] ?? fallback) === true
+  const value = config[key] ?? fallback
+  if (typeof value === 'boolean') return value
+  throw new UserError(`config.json: ${key} must be true or false, found ${excerpt(value)}`)
 }
 
 export function readActivation(config: Config, fallback: Activation): Activation {
-  const name = String(config['activation_function'] ?? fallback)
-  const activation = Object.hasOwn(ACTIVATIONS, name) ? ACTIVATIONS[name] : undefined
+  const name = config['activation_function'] ?? fallback
+  const known = typeof name === 'string' && Object.hasOwn(ACTIVATIONS, name)
+  const activation = known ? ACTIVATIONS[name] : undefined
   if (!activation) {
     throw new UserError(
-      `config.json: activation_function "${name}" is not supported; known: ${Object.keys(ACTIVATIONS).join(', ')}`,
+      `config.json: activation_function ${excerpt(name)} is not supported; known: ${Object.keys(ACTIVATIONS).join(', ')}`,
     )
   }
   return activation

@@ -9,6 +9,7 @@ import {
   readActivation,
   readCount,
   readFlag,
+  readLayers,
   readPositive,
   type Config,
 } from './config.ts'
@@ -58,7 +59,7 @@ export function gpt2(config: Config): Model {
     C,
     F: readCount(config, 'n_inner', 4 * C),
     V: readCount(config, 'vocab_size'),
-    layers: readCount(config, 'n_layer'),
+    layers: readLayers(config, 'n_layer'),
     heads,
     positions: readCount(config, 'n_positions'),
     eps: readPositive(config, 'layer_norm_epsilon', 1e-5),

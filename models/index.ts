@@ -1,6 +1,7 @@
 // model_type -> model. Adding one: models/README.md.
 
 import { UserError } from '../src/util/errors.ts'
+import { describe } from '../src/util/untrusted.ts'
 import type { Config } from './config.ts'
 import { gpt2 } from './gpt2.ts'
 import type { Model } from './model.ts'
@@ -15,11 +16,11 @@ const MODELS: Readonly<Record<string, (config: Config) => Model>> = {
 
 /** The model that a config.json describes. */
 export function createModel(config: Config): Model {
-  const type = String(config['model_type'])
-  const create = Object.hasOwn(MODELS, type) ? MODELS[type] : undefined
+  const type = config['model_type']
+  const create = typeof type === 'string' && Object.hasOwn(MODELS, type) ? MODELS[type] : undefined
   if (!create) {
     throw new UserError(
-      `config.json: model_type "${type}" is not supported; supported: ${Object.keys(MODELS).join(', ')}`,
+      `config.json: model_type ${describe(type)} is not supported; supported: ${Object.keys(MODELS).join(', ')}`,
     )
   }
   return create(config)

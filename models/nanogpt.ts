@@ -3,7 +3,7 @@
 // nn.Linear holds them, [out, in], exact GELU, biases by choice, and a head tied to wte always. As
 // everywhere here, dropout is off.
 
-import { checkHeads, readCount, readFlag, type Config } from './config.ts'
+import { checkHeads, readCount, readFlag, readLayers, type Config } from './config.ts'
 import { gpt } from './gpt2.ts'
 import type { Model } from './model.ts'
 
@@ -20,7 +20,7 @@ export function nanogpt(config: Config): Model {
     C,
     F: 4 * C,
     V: readCount(config, 'vocab_size'),
-    layers: readCount(config, 'n_layer'),
+    layers: readLayers(config, 'n_layer'),
     heads,
     positions: readCount(config, 'block_size'),
     eps: EPS,

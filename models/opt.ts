@@ -3,7 +3,14 @@
 // untied heads, checkpoints whose names lack the leading "model.".
 
 import type { Activation, Tensor } from '../src/device/device.ts'
-import { checkHeads, readActivation, readCount, readFlag, type Config } from './config.ts'
+import {
+  checkHeads,
+  readActivation,
+  readCount,
+  readFlag,
+  readLayers,
+  type Config,
+} from './config.ts'
 import { activatedLinear, layerNorm, optPositions, tokenRows } from './layers.ts'
 import type { Buffer, Matrix, Model, ModelInput, Run, Vector } from './model.ts'
 
@@ -169,7 +176,7 @@ function readConfig(config: Config): OptConfig {
     F: readCount(config, 'ffn_dim'),
     E: readCount(config, 'word_embed_proj_dim', C),
     V: readCount(config, 'vocab_size'),
-    layers: readCount(config, 'num_hidden_layers'),
+    layers: readLayers(config, 'num_hidden_layers'),
     heads,
     positions: readCount(config, 'max_position_embeddings'),
     preNorm,

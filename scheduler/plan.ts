@@ -7,6 +7,7 @@ import type { Tile } from '../src/device/device.ts'
 import type { Category } from '../src/device/ledger.ts'
 import { bytesOf, type Allocation, type MemoryModel, type Workload } from '../src/device/memory.ts'
 import { UserError } from '../src/util/errors.ts'
+import { maxOf } from '../src/util/extremes.ts'
 import { formatBytes } from '../src/util/units.ts'
 import { arenas, type PlanBuffer } from './arena.ts'
 import { slabTiles, tileHeight, tilesOf } from './tiles.ts'
@@ -88,7 +89,7 @@ const MIN_SLOTS = 2
 export function plan(input: PlanInput): Plan {
   const { maxSlabBytes } = input.memory
   const limit = Math.min(input.slabBytes, maxSlabBytes)
-  const smallest = Math.max(...input.matrices.map((m) => tileBytes(input, m)))
+  const smallest = maxOf(input.matrices.map((m) => tileBytes(input, m)))
   if (smallest > maxSlabBytes) {
     throw new UserError(
       `one compute tile takes ${formatBytes(smallest)}, more than this device binds at once (${formatBytes(maxSlabBytes)}); use another device`,
@@ -182,7 +183,7 @@ function workloadOf(input: PlanInput): Omit<Workload, 'slabBytes' | 'slots'> {
     keys,
     projectionCols,
     addendElements,
-    halfCols: input.activationBytes === 2 ? Math.max(...input.buffers.map((b) => b.cols)) : 0,
+    halfCols: input.activationBytes === 2 ? maxOf(input.buffers.map((b) => b.cols)) : 0,
   }
 }
 

@@ -7,35 +7,23 @@
 import { access, mkdir, open, readdir, rename, rm, rmdir } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { UserError } from '../util/errors.ts'
+import { SMALL_FILES } from '../hub/files.ts'
 import { syncDirectory, temporaryBeside, writeTextAtomically } from '../io/atomic.ts'
 import { openCheckpoint } from './open.ts'
 import { convertElements, type DType } from '../util/dtypes.ts'
-import { asUserError, quote, readJsonObject } from '../io/read.ts'
+import { asUserError, readJsonObject } from '../io/read.ts'
+import { quote } from '../util/untrusted.ts'
 import { openFiles, type WeightFiles } from './files.ts'
 import { writeShardedSafetensors, type TensorSink } from './safetensors-writer.ts'
 import { parseSynthetic, syntheticConfig } from './synthetic.ts'
 import { type Checkpoint, type TensorEntry } from './types.ts'
-import { copyOwn } from '../io/copy.ts'
+import { copyOwn } from '../util/copy.ts'
+import { maxOf } from '../util/extremes.ts'
 
 /** A multiple of every element size. */
 const CHUNK_BYTES = 2 << 20
 
 const MAX_CONFIG_BYTES = 16 << 20
-
-/** The small files beside the weights that transformers reads; meta.json is nanoGPT's characters. */
-const MODEL_FILES = [
-  'config.json',
-  'generation_config.json',
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'special_tokens_map.json',
-  'added_tokens.json',
-  'vocab.json',
-  'merges.txt',
-  'tokenizer.model',
-  'chat_template.jinja',
-  'meta.json',
-]
 
 const TORCH_DTYPES: Readonly<Record<DType, string>> = {
   F32: 'float32',
@@ -120,7 +108,7 @@ export async function copyModelFiles(srcDir: string, outDir: string): Promise<vo
     const config = JSON.stringify(syntheticConfig(synthetic), null, 2)
     return writeTextAtomically(join(outDir, 'config.json'), `${config}\n`)
   }
-  for (const name of MODEL_FILES) {
+  for (const name of SMALL_FILES) {
     const source = join(srcDir, name)
     const isThere = await access(source).then(
       () => true,
@@ -178,7 +166,15 @@ export async function writeWeights(
     return { name: entry.name, dtype: dtype ?? entry.dtype, shape: entry.shape }
   })
   const totalBytes = entries.reduce((sum, entry) => sum + entry.bytes, 0)
-  const chunk = new Uint8Array(Math.min(CHUNK_BYTES, Math.max(0, ...entries.map((e) => e.bytes))))
+  const chunk = new Uint8Array(
+    Math.min(
+      CHUNK_BYTES,
+      maxOf(
+        entries.map(({ bytes }) => bytes),
+        0,
+      ),
+    ),
+  )
   let doneBytes = 0
   const fill = async (index: number, sink: TensorSink): Promise<void> => {
     const entry = entries[index]!
@@ -223,9 +219,9 @@ function isInfinite(view: DataView, index: number, dtype: DType): boolean {
 export async function setConfigDtype(folder: string, dtype: DType): Promise<void> {
   const path = join(folder, 'config.json')
   const config = await readJsonObject(path, MAX_CONFIG_BYTES)
-  // transformers 5 writes `dtype`, older ones `torch_dtype`; each reads its own.
-  const key = Object.hasOwn(config, 'dtype') ? 'dtype' : 'torch_dtype'
-  config[key] = TORCH_DTYPES[dtype]
+  // transformers 5 writes `dtype`, older ones `torch_dtype`, and each prefers its own.
+  const keys = ['dtype', 'torch_dtype'].filter((key) => Object.hasOwn(config, key))
+  for (const key of keys.length > 0 ? keys : ['torch_dtype']) config[key] = TORCH_DTYPES[dtype]
   await writeTextAtomically(path, `${JSON.stringify(config, null, 2)}\n`)
 }
 

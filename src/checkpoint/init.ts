@@ -7,6 +7,7 @@ import { noiseKey, threefry2x32, type NoiseKey } from '../noise/threefry.ts'
 import { writeTextAtomically } from '../io/atomic.ts'
 import { buildFolder } from './convert.ts'
 import { writeShardedSafetensors } from './safetensors-writer.ts'
+import { maxOf } from '../util/extremes.ts'
 
 /** Tensors of a model; models/model.ts has the same fields. */
 export interface InitShape {
@@ -58,7 +59,7 @@ export async function writeInitialModel(
     const text = `${JSON.stringify({ ...config, torch_dtype: 'float32' }, null, 2)}\n`
     await writeTextAtomically(join(folder, 'config.json'), text)
     await extra?.(folder)
-    const chunk = new Float32Array(Math.min(CHUNK, Math.max(...sizes)))
+    const chunk = new Float32Array(Math.min(CHUNK, maxOf(sizes)))
     await writeShardedSafetensors(folder, tensors, async (index, sink) => {
       const { name, shape: dimensions } = tensors[index]!
       const size = sizes[index]!

@@ -4,8 +4,10 @@
 // Source: transformers' file names, looked for in its order; safetensors' convert.py for aliases.
 import { stat } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
+import { ADAPTER_FILE, CONFIG_FILE, WEIGHTS_LAYOUTS, type WeightsLayout } from '../hub/files.ts'
 import { UserError } from '../util/errors.ts'
-import { describe, isObject, quote, readJsonObject } from '../io/read.ts'
+import { readJsonObject } from '../io/read.ts'
+import { describe, isObject, quote } from '../util/untrusted.ts'
 import { readSafetensorsHeader } from './safetensors.ts'
 import { readTorchBin } from './torch/bin.ts'
 import type { Checkpoint, TensorEntry } from './types.ts'
@@ -13,43 +15,39 @@ import type { Checkpoint, TensorEntry } from './types.ts'
 const MAX_CONFIG_BYTES = 16 << 20
 const MAX_INDEX_BYTES = 64 << 20
 
-/** Weight files by precedence. */
-const CANDIDATES = [
-  { file: 'model.safetensors', format: 'safetensors', isIndex: false },
-  { file: 'model.safetensors.index.json', format: 'safetensors', isIndex: true },
-  { file: 'pytorch_model.bin', format: 'torch-bin', isIndex: false },
-  { file: 'pytorch_model.bin.index.json', format: 'torch-bin', isIndex: true },
-] as const
-
 /** Names of the one matrix that input embedding and head may share; an index may list both. */
 const TIED = /(^|\.)(lm_head|embed_tokens|wte)\.weight$/
 
 interface Weights {
   readonly tensors: Map<string, TensorEntry>
+  readonly others: Map<string, string>
   /** Removed name -> kept name, as safetensors conversion notes it in `__metadata__`. */
   readonly aliases: [removed: string, kept: string][]
 }
 
 /**
- * Reads a model folder's config and weight headers. Throws UserError when the folder, its config or
- * its weights are missing or malformed.
+ * Reads a model folder's config and weight headers. `weights` names one of its weight files (or an
+ * index of some) where it is not the folder's own choice. Throws UserError when the folder, its config
+ * or its weights are missing or malformed.
  */
-export async function openCheckpoint(dir: string): Promise<Checkpoint> {
+export async function openCheckpoint(dir: string, weights?: string): Promise<Checkpoint> {
   const folder = resolve(dir)
   if (!(await isThere(folder, 'directory'))) {
     throw new UserError(`${folder}: expected a model folder, found none; check the path`)
   }
-  const configPath = join(folder, 'config.json')
+  const configPath = join(folder, CONFIG_FILE)
   if (!(await isThere(configPath, 'file'))) {
+    await refuseAdapter(folder)
     throw new UserError(
       `${folder}: expected a model folder with config.json, found no such file; check the path`,
     )
   }
   const config = await readJsonObject(configPath, MAX_CONFIG_BYTES)
-  const { file, format, isIndex } = await pickWeights(folder)
+  const { file, isIndex } = weights === undefined ? await pickWeights(folder) : named(weights)
+  const format = file.includes('.safetensors') ? 'safetensors' : 'torch-bin'
   const weightMap = isIndex ? await readIndex(join(folder, file)) : undefined
   const names = weightMap === undefined ? [file] : [...new Set(weightMap.values())].sort()
-  const weights: Weights = { tensors: new Map(), aliases: [] }
+  const found: Weights = { tensors: new Map(), others: new Map(), aliases: [] }
   for (const name of names) {
     const path = join(folder, name)
     if (!(await isThere(path, 'file'))) {
@@ -57,12 +55,13 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
         `${path}: expected this shard because ${file} names it, found no such file; download it`,
       )
     }
-    await addFile(weights, path, format, weightMap)
+    await addFile(found, path, format, weightMap)
   }
-  addAliases(weights)
-  if (weightMap !== undefined) checkComplete(folder, file, weightMap, weights.tensors)
+  addAliases(found)
+  if (weightMap !== undefined) checkComplete(folder, file, weightMap, found)
   const files = names.map((name) => join(folder, name))
-  return { dir: folder, config, format, tensors: weights.tensors, files }
+  const { tensors, others } = found
+  return { dir: folder, config, format, tensors, others, files }
 }
 
 async function isThere(path: string, kind: 'file' | 'directory'): Promise<boolean> {
@@ -70,14 +69,38 @@ async function isThere(path: string, kind: 'file' | 'directory'): Promise<boolea
   return found !== undefined && (kind === 'file' ? found.isFile() : found.isDirectory())
 }
 
-async function pickWeights(folder: string): Promise<(typeof CANDIDATES)[number]> {
-  for (const candidate of CANDIDATES) {
-    if (await isThere(join(folder, candidate.file), 'file')) return candidate
+async function pickWeights(folder: string): Promise<WeightsLayout> {
+  for (const layout of WEIGHTS_LAYOUTS) {
+    if (await isThere(join(folder, layout.file), 'file')) return layout
   }
-  const looked = CANDIDATES.map(({ file }) => file).join(', ')
+  await refuseAdapter(folder)
+  const looked = WEIGHTS_LAYOUTS.map(({ file }) => file).join(', ')
   throw new UserError(
     `${folder}: expected weights in one of ${looked}, found none; download the model again`,
   )
+}
+
+/** A weight file by its name: what is named is what is read. */
+function named(file: string): WeightsLayout {
+  if (/^adapter_model\./.test(file)) throw new UserError(`${file}: ${ADAPTER_ADVICE}`)
+  if (/-\d{5}-of-\d{5}\.(safetensors|bin)$/.test(file)) {
+    throw new UserError(
+      `${file} is one of several shards and not a whole model: name the folder, or its .index.json`,
+    )
+  }
+  return { file, isIndex: file.endsWith('.index.json') }
+}
+
+const ADAPTER_ADVICE =
+  'this is a PEFT adapter and no whole model; give its base model, or merge the two in PEFT with merge_and_unload()'
+
+/** @throws UserError if the folder holds an adapter, naming its base */
+async function refuseAdapter(folder: string): Promise<void> {
+  const path = join(folder, ADAPTER_FILE)
+  if (!(await isThere(path, 'file'))) return
+  const { base_model_name_or_path: base } = await readJsonObject(path, MAX_CONFIG_BYTES)
+  const name = typeof base === 'string' ? ` (${quote(base)})` : ''
+  throw new UserError(`${folder}: ${ADAPTER_ADVICE.replace('base model', `base model${name}`)}`)
 }
 
 /** Tensor name -> file name of a shard, which must lie in the folder itself. */
@@ -102,7 +125,7 @@ async function readIndex(path: string): Promise<Map<string, string>> {
 }
 
 function isPlainName(name: string): boolean {
-  return basename(name) === name && !/^\.{0,2}$|[/\\:\0]/.test(name)
+  return basename(name) === name && name.length <= 255 && !/^\.{0,2}$|[/\\:\0]/.test(name)
 }
 
 async function addFile(
@@ -111,10 +134,11 @@ async function addFile(
   format: Checkpoint['format'],
   weightMap: ReadonlyMap<string, string> | undefined,
 ): Promise<void> {
-  const { tensors, metadata } =
+  const { tensors, others, metadata } =
     format === 'safetensors'
       ? await readSafetensorsHeader(path)
-      : { tensors: await readTorchBin(path), metadata: {} }
+      : { ...(await readTorchBin(path)), metadata: {} }
+  for (const { name, dtype } of others) weights.others.set(name, dtype)
   for (const tensor of tensors) {
     // Where two shards hold one name, the index decides.
     const owner = weightMap?.get(tensor.name)
@@ -128,7 +152,7 @@ async function addFile(
     }
     weights.tensors.set(tensor.name, tensor)
   }
-  weights.aliases.push(...Object.entries(metadata))
+  for (const alias of Object.entries(metadata)) weights.aliases.push(alias)
 }
 
 function addAliases({ tensors, aliases }: Weights): void {
@@ -144,11 +168,11 @@ function checkComplete(
   folder: string,
   index: string,
   weightMap: ReadonlyMap<string, string>,
-  tensors: ReadonlyMap<string, TensorEntry>,
+  { tensors, others }: Weights,
 ): void {
   const hasTied = [...tensors.keys()].some((name) => TIED.test(name))
   for (const [name, shard] of weightMap) {
-    if (tensors.has(name) || (hasTied && TIED.test(name))) continue
+    if (tensors.has(name) || others.has(name) || (hasTied && TIED.test(name))) continue
     throw new UserError(
       `${join(folder, shard)}: expected tensor ${quote(name)} because ${index} lists it there, ` +
         `found none; download both files again`,

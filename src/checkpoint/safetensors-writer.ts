@@ -7,7 +7,7 @@
 import { join } from 'node:path'
 import { UserError } from '../util/errors.ts'
 import { writeAtomically, writeTextAtomically, type Append } from '../io/atomic.ts'
-import { quote } from '../io/read.ts'
+import { quote } from '../util/untrusted.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 
 /** A tensor to be written: row-major, little-endian. */

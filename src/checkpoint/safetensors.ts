@@ -6,15 +6,9 @@
 // Source: the format page of the Hugging Face safetensors repository and its Rust crate's checks.
 import { resolve } from 'node:path'
 import { UserError } from '../util/errors.ts'
-import {
-  describe,
-  isObject,
-  looksLikeLfsPointer,
-  openForReading,
-  quote,
-  readFully,
-} from '../io/read.ts'
-import { MASK_NAME, type TensorEntry } from './types.ts'
+import { looksLikeLfsPointer, openForReading, readFully } from '../io/read.ts'
+import { describe, isObject, quote } from '../util/untrusted.ts'
+import type { FileTensors } from './types.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 
 export { writeSafetensors, writeShardedSafetensors } from './safetensors-writer.ts'
@@ -25,8 +19,12 @@ const MAX_HEADER_BYTES = 100_000_000
 /** Tensor entries nest three deep; more is not a safetensors header. */
 const MAX_DEPTH = 8
 const METADATA = '__metadata__'
-/** Element types of masks that are passed over, and of tensors. */
-const SIZES: Readonly<Record<string, number>> = { ...DTYPE_BYTES, U8: 1, BOOL: 1 }
+/** Bytes of an element of every type of the format; those that no model uses are passed over. */
+const SIZES: Readonly<Record<string, number>> = {
+  ...DTYPE_BYTES,
+  ...{ BOOL: 1, U8: 1, I8: 1, I16: 2, U16: 2, I32: 4, U32: 4, I64: 8, U64: 8, F64: 8, C64: 8 },
+  ...{ F8_E4M3: 1, F8_E5M2: 1, F8_E8M0: 1, F6_E2M3: 0.75, F6_E3M2: 0.75, F4: 0.5 },
+}
 
 interface Range {
   readonly name: string
@@ -36,13 +34,16 @@ interface Range {
   readonly end: number
 }
 
+/** What a file's header says; `metadata` is the `__metadata__` object or empty. */
+export interface SafetensorsHeader extends FileTensors {
+  readonly metadata: Readonly<Record<string, string>>
+}
+
 /**
- * Reads and checks a file's header. Tensors come in file order; `metadata` is the `__metadata__`
- * object or empty. Throws UserError for anything that the format does not allow.
+ * Reads and checks a file's header. Tensors come in file order. Throws UserError for anything that the
+ * format does not allow.
  */
-export async function readSafetensorsHeader(
-  path: string,
-): Promise<{ tensors: TensorEntry[]; metadata: Record<string, string> }> {
+export async function readSafetensorsHeader(path: string): Promise<SafetensorsHeader> {
   const file = resolve(path)
   const { handle, fileBytes } = await openForReading(file)
   try {
@@ -57,16 +58,20 @@ export async function readSafetensorsHeader(
       .filter(([name]) => name !== METADATA)
       .map(([name, info]) => checkedRange(file, name, info))
     checkLayout(file, ranges, fileBytes - dataStart)
-    const tensors = ranges
-      .filter((range): range is Range & { dtype: DType } => range.dtype in DTYPE_BYTES)
-      .map(({ name, dtype, shape, begin, end }) => {
-        return { name, dtype, shape, file, offsetBytes: dataStart + begin, bytes: end - begin }
-      })
-    return { tensors, metadata: checkedMetadata(file, header[METADATA]) }
+    const tensors = ranges.filter(isUsable).map(({ name, dtype, shape, begin, end }) => {
+      return { name, dtype, shape, file, offsetBytes: dataStart + begin, bytes: end - begin }
+    })
+    const others = ranges
+      .filter((range) => !isUsable(range))
+      .map(({ name, dtype }) => ({ name, dtype }))
+    return { tensors, others, metadata: checkedMetadata(file, header[METADATA]) }
   } finally {
     await handle.close()
   }
 }
+
+const isUsable = (range: Range): range is Range & { dtype: DType } =>
+  Object.hasOwn(DTYPE_BYTES, range.dtype)
 
 /** A sentence that ends every complaint about a file whose bytes are wrong. */
 function damaged(file: string, expected: string, found: string): UserError {
@@ -97,7 +102,7 @@ function parseHeader(raw: Uint8Array, file: string): Record<string, unknown> {
     value = JSON.parse(text)
   } catch (error) {
     if (error instanceof UserError) throw error
-    throw damaged(file, 'a JSON header', `invalid JSON (${quote((error as Error).message)})`)
+    throw damaged(file, 'a JSON header', 'invalid JSON')
   }
   if (!isObject(value)) throw damaged(file, 'a JSON object as header', describe(value))
   return value
@@ -150,11 +155,10 @@ function checkedRange(file: string, name: string, info: unknown): Range {
   const what = `tensor ${quote(name)}`
   if (!isObject(info)) throw damaged(file, `${what} to be an object`, describe(info))
   const { dtype, shape, data_offsets: offsets } = info
-  const known = MASK_NAME.test(name) ? SIZES : DTYPE_BYTES
-  if (typeof dtype !== 'string' || !Object.hasOwn(known, dtype)) {
+  if (typeof dtype !== 'string' || !Object.hasOwn(SIZES, dtype)) {
     throw new UserError(
-      `${file}: expected ${what} to be F32, F16 or BF16, found dtype ${describe(dtype)}; ` +
-        `convert the checkpoint to one of these`,
+      `${file}: expected ${what} to be of a dtype that the format has, found ${describe(dtype)}; ` +
+        `convert the checkpoint to F32, F16 or BF16`,
     )
   }
   if (!isSizes(shape)) throw damaged(file, `${what} to have sizes >= 0`, describe(shape))
@@ -177,7 +181,7 @@ function isSizes(value: unknown): value is number[] {
 }
 
 function everyProductIsSafe(shape: readonly number[]): boolean {
-  let product = 4
+  let product = 8
   return shape.every((size) => Number.isSafeInteger((product *= size)))
 }
 

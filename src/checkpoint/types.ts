@@ -2,11 +2,18 @@
 
 import type { DType } from '../util/dtypes.ts'
 
-/**
- * GPT-2 files hold each block's causal mask beside its weights, often as bytes. No model reads it: a
- * tensor of this name and another element type is passed over, not refused.
- */
-export const MASK_NAME = /(^|\.)attn\.(masked_)?bias$/
+/** A tensor of an element type that no model here uses: it is passed over, and missed only by name. */
+export interface OtherTensor {
+  readonly name: string
+  /** As the file spells it. */
+  readonly dtype: string
+}
+
+/** The tensors of one file. */
+export interface FileTensors {
+  readonly tensors: readonly TensorEntry[]
+  readonly others: readonly OtherTensor[]
+}
 
 /** Where a tensor's bytes lie. */
 export interface ByteRange {
@@ -35,6 +42,8 @@ export interface Checkpoint {
   readonly format: 'safetensors' | 'torch-bin'
   /** Every tensor by name; two names may share one range (tied weights). */
   readonly tensors: ReadonlyMap<string, TensorEntry>
+  /** Element types of the tensors beside these, by name. */
+  readonly others?: ReadonlyMap<string, string>
   /** Weight files, absolute paths, in order. */
   readonly files: readonly string[]
 }

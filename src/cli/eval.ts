@@ -4,7 +4,7 @@ import { Command } from 'commander'
 import type { Config } from '../config/options.ts'
 import type { Example, Tokenizer } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
-import { evaluateExamples, evaluationLine } from '../train/evaluate.ts'
+import { checkedEvaluation, evaluateExamples, evaluationLine } from '../train/evaluate.ts'
 import { fileExamples } from '../train/finetune.ts'
 import { contextData } from '../train/task.ts'
 import { addOptions, configOf, needed, type Context, type ContextOf, type Flags } from './flags.ts'
@@ -23,7 +23,7 @@ export function evalCommand(contextOf: ContextOf): Command {
     await withModel(source, config, report, async (engine, tokenizer) => {
       const all = await examplesOf(engine, config, tokenizer, context)
       const examples = config.evalSamples > 0 ? all.slice(0, config.evalSamples) : all
-      const evaluation = await evaluateExamples(engine, examples, {
+      const scored = await evaluateExamples(engine, examples, {
         batchSize: config.batchSize,
         padId: tokenizer.padId,
         padTo: config.padding,
@@ -36,6 +36,7 @@ export function evalCommand(contextOf: ContextOf): Command {
           report.live(`evaluating ${done}/${total}`)
         },
       })
+      const evaluation = checkedEvaluation(engine, scored)
       result({ ...evaluation, examples: examples.length }, () => [
         evaluationLine(config.task ?? 'eval', evaluation),
       ])

@@ -30,7 +30,7 @@ export function generateCommand(contextOf: ContextOf): Command {
         numReturnSequences,
         seed: config.seed,
         padId: tokenizer.padId,
-        eosId: tokenizer.eosId,
+        eosIds: tokenizer.eosIds,
         stop: { strings, decode },
         onToken: () => {
           stop.throwIfAborted()

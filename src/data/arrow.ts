@@ -4,14 +4,15 @@
 import { readFile, stat } from 'node:fs/promises'
 import { tableFromIPC, type Table } from '@uwdata/flechette'
 import { UserError } from '../util/errors.ts'
-import type { Json, SourceRecord } from './whole-file.ts'
+import { withNumbers, type SourceRecord } from './whole-file.ts'
+import type { Json } from '../util/untrusted.ts'
 
 // Twice what `datasets` makes a shard at most.
 const MAX_BYTES = 2 ** 30
 
 /**
  * The rows of an Arrow IPC file or stream as objects by column name.
- * @throws UserError where it is too large, cannot be parsed, or an integer is beyond 2^53
+ * @throws UserError where it is too large or cannot be parsed
  */
 export async function* arrowRecords(path: string): AsyncGenerator<SourceRecord> {
   const { size } = await stat(path)
@@ -22,10 +23,10 @@ export async function* arrowRecords(path: string): AsyncGenerator<SourceRecord> 
     )
   }
   const bytes = await readFile(path)
-  const table = guarded(path, () => tableFromIPC(bytes)) as Table
+  const table = guarded(path, () => tableFromIPC(bytes, { useBigInt: true })) as Table
   for (let row = 0; row < table.numRows; row++) {
     const values = guarded(path, () => table.get(row)) as Json
-    yield { values, place: `${path}: row ${row + 1}` }
+    yield { values: withNumbers(values), place: `${path}: row ${row + 1}` }
   }
 }
 

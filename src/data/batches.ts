@@ -2,6 +2,8 @@
 // made. Which examples go together is order.ts's matter; what their labels mean, types.ts's.
 
 import { UserError } from '../util/errors.ts'
+import { excerpt } from '../util/untrusted.ts'
+import { maxOf } from '../util/extremes.ts'
 import {
   IGNORED,
   type Batch,
@@ -19,7 +21,10 @@ export function collate(
   sequences: readonly Sequence[],
   { padId, padTo }: { padId: number; padTo: 'left' | 'right' },
 ): Batch {
-  const length = Math.max(0, ...sequences.map((sequence) => sequence.inputIds.length))
+  const length = maxOf(
+    sequences.map(({ inputIds }) => inputIds.length),
+    0,
+  )
   const pad = (row: readonly number[], filler: number): number[] => {
     const padding = new Array<number>(length - row.length).fill(filler)
     return padTo === 'left' ? [...padding, ...row] : [...row, ...padding]
@@ -167,7 +172,7 @@ function checkChoices(choices: readonly Choice[], rows: number): void {
     }
     if (!Array.isArray(right) || right.length === 0 || !right.every(among)) {
       throw new UserError(
-        `choices[${i}].right must be a list of indices from 0 to ${count - 1}, but it is ${JSON.stringify(right)}`,
+        `choices[${i}].right must be a list of indices from 0 to ${count - 1}, but it is ${excerpt(right)}`,
       )
     }
     next += count

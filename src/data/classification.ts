@@ -4,9 +4,11 @@
 // Source: princeton-nlp/MeZO, large_models/{templates,utils}.py.
 
 import { UserError } from '../util/errors.ts'
-import { excerpt, type SourceRecord } from './whole-file.ts'
+import { type SourceRecord } from './whole-file.ts'
+import { excerpt } from '../util/untrusted.ts'
 import { columnText, columnsOf, fitContext, labelled, type Maker } from './sequences.ts'
 import type { Tokenizer } from './types.ts'
+import { maxOf } from '../util/extremes.ts'
 
 interface ClassificationOptions {
   template: string
@@ -33,7 +35,7 @@ export function classificationMaker(
   const words = checkWords(options.labelWords)
   const answers = words.map((word) => tokenizer.encode(` ${word}`, { bos: false }))
   const keep = tokenizer.encode('').length
-  const room = maxLength - Math.max(...answers.map((answer) => answer.length))
+  const room = maxLength - maxOf(answers.map((answer) => answer.length))
   checkAnswers(words, answers, room, maxLength)
 
   let truncated = 0
@@ -80,13 +82,13 @@ function checkColumns(
   const missing = named.find((name) => !columns.includes(columnOf(name, textColumn)))
   if (missing !== undefined) {
     throw new UserError(
-      `--template names the column {${missing}}, but ${path} has ${columns.join(', ')}: ` +
+      `--template names the column {${missing}}, but ${path} has ${columnsOf(columns)}: ` +
         `use one of these`,
     )
   }
   if (!columns.includes(labelColumn)) {
     throw new UserError(
-      `${path} has no column ${labelColumn} (its columns are ${columns.join(', ')}): ` +
+      `${path} has no column ${labelColumn} (its columns are ${columnsOf(columns)}): ` +
         `name the column of the label with --label-column`,
     )
   }
@@ -160,10 +162,12 @@ function wordNotes(
 function classOf(record: SourceRecord, column: string, words: readonly string[]): number {
   const { values, place } = record
   if (!Object.hasOwn(values, column)) {
-    throw new UserError(`${place}: no column ${column}, only ${columnsOf(values)}`)
+    throw new UserError(`${place}: no column ${column}, only ${columnsOf(Object.keys(values))}`)
   }
   const value = values[column]
-  const text = typeof value === 'object' ? '' : String(value).trim()
+  const spelled = typeof value === 'object' ? '' : String(value).trim()
+  // pandas writes a column of integers with a gap as 0.0, 1.0.
+  const text = words.includes(spelled) ? spelled : spelled.replace(/^(-?\d+)\.0+$/, '$1')
   const word = words.indexOf(text)
   if (word >= 0) return word
   const areNumbers = words.some((word) => /^-?\d+$/.test(word))

@@ -4,6 +4,7 @@
 // later. Over-long prompts lose their left end but keep BOS, as in MeZO's `encode_prompt`.
 
 import { UserError } from '../util/errors.ts'
+import { atPlace } from './lost-characters.ts'
 import { classificationMaker } from './classification.ts'
 import { type SourceRecord } from './whole-file.ts'
 import { readRecords } from './readers.ts'
@@ -51,7 +52,7 @@ export async function loadExamples(
   let records = 0
   for await (const record of readRecords(path)) {
     maker ??= chooseMaker(path, record, tokenizer, options)
-    for (const example of maker.make(record)) examples.push(example)
+    for (const example of atPlace(record.place, () => maker!.make(record))) examples.push(example)
     records++
   }
   if (!maker || examples.length === 0) {
@@ -105,9 +106,15 @@ function chooseMaker(
     return completionMaker(tokenizer, options.maxLength)
   }
   if (isText)
-    return textMaker(path, textColumn, labelColumn in values, tokenizer, options.maxLength)
+    return textMaker(
+      path,
+      textColumn,
+      Object.hasOwn(values, labelColumn),
+      tokenizer,
+      options.maxLength,
+    )
   throw new UserError(
-    `${path} has the columns ${columnsOf(values)}, but expected ${textColumn}, or prompt and ` +
+    `${path} has the columns ${columnsOf(Object.keys(values))}, but expected ${textColumn}, or prompt and ` +
       `completion: name the column of the text with --text-column`,
   )
 }

@@ -2,6 +2,7 @@
 // that nanoGPT runs, with its table of ranks), and one token per character. A Hugging Face GPT-2
 // folder brings its own files: tokenizer.ts.
 
+import { refuseLost } from './lost-characters.ts'
 import { cutBeforeSpaces } from './tokenizer.ts'
 import type { Tokenizer } from './types.ts'
 
@@ -35,23 +36,28 @@ export async function loadGpt2Tokenizer(): Promise<Tokenizer> {
     tokenOf: (id) => (id <= END_OF_TEXT ? text([id]) : undefined),
     bosId: END_OF_TEXT,
     eosId: END_OF_TEXT,
+    eosIds: [END_OF_TEXT],
     padId: END_OF_TEXT,
     vocabSize: END_OF_TEXT + 1,
   }
 }
 
 /**
- * One token per code point, ids in the order of `characters`; characters that are not among them are
- * left out. There are no special tokens: eosId is -1, which no model makes; bosId and padId are 0.
+ * One token per code point, ids in the order of `characters`; a text with others is refused. There are
+ * no special tokens: eosId is -1, which no model makes; bosId and padId are 0.
  */
 export function characterTokenizer(characters: readonly string[]): Tokenizer {
   const ids = new Map(characters.map((character, id) => [character, id]))
   return {
-    encode: (text) => Array.from(text, (c) => ids.get(c)).filter((id) => id !== undefined),
+    encode(text) {
+      refuseLost(new Set([...new Set(text)].filter((character) => !ids.has(character))))
+      return Array.from(text, (character) => ids.get(character)!)
+    },
     decode: (tokens) => tokens.map((id) => characters[id] ?? '').join(''),
     tokenOf: (id) => characters[id],
     bosId: 0,
     eosId: -1,
+    eosIds: [],
     padId: 0,
     vocabSize: characters.length,
   }

@@ -1,34 +1,52 @@
 // The tokenizer in a model's folder, checked against the model: an id beyond the embedding's rows
-// must be one sentence before the first step, not a failed read in the middle of it. Also the one
-// change that MeZO's code makes to it.
+// must be one sentence before the first step, not a failed read in the middle of it. Also what ends a
+// generated text by the folder's own word, and the one change that MeZO's code makes.
 
+import { join } from 'node:path'
 import { loadGpt2Tokenizer } from './gpt-tokenizers.ts'
-import { readMeta, tokenizerOf as preparedTokenizer } from './prepared.ts'
+import { modelMeta, tokenizerOf as preparedTokenizer, type TokenizerUse } from './prepared.ts'
 import { loadTokenizer } from './tokenizer.ts'
 import type { Tokenizer } from './types.ts'
+import { readText } from './whole-file.ts'
 import { UserError } from '../util/errors.ts'
+import { excerpt, isObject, parseJson } from '../util/untrusted.ts'
 
-/** What a tokenizer has to fit: a model's folder, its model_type and rows of its embedding. */
-export interface TokenizerUse {
-  readonly dir: string
-  readonly model: { readonly modelType: string; readonly vocabSize: number }
-}
+const MAX_CONFIG_BYTES = 2 ** 24
 
 /** @throws UserError for a missing or damaged tokenizer, or one that knows more tokens than the model */
 export async function tokenizerOf(loaded: TokenizerUse): Promise<Tokenizer> {
   const { dir, model } = loaded
   const tokenizer = await tokenizerIn(loaded)
-  if (tokenizer.vocabSize <= model.vocabSize) return tokenizer
+  if (tokenizer.vocabSize <= model.vocabSize) {
+    return { ...tokenizer, eosIds: (await generationEnds(dir)) ?? tokenizer.eosIds }
+  }
   throw new UserError(
     `${dir}: the tokenizer has ${tokenizer.vocabSize} tokens, config.json means a vocab_size of ${model.vocabSize}; take tokenizer and weights of the same model`,
   )
 }
 
+/** The ids that `transformers` ends a text by: those of generation_config.json, else of config.json. */
+async function generationEnds(dir: string): Promise<readonly number[] | undefined> {
+  for (const name of ['generation_config.json', 'config.json']) {
+    const path = join(dir, name)
+    const text = await readText(path, MAX_CONFIG_BYTES)
+    const config = text === undefined ? {} : parseJson(text, path)
+    const ends = isObject(config) ? (config['eos_token_id'] ?? undefined) : undefined
+    if (ends === undefined) continue
+    const ids: unknown[] = Array.isArray(ends) ? ends : [ends]
+    if (ids.every((id): id is number => Number.isInteger(id))) return ids
+    throw new UserError(
+      `${path}: eos_token_id must be a token id or a list of them, but it is ${excerpt(ends)}`,
+    )
+  }
+  return undefined
+}
+
 /** A model of zo2 pretrain has its data's meta.json; a nanoGPT without one speaks GPT-2's BPE. */
-async function tokenizerIn({ dir, model }: TokenizerUse): Promise<Tokenizer> {
-  const meta = await readMeta(dir)
-  if (meta) return preparedTokenizer(meta)
-  return model.modelType === 'nanogpt' ? loadGpt2Tokenizer() : loadTokenizer(dir)
+async function tokenizerIn(loaded: TokenizerUse): Promise<Tokenizer> {
+  if (loaded.model.modelType !== 'nanogpt') return loadTokenizer(loaded.dir)
+  const meta = await modelMeta(loaded)
+  return meta ? preparedTokenizer(meta) : loadGpt2Tokenizer()
 }
 
 /** What MeZO's code sets as OPT's BOS: the id of `<s>`, which OPT was not trained with. */

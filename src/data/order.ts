@@ -2,7 +2,7 @@
 // nothing to replay on resume. Example counts, batches and padding are batches.ts's matter.
 // Shuffle: Durstenfeld's form of Fisher-Yates, driven by the run's counter-based generator.
 
-import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
+import { noiseKey, threefry2x32, uniform53 } from '../noise/threefry.ts'
 
 /**
  * The order of `length` examples in an epoch: each of 0 .. length-1 once, the same on all machines.
@@ -14,17 +14,12 @@ export function permutation(length: number, seed: number, epoch: number): Uint32
   const order = Uint32Array.from({ length }, (_, i) => i)
   const { k0, k1 } = noiseKey(seed, epoch, 'examples', 'order')
   for (let i = length - 1; i > 0; i--) {
-    const j = Math.floor(unitInterval(threefry2x32(k0, k1, i, 0)) * (i + 1))
+    const j = Math.floor(uniform53(threefry2x32(k0, k1, i, 0)) * (i + 1))
     const moved = order[i]!
     order[i] = order[j]!
     order[j] = moved
   }
   return order
-}
-
-/** 53 of the 64 bits as a multiple of 2^-53 in [0, 1): exact, so the same on every machine. */
-function unitInterval([high, low]: [number, number]): number {
-  return ((high >>> 5) * 2 ** 26 + (low >>> 6)) / 2 ** 53
 }
 
 /**

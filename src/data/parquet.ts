@@ -1,10 +1,10 @@
 // Parquet files as records, through hyparquet, one row group in memory at a time. Bounds what a
-// page may claim to unpack to, and turns 64-bit integers, which arrive as BigInt, into numbers.
+// page may claim to unpack to.
 
 import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } from 'hyparquet'
 import { compressors } from 'hyparquet-compressors'
 import { UserError } from '../util/errors.ts'
-import type { SourceRecord } from './whole-file.ts'
+import { withNumbers, type SourceRecord } from './whole-file.ts'
 
 // Writers aim at pages of 1 MiB; a claim beyond this is a mistake or an attack.
 const MAX_PAGE_BYTES = 256 * 2 ** 20
@@ -26,7 +26,7 @@ function boundPage(unpack: Unpack): Unpack {
 
 /**
  * The rows of a parquet file as objects by column name.
- * @throws UserError where it cannot be parsed, or an integer is beyond 2^53
+ * @throws UserError where it cannot be parsed
  */
 export async function* parquetRecords(path: string): AsyncGenerator<SourceRecord> {
   let row = 0
@@ -37,8 +37,7 @@ export async function* parquetRecords(path: string): AsyncGenerator<SourceRecord
       throw new UserError(`${path} is damaged: a row group holds ${found}`)
     }
     for (const values of group) {
-      const place = `${path}: row ${++row}`
-      yield { values: numbers(values, place), place }
+      yield { values: withNumbers(values), place: `${path}: row ${++row}` }
     }
   }
 }
@@ -76,13 +75,4 @@ async function guarded<T>(path: string, work: () => Promise<T>): Promise<T> {
   } catch (cause) {
     throw new UserError(`cannot read ${path} as parquet: ${(cause as Error).message}`, { cause })
   }
-}
-
-function numbers(values: Record<string, unknown>, place: string): Record<string, unknown> {
-  const entries = Object.entries(values).map(([column, value]): [string, unknown] => {
-    if (typeof value !== 'bigint') return [column, value]
-    if (Number.isSafeInteger(Number(value))) return [column, Number(value)]
-    throw new UserError(`${place}: ${column} is ${value}, beyond the integers JavaScript can count`)
-  })
-  return Object.fromEntries(entries)
 }

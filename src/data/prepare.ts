@@ -12,6 +12,7 @@ import { characterTokenizer, END_OF_TEXT, loadGpt2Tokenizer } from './gpt-tokeni
 import { META_FILE, type Meta } from './prepared.ts'
 import { readRecords, utf8Chunks } from './readers.ts'
 import type { Tokenizer } from './types.ts'
+import { withPlainLineEnds } from './whole-file.ts'
 
 export const PREPARED_SETS = ['shakespeare', 'shakespeare_char', 'openwebtext'] as const
 export type PreparedSet = (typeof PREPARED_SETS)[number]
@@ -120,7 +121,7 @@ function isHeldOut(document: number): boolean {
   return document % DOCUMENTS_PER_HELD_OUT === word % DOCUMENTS_PER_HELD_OUT
 }
 
-/** The files as one text in chunks that never part a character, \r\n and \r as \n (Python's reading). */
+/** The files as one text in chunks that never part a character, with plain line ends. */
 async function* textOf(inputs: readonly string[]): AsyncGenerator<string> {
   let held = ''
   for (const input of inputs) {
@@ -128,7 +129,7 @@ async function* textOf(inputs: readonly string[]): AsyncGenerator<string> {
       const text = held + chunk
       // A \r at the end may be the first half of a line end.
       held = text.endsWith('\r') ? '\r' : ''
-      yield text.slice(0, text.length - held.length).replace(/\r\n?/g, '\n')
+      yield withPlainLineEnds(text.slice(0, text.length - held.length))
     }
   }
   if (held !== '') yield '\n'

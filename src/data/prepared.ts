@@ -4,8 +4,9 @@
 import { open, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { UserError } from '../util/errors.ts'
-import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
-import { isObject, parseJson, readText } from './whole-file.ts'
+import { noiseKey, threefry2x32, uniform53 } from '../noise/threefry.ts'
+import { readText } from './whole-file.ts'
+import { isObject, parseJson, quote, type Json } from '../util/untrusted.ts'
 import { characterTokenizer, loadGpt2Tokenizer } from './gpt-tokenizers.ts'
 import { IGNORED, type Batch, type Tokenizer } from './types.ts'
 
@@ -33,15 +34,59 @@ export async function readMeta(dir: string): Promise<Meta | undefined> {
   const text = await readText(path, MAX_META_BYTES)
   if (text === undefined) return undefined
   const meta = parseJson(text, path)
-  const itos = isObject(meta) ? meta['itos'] : undefined
-  const isChar = isObject(meta) && meta['tokenizer'] === 'char'
-  const hasNames = Array.isArray(itos) && itos.every((c) => typeof c === 'string')
-  if (!isObject(meta) || (isChar ? !hasNames : meta['tokenizer'] !== 'gpt2')) {
+  if (isObject(meta) && isMeta(meta)) return meta
+  throw new UserError(
+    `${path}: expected dataset, vocab_size and tokenizer "gpt2", or "char" and itos with each character once; prepare the data again with zo2 prepare`,
+  )
+}
+
+function isMeta(value: Json): value is Json & Meta {
+  const { dataset, tokenizer, vocab_size: size, itos } = value
+  if (typeof dataset !== 'string' || !Number.isSafeInteger(size)) return false
+  if (tokenizer !== 'char') return tokenizer === 'gpt2'
+  const isCharacter = (name: unknown) => typeof name === 'string' && [...name].length === 1
+  return (
+    Array.isArray(itos) &&
+    itos.length === size &&
+    itos.every(isCharacter) &&
+    new Set(itos).size === size
+  )
+}
+
+/** What a tokenizer has to fit: a model's folder, its model_type and rows of its embedding. */
+export interface TokenizerUse {
+  readonly dir: string
+  readonly model: { readonly modelType: string; readonly vocabSize: number }
+}
+
+/** The meta.json of a model of zo2 pretrain; in a folder of another kind it would be somebody else's. */
+export const modelMeta = async ({ dir, model }: TokenizerUse): Promise<Meta | undefined> =>
+  model.modelType === 'nanogpt' ? readMeta(dir) : undefined
+
+/** Ids of GPT-2's BPE, which a model without a meta.json knows if it has so many. */
+const GPT2_TOKENS = 50257
+
+/**
+ * @throws UserError where the data's ids mean other characters or words than a model's do: two
+ *   alphabets may well have the same size
+ */
+export async function checkSameTokens({ dir, model }: TokenizerUse, data: Meta): Promise<void> {
+  const own = await modelMeta({ dir, model })
+  const kind = own?.tokenizer ?? (model.vocabSize >= GPT2_TOKENS ? 'gpt2' : data.tokenizer)
+  if (kind !== data.tokenizer) {
+    const words = { gpt2: "GPT-2's BPE", char: 'characters' }
     throw new UserError(
-      `${path}: expected tokenizer "gpt2", or "char" and itos; prepare the data again with zo2 prepare`,
+      `${data.dataset} is made of ${words[data.tokenizer]}, ${dir} of ${words[kind]}: take data of ` +
+        `the model's tokenizer`,
     )
   }
-  return meta as unknown as Meta
+  const [known = [], given = []] = [own?.itos, data.itos]
+  const other = own ? given.findIndex((character, id) => character !== known[id]) : -1
+  if (other < 0) return
+  throw new UserError(
+    `${data.dataset} has another alphabet than ${dir}: id ${other} is ${quote(given[other]!)} there ` +
+      `and ${quote(known[other] ?? '')} here; take data of the model's characters, or start from scratch`,
+  )
 }
 
 /** The tokenizer that a folder's tokens were made with. */
@@ -123,8 +168,7 @@ export async function drawBatch(
   const key = noiseKey(seed, step, purpose, 'order')
   const rows = await Promise.all(
     Array.from({ length: batch }, async (_, b) => {
-      const [high, low] = threefry2x32(key.k0, key.k1, firstRow + b, 0)
-      const unit = ((high >>> 5) * 2 ** 26 + (low >>> 6)) / 2 ** 53
+      const unit = uniform53(threefry2x32(key.k0, key.k1, firstRow + b, 0))
       return [...(await file.read(Math.floor(unit * places), tokens + 1))]
     }),
   )

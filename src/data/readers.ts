@@ -1,30 +1,24 @@
-// Data files as a stream of records: .jsonl, .json, .csv, .tsv, .txt, .parquet and .arrow. Owns syntax and
-// its errors; what the columns mean is examples.ts's matter. Files are hostile: text is bounded per
-// record and must be UTF-8, parquet pages are bounded before they are unpacked.
+// Data files as a stream of records: .jsonl, .json, .csv, .tsv, .txt, .parquet and .arrow. Owns what
+// the formats are and their errors; what the columns mean is examples.ts's matter. Files are hostile:
+// text is bounded per record and must be UTF-8, parquet pages are bounded before they are unpacked.
 
 import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { extname } from 'node:path'
-import { pipeline, Readable } from 'node:stream'
-import { CsvError, parse } from 'csv-parse'
 import { UserError } from '../util/errors.ts'
+import { excerpt, isObject, listing, parseJson, quote, type Json } from '../util/untrusted.ts'
+import { notUtf8 } from '../util/utf8.ts'
 import { arrowRecords } from './arrow.ts'
-import {
-  excerpt,
-  isObject,
-  parseJson,
-  readText,
-  type Json,
-  type SourceRecord,
-} from './whole-file.ts'
+import { delimitedRows, type Format, type Row } from './delimited.ts'
 import { parquetRecords } from './parquet.ts'
+import { readText, withPlainLineEnds, type SourceRecord } from './whole-file.ts'
 
 const READERS: Readonly<Record<string, (path: string) => AsyncIterable<SourceRecord>>> = {
   '.jsonl': jsonLines,
   '.json': jsonArray,
-  '.csv': (path) => delimited(path, { delimiter: ',' }),
+  '.csv': (path) => delimited(path, { delimiter: ',', quotes: true }),
   // As data sets publish TSV: a quote is a character like any other.
-  '.tsv': (path) => delimited(path, { delimiter: '\t', quote: null }),
+  '.tsv': (path) => delimited(path, { delimiter: '\t', quotes: false }),
   '.txt': wholeText,
   '.parquet': parquetRecords,
   '.arrow': arrowRecords,
@@ -59,21 +53,25 @@ export async function* readRecords(path: string): AsyncGenerator<SourceRecord> {
 }
 
 async function* jsonLines(path: string): AsyncGenerator<SourceRecord> {
+  let isFirst = true
   for await (const { line, number } of lines(path)) {
     if (line.trim() === '') continue
     const place = `${path}:${number}`
-    yield { values: asObject(parseJson(line, place), place), place }
+    const isDocument = isFirst && /^\s*(\[|\{\s*$)/.test(line)
+    const advice = isDocument ? 'name a file of one JSON text over several lines .json' : ''
+    yield { values: asObject(parseJson(line, place, advice), place, advice), place }
+    isFirst = false
   }
 }
 
 async function* jsonArray(path: string): AsyncGenerator<SourceRecord> {
   const text = await whole(path)
   if (text.trim() === '') return
-  const values = parseJson(text, path)
+  const values = parseJson(text, path, isJsonLines(text) ? RENAME_TO_JSONL : '')
   if (!Array.isArray(values)) {
     throw new UserError(
-      `${path} must hold a JSON array of objects, not ${excerpt(values)}: ` +
-        `name a file with one object per line .jsonl`,
+      `${path} must hold a JSON array of objects, not ${excerpt(values)}: ${RENAME_TO_JSONL}, or ` +
+        `make an array of it`,
     )
   }
   for (const [i, value] of values.entries()) {
@@ -82,52 +80,62 @@ async function* jsonArray(path: string): AsyncGenerator<SourceRecord> {
   }
 }
 
-async function* wholeText(path: string): AsyncGenerator<SourceRecord> {
-  const text = await whole(path)
-  if (text.trim() !== '') yield { values: { text }, place: path }
-}
+const RENAME_TO_JSONL = 'name a file with one object on each line .jsonl'
 
-async function* delimited(
-  path: string,
-  format: { delimiter: string; quote?: null },
-): AsyncGenerator<SourceRecord> {
-  const parser = parse({
-    ...format,
-    columns: (header: string[]) => checkHeader(path, header),
-    info: true,
-    skip_empty_lines: true,
-    max_record_size: MAX_RECORD_CHARACTERS,
-  })
-  // A record's line is its last one; csv-parse counts a quoted \r\n twice.
-  // Errors of either stream end the loop below; leaving the loop early closes both.
-  pipeline(Readable.from(utf8Chunks(path)), parser, () => {})
+/** Whether the first of several lines is a whole object. */
+function isJsonLines(text: string): boolean {
+  const begin = text.trimStart()
+  const end = begin.indexOf('\n')
+  if (end < 0) return false
   try {
-    for await (const { record, info } of parser as AsyncIterable<CsvRow>) {
-      yield { values: record, place: `${path}:${info.lines}` }
-    }
-  } catch (cause) {
-    if (!(cause instanceof CsvError)) throw cause
-    const line = (cause as CsvError & { lines?: number }).lines ?? 1
-    throw new UserError(`${path}:${line}: ${cause.message}`, { cause })
+    return isObject(parseJson(begin.slice(0, end), ''))
+  } catch {
+    return false
   }
 }
 
-interface CsvRow {
-  record: Record<string, string>
-  info: { lines: number }
+async function* wholeText(path: string): AsyncGenerator<SourceRecord> {
+  const text = withPlainLineEnds(await whole(path))
+  if (text.trim() !== '') yield { values: { text }, place: path }
 }
 
-function checkHeader(path: string, header: string[]): string[] {
-  const names = header.map((name) => name.trim())
-  const wrong = names.find((name, i) => name === '' || names.indexOf(name) !== i)
-  if (wrong === undefined) return names
-  const fault = wrong === '' ? 'has a column without a name' : `names the column ${wrong} twice`
-  throw new UserError(`${path}:1: the header row ${fault}`)
+async function* delimited(path: string, format: Format): AsyncGenerator<SourceRecord> {
+  let header: string[] | undefined
+  for await (const row of delimitedRows(path, utf8Chunks(path), format)) {
+    if (header) yield recordOf(path, header, row)
+    else header = headerOf(path, row)
+  }
 }
 
-function asObject(value: unknown, place: string): Json {
+/** Columns without a name, as pandas writes an index, get the names that it gives them. */
+function headerOf(path: string, { fields, line }: Row): string[] {
+  const names = fields.map((name, i) => name.trim() || `Unnamed: ${i}`)
+  const seen = new Set<string>()
+  for (const name of names) {
+    if (!seen.has(name)) seen.add(name)
+    else
+      throw new UserError(`${path}:${line}: the header row names the column ${quote(name)} twice`)
+  }
+  return names
+}
+
+/** Empty fields behind the last column are commas at the end of the line. */
+function recordOf(path: string, header: readonly string[], { fields, line }: Row): SourceRecord {
+  const place = `${path}:${line}`
+  const surplus = fields.slice(header.length)
+  if (fields.length < header.length || surplus.some((field) => field !== '')) {
+    throw new UserError(
+      `${place}: expected ${header.length} fields, as the header row has (${listing(header)}), but ` +
+        `found ${fields.length}`,
+    )
+  }
+  return { values: Object.fromEntries(header.map((name, i) => [name, fields[i]])), place }
+}
+
+function asObject(value: unknown, place: string, advice = ''): Json {
   if (isObject(value)) return value
-  throw new UserError(`${place}: expected a JSON object, found ${excerpt(value)}`)
+  const end = advice && `: ${advice}`
+  throw new UserError(`${place}: expected a JSON object, found ${excerpt(value)}${end}`)
 }
 
 async function whole(path: string): Promise<string> {
@@ -160,16 +168,28 @@ export async function* utf8Chunks(path: string): AsyncGenerator<string> {
   const decoder = new TextDecoder('utf-8', { fatal: true })
   const stream = createReadStream(path, { highWaterMark: 2 ** 18 })
   let bytes = 0
+  /** The end of what was decoded, where a character may have begun. */
+  let tail = new Uint8Array()
+  const decode = (chunk?: Uint8Array) => {
+    try {
+      return decoder.decode(chunk, { stream: chunk !== undefined })
+    } catch (cause) {
+      const isInside = (byte: number) => (byte & 0xc0) === 0x80
+      const begin = tail.findIndex((byte) => !isInside(byte))
+      const kept = begin < 0 ? new Uint8Array() : tail.subarray(begin)
+      const all = Buffer.concat([kept, chunk ?? new Uint8Array()])
+      throw notUtf8(all, bytes - kept.length, path, cause)
+    }
+  }
   try {
     for await (const chunk of stream as AsyncIterable<Buffer>) {
-      yield decoder.decode(chunk, { stream: true })
+      yield decode(chunk)
       bytes += chunk.length
+      tail = chunk.slice(-3)
     }
-    yield decoder.decode()
+    yield decode()
   } catch (cause) {
-    if (cause instanceof TypeError) {
-      throw new UserError(`${path} is not UTF-8 text (after byte ${bytes}): convert it`, { cause })
-    }
+    if (cause instanceof UserError) throw cause
     throw new UserError(`cannot read ${path}: ${(cause as Error).message}`, { cause })
   } finally {
     stream.destroy()

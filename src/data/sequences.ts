@@ -1,7 +1,8 @@
 // What the kinds of data in examples.ts and classification.ts share: columns, cutting, labels.
 
 import { UserError } from '../util/errors.ts'
-import { excerpt, type Json, type SourceRecord } from './whole-file.ts'
+import { type SourceRecord } from './whole-file.ts'
+import { excerpt, quote, listing } from '../util/untrusted.ts'
 import { IGNORED, type DataKind, type Example, type Sequence } from './types.ts'
 
 /** Turns records of one kind into examples, and remembers what the user should know about them. */
@@ -14,20 +15,30 @@ export interface Maker {
   notes(examples: readonly Example[]): string[]
 }
 
-/** The names of a record's columns, for messages. */
-export function columnsOf(values: Json): string {
-  return Object.keys(values).join(', ') || '(none)'
+/** The names of columns, for messages; one name that looks like several names its separator. */
+export function columnsOf(names: readonly string[]): string {
+  const separator = names.length === 1 ? /[;,\t|]/.exec(names[0]!)?.[0] : undefined
+  if (separator === undefined) return listing(names)
+  const rule = 'fields of a .csv file are separated by "," and of a .tsv file by tabs'
+  return `${listing(names)} (separated by ${quote(separator)}? ${rule})`
 }
 
 /**
  * A record's text in a column.
- * @throws UserError naming the place where the column is missing or holds no string
+ * @throws UserError naming the place where the column is missing or holds no text
  */
 export function columnText({ values, place }: SourceRecord, column: string): string {
   const value = Object.hasOwn(values, column) ? values[column] : undefined
-  if (typeof value === 'string') return value
+  if (typeof value === 'string') {
+    if (!/\p{Surrogate}/u.test(value)) return value
+    throw new UserError(
+      `${place}: the column ${column} has half a surrogate pair (as \\ud800), which is no character`,
+    )
+  }
   const found =
-    value === undefined ? `the columns are ${columnsOf(values)}` : `it is ${excerpt(value)}`
+    value === undefined
+      ? `the columns are ${columnsOf(Object.keys(values))}`
+      : `it is ${excerpt(value)}`
   throw new UserError(`${place}: expected a string in the column ${column}, but ${found}`)
 }
 

@@ -1,21 +1,24 @@
-// Reads a folder's tokenizer files and checks every claim in them; tokenizer.ts turns the result
-// into ids. Two forms: `tokenizer.json`, and OPT's older `vocab.json` + `merges.txt`, each with the
-// optional `tokenizer_config.json` and `special_tokens_map.json`. Byte-level BPE only: GPT-2's
-// pre-tokenizer and nothing configurable, so that no pattern from a file is ever run.
-// Source of the rules: transformers `convert_slow_tokenizer.py` (GPT2Converter), tokenizers `bpe`.
+// A folder's tokenizer files, and what they say together, as Hugging Face `transformers` reads them;
+// tokenizer.ts turns the result into ids. Two forms: `tokenizer.json`, and GPT-2's older `vocab.json` +
+// `merges.txt`, each with the optional `tokenizer_config.json`, `special_tokens_map.json` and
+// `added_tokens.json`. What these leave open, the tokenizer class of the folder's model_type says.
+// Source of the rules: transformers `tokenization_utils_base.py`, `convert_slow_tokenizer.py`
+// (GPT2Converter), tokenizers `bpe`; test/fixtures/tokenizers.json holds what they give.
 
 import { join } from 'node:path'
 import { UserError } from '../util/errors.ts'
-import { excerpt, isObject, parseJson, readText, type Json } from './whole-file.ts'
-
-/** A token that is found in a text before anything else is. */
-export interface AddedToken {
-  readonly id: number
-  readonly content: string
-  readonly special: boolean
-  readonly lstrip: boolean
-  readonly rstrip: boolean
-}
+import { excerpt, isObject, parseJson, quote, type Json } from '../util/untrusted.ts'
+import { fromTokenizerJson } from './tokenizer-json.ts'
+import {
+  checkAdded,
+  checkIds,
+  checkVocab,
+  parseMerges,
+  stripping,
+  type AddedToken,
+  type Parts,
+} from './tokenizer-parts.ts'
+import { readText } from './whole-file.ts'
 
 /** A checked byte-level BPE tokenizer. */
 export interface TokenizerFiles {
@@ -26,8 +29,10 @@ export interface TokenizerFiles {
   readonly bosId: number
   readonly eosId: number
   readonly padId: number
-  /** Whether this tokenizer's own rule puts BOS before a text. */
-  readonly addsBos: boolean
+  /** Ids that this tokenizer's own rule puts before a text: BOS, or none. */
+  readonly prefix: readonly number[]
+  /** Whether a text (and what follows an added token) is read as if a space stood before it. */
+  readonly addsPrefixSpace: boolean
   /** Whether decoding removes spaces before punctuation, as old configurations ask. */
   readonly cleansUp: boolean
 }
@@ -35,16 +40,33 @@ export interface TokenizerFiles {
 // The largest tokenizer.json in wide use has 33 MB.
 const MAX_FILE_BYTES = 128 * 2 ** 20
 
+interface Defaults {
+  readonly bos: string
+  readonly eos: string
+  readonly pad?: string
+  /** Whether a folder without tokenizer_config.json begins texts with BOS. */
+  readonly addsBos: boolean
+}
+
+// OPT's folders name their tokens; one without any settings is taken as facebook/opt-*.
+const OPT: Defaults = { bos: '</s>', eos: '</s>', pad: '<pad>', addsBos: true }
+const GPT2: Defaults = { bos: '<|endoftext|>', eos: '<|endoftext|>', addsBos: false }
+
+/** Tokenizer classes that are GPT-2's, or whatever tokenizer.json says. */
+const CLASSES = /^(GPT2Tokenizer|PreTrainedTokenizer|TokenizersBackend)(Fast)?$/
+const GENERIC = /^(PreTrainedTokenizerFast|TokenizersBackend)$/
+
 /**
  * Reads and checks the tokenizer of a model folder.
  * @throws UserError naming the file and its first fault
  */
 export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
-  const settings = await readJson(join(dir, 'tokenizer_config.json'))
-  const config = { ...(await readJson(join(dir, 'special_tokens_map.json'))), ...settings }
+  const model = await readJson(join(dir, 'config.json'))
+  const defaults = model?.['model_type'] === 'gpt2' ? GPT2 : OPT
+  const settings = await readSettings(dir)
   const path = join(dir, 'tokenizer.json')
   const whole = await readJson(path)
-  if (whole) return finish(path, fromTokenizerJson(path, whole), config)
+  if (whole) return finish(path, fromTokenizerJson(path, whole), settings, defaults)
 
   const vocabPath = join(dir, 'vocab.json')
   const mergesPath = join(dir, 'merges.txt')
@@ -55,218 +77,151 @@ export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
       `no tokenizer in ${dir}: expected tokenizer.json, or vocab.json and merges.txt`,
     )
   }
+  const name = settings.config['tokenizer_class'] ?? 'GPT2Tokenizer'
+  if (typeof name !== 'string' || !CLASSES.test(name)) {
+    throw new UserError(
+      `${join(dir, 'tokenizer_config.json')}: vocab.json and merges.txt are read as those of ` +
+        `GPT2Tokenizer, but tokenizer_class is ${excerpt(name)}: take the model's tokenizer.json`,
+    )
+  }
   const parts = {
     vocab: checkVocab(vocabPath, vocab),
     merges: parseMerges(mergesPath, merges),
-    added: addedByConfig(config),
-    // Hugging Face's rule is the flag; a folder without any settings is taken as OPT's.
-    addsBos: settings === undefined,
+    added: [],
+    addPrefixSpace: false,
   }
-  return finish(vocabPath, parts, config, mergesPath)
+  return finish(vocabPath, parts, settings, defaults, mergesPath)
 }
 
-interface Parts {
-  vocab: Map<string, number>
-  merges: [string, string][]
-  added: AddedToken[]
-  addsBos: boolean
+/** What stands beside the vocabulary. */
+interface Settings {
+  readonly config: Json
+  readonly added: readonly AddedToken[]
+  /** Whether there is a tokenizer_config.json. */
+  readonly isConfigured: boolean
 }
 
-function finish(path: string, parts: Parts, config: Json, mergesPath = path): TokenizerFiles {
+/**
+ * tokenizer_config.json, which since `transformers` 4.34 lists all added tokens; where it does not,
+ * special_tokens_map.json comes before it and added_tokens.json beside it.
+ */
+async function readSettings(dir: string): Promise<Settings> {
+  const path = join(dir, 'tokenizer_config.json')
+  const config = await readJson(path)
+  const isConfigured = config !== undefined
+  const listed = config?.['added_tokens_decoder']
+  if (config && isObject(listed)) {
+    const added = Object.entries(listed).map(([id, token]) =>
+      checkAdded(path, { ...(isObject(token) ? token : {}), id: Number(id) }),
+    )
+    return { config, added, isConfigured }
+  }
+  const merged = { ...config, ...(await readJson(join(dir, 'special_tokens_map.json'))) }
+  const addedPath = join(dir, 'added_tokens.json')
+  const entries = Object.entries((await readJson(addedPath)) ?? {})
+  const added = entries.map(([content, id]) => checkAdded(addedPath, { content, id }))
+  return { config: merged, added, isConfigured }
+}
+
+function finish(
+  path: string,
+  parts: Parts,
+  settings: Settings,
+  defaults: Defaults,
+  mergesPath = path,
+): TokenizerFiles {
   const { vocab, merges } = parts
   for (const [index, [left, right]] of merges.entries()) {
     const unknown = [left, right, left + right].find((token) => !vocab.has(token))
     if (unknown !== undefined) {
       throw new UserError(
-        `${mergesPath}: merge ${index + 1} (${left} ${right}) needs the token ` +
-          `${JSON.stringify(unknown)}, which the vocabulary lacks: these files do not match`,
+        `${mergesPath}: merge ${index + 1} (${quote(`${left} ${right}`)}) needs the token ` +
+          `${quote(unknown)}, which the vocabulary lacks: these files do not match`,
       )
     }
   }
-  const special = specialTokens(path, vocab, parts.added, config)
+  const { config } = settings
+  const special = specialTokens(path, parts, settings, defaults)
   const ids = new Map(vocab)
   for (const token of special.added) ids.set(token.content, token.id)
   checkIds(path, ids)
+  const asks = settings.isConfigured ? flag(config, 'add_bos_token') : defaults.addsBos
+  const prefix = parts.prefix ?? (asks ? [special.bosId] : [])
+  const beyond = prefix.find((id) => id < 0 || id >= ids.size)
+  if (beyond !== undefined) {
+    throw new UserError(
+      `${path}: the post_processor puts id ${beyond} before a text, but there are ${ids.size} tokens`,
+    )
+  }
+  // The classes of one model pass their own flag, by default false, over the file's.
+  const isGeneric = GENERIC.test(String(config['tokenizer_class']))
+  const ownFlag = isGeneric && parts.addPrefixSpace
   return {
     vocab,
     merges,
     ...special,
-    addsBos: parts.addsBos || config['add_bos_token'] === true,
-    cleansUp: config['clean_up_tokenization_spaces'] === true,
+    prefix,
+    addsPrefixSpace: flag(config, 'add_prefix_space', ownFlag),
+    cleansUp: flag(config, 'clean_up_tokenization_spaces'),
   }
 }
 
-/** BOS, EOS and padding by the configuration, else by OPT's habit; all become added tokens. */
+/** A setting that is on or off; null or absent is `usual`. */
+function flag(config: Json, name: string, usual = false): boolean {
+  const value = config[name] ?? usual
+  if (typeof value === 'boolean') return value
+  throw new UserError(`tokenizer_config.json: ${name} must be true or false, not ${excerpt(value)}`)
+}
+
+/** BOS, EOS and padding by the settings, else by the model's habit; all become added tokens. */
 function specialTokens(
   path: string,
-  vocab: ReadonlyMap<string, number>,
-  fromFile: readonly AddedToken[],
-  config: Json,
+  { vocab, added: fromFile }: Parts,
+  { config, added: fromSettings }: Settings,
+  defaults: Defaults,
 ): Pick<TokenizerFiles, 'added' | 'bosId' | 'eosId' | 'padId'> {
-  const added = new Map(fromFile.map((token) => [token.content, token]))
-  const resolve = (role: string, habit?: string): number | undefined => {
-    const named = tokenText(config[role])
+  const added = new Map([...fromSettings, ...fromFile].map((token) => [token.content, token]))
+  const resolve = (role: string, token: unknown, habit?: string): number | undefined => {
+    const named = tokenText(role, token)
     const content = named ?? habit
     if (content === undefined) return undefined
     const id = added.get(content)?.id ?? vocab.get(content)
     if (id === undefined && named !== undefined) {
-      throw new UserError(
-        `${path}: the ${role} ${JSON.stringify(content)} is not in the vocabulary`,
-      )
+      throw new UserError(`${path}: the ${role} ${quote(content)} is not in the vocabulary`)
     }
     if (id !== undefined && !added.get(content)?.special) {
-      added.set(content, { ...stripping(config[role]), id, content, special: true })
+      added.set(content, { ...stripping(token), id, content, special: true })
     }
     return id
   }
-  const eosId = resolve('eos_token', '</s>')
-  const bosId = resolve('bos_token', '</s>') ?? eosId
+  const eosId = resolve('eos_token', config['eos_token'], defaults.eos)
+  const bosId = resolve('bos_token', config['bos_token'], defaults.bos) ?? eosId
   if (eosId === undefined || bosId === undefined) {
     throw new UserError(
-      `${path}: the vocabulary has no </s>, and tokenizer_config.json names no bos_token and ` +
-        `eos_token: name them there`,
+      `${path}: the vocabulary has no ${defaults.eos}, and tokenizer_config.json names no ` +
+        `bos_token and eos_token: name them there`,
     )
   }
-  for (const role of ['unk_token', 'sep_token', 'cls_token', 'mask_token']) resolve(role)
-  const padId = resolve('pad_token', '<pad>') ?? eosId
+  for (const role of ['unk_token', 'sep_token', 'cls_token', 'mask_token']) {
+    resolve(role, config[role])
+  }
+  const padId = resolve('pad_token', config['pad_token'], defaults.pad) ?? eosId
+  const further = config['additional_special_tokens']
+  for (const token of Array.isArray(further) ? further : []) resolve('special token', token)
   return { added: [...added.values()], bosId, eosId, padId }
 }
 
-/** Added tokens as tokenizer_config.json lists them (`added_tokens_decoder`: id to token). */
-function addedByConfig(config: Json): AddedToken[] {
-  const listed = config['added_tokens_decoder']
-  if (!isObject(listed)) return []
-  return Object.entries(listed).map(([id, token]) =>
-    checkAdded('tokenizer_config.json', { ...(isObject(token) ? token : {}), id: Number(id) }),
-  )
-}
-
-function fromTokenizerJson(path: string, whole: Json): Parts {
-  const model = isObject(whole['model']) ? whole['model'] : {}
-  const require = (what: string, ok: boolean, found: unknown): void => {
-    if (ok) return
-    throw new UserError(
-      `${path}: only byte-level BPE tokenizers like OPT's and GPT-2's are supported, ` +
-        `but ${what} is ${excerpt(found)}`,
-    )
-  }
-  const kind = model['type'] ?? (model['merges'] ? 'BPE' : undefined)
-  require('model.type', kind === 'BPE', kind)
-  for (const key of ['continuing_subword_prefix', 'end_of_word_suffix', 'dropout'] as const) {
-    require(`model.${key}`, !model[key], model[key])
-  }
-  for (const key of ['byte_fallback', 'ignore_merges'] as const) {
-    require(`model.${key}`, !model[key], model[key])
-  }
-  require('normalizer', (whole['normalizer'] ?? null) === null, whole['normalizer'])
-  const pre = isObject(whole['pre_tokenizer']) ? whole['pre_tokenizer'] : {}
-  const plain =
-    pre['type'] === 'ByteLevel' && !pre['add_prefix_space'] && pre['use_regex'] !== false
-  require('pre_tokenizer', plain, whole['pre_tokenizer'])
-  const decoder = isObject(whole['decoder']) ? whole['decoder'] : {}
-  require('decoder', decoder['type'] === 'ByteLevel', whole['decoder'])
-
-  const listed = whole['added_tokens'] ?? []
-  if (!Array.isArray(listed)) throw new UserError(`${path}: added_tokens must be an array`)
-  return {
-    vocab: checkVocab(path, model['vocab']),
-    merges: checkMerges(path, model['merges']),
-    added: listed.map((token) => checkAdded(path, token)),
-    addsBos: templateAddsBos(path, whole['post_processor']),
-  }
-}
-
-/** Whether a post-processor puts one special token first; anything more is refused. */
-function templateAddsBos(path: string, processor: unknown): boolean {
-  if (!isObject(processor) || processor['type'] === 'ByteLevel') return false
-  if (processor['type'] === 'Sequence' && Array.isArray(processor['processors'])) {
-    return processor['processors'].some((part) => templateAddsBos(path, part))
-  }
-  const single = processor['type'] === 'TemplateProcessing' ? processor['single'] : undefined
-  const shape = Array.isArray(single)
-    ? single.map((part) => Object.keys(isObject(part) ? part : {})[0]).join(' ')
-    : ''
-  if (shape === 'Sequence') return false
-  if (shape === 'SpecialToken Sequence') return true
-  throw new UserError(
-    `${path}: the post_processor ${excerpt(processor)} is not supported: ` +
-      `expected one that adds nothing or a single token before the text`,
-  )
-}
-
-function checkVocab(path: string, vocab: unknown): Map<string, number> {
-  if (!isObject(vocab) || Object.keys(vocab).length === 0) {
-    throw new UserError(`${path}: the vocabulary must be an object from tokens to ids`)
-  }
-  return new Map(Object.entries(vocab) as [string, number][])
-}
-
-/** Ids must be 0 .. n-1, each once: they index the rows of an embedding. */
-function checkIds(path: string, vocab: ReadonlyMap<string, number>): void {
-  const owners = new Array<string | undefined>(vocab.size)
-  for (const [token, id] of vocab) {
-    if (!Number.isInteger(id) || id < 0 || id >= vocab.size) {
-      throw new UserError(
-        `${path}: the id of token ${JSON.stringify(token)} must be an integer from 0 to ` +
-          `${vocab.size - 1} (there are ${vocab.size} tokens), but it is ${JSON.stringify(id)}`,
-      )
-    }
-    if (owners[id] !== undefined) {
-      const both = `${JSON.stringify(owners[id])} and ${JSON.stringify(token)}`
-      throw new UserError(`${path}: the tokens ${both} both have id ${id}, but ids must be unique`)
-    }
-    owners[id] = token
-  }
-}
-
-/** merges.txt: a `#version` line, then two tokens a line, in order of rank. */
-function parseMerges(path: string, text: string): [string, string][] {
-  const lines = text.split(/\r?\n/)
-  const first = lines[0]!.startsWith('#version') ? 1 : 0
-  if (lines.at(-1) === '') lines.pop()
-  return lines.slice(first).map((line, i) => checkPair(`${path}:${first + i + 1}`, line))
-}
-
-function checkMerges(path: string, merges: unknown): [string, string][] {
-  if (!Array.isArray(merges)) throw new UserError(`${path}: model.merges must be an array`)
-  return merges.map((merge, i) => checkPair(`${path}: merge ${i + 1}`, merge))
-}
-
-function checkPair(where: string, merge: unknown): [string, string] {
-  const pair: unknown = typeof merge === 'string' ? merge.split(' ') : merge
-  const ok = Array.isArray(pair) && pair.length === 2 && pair.every((t) => typeof t === 'string')
-  if (ok && pair[0] && pair[1]) return pair as [string, string]
-  throw new UserError(
-    `${where}: expected two tokens with one space between them, ` + `found ${excerpt(merge)}`,
-  )
-}
-
-function checkAdded(path: string, token: unknown): AddedToken {
-  const { id, content, special } = isObject(token) ? token : {}
-  if (typeof id !== 'number' || typeof content !== 'string' || content === '') {
-    throw new UserError(
-      `${path}: an added token must have an id and a content, ` + `found ${excerpt(token)}`,
-    )
-  }
-  return { ...stripping(token), id, content, special: special === true }
-}
-
-function stripping(token: unknown): Pick<AddedToken, 'lstrip' | 'rstrip'> {
-  const { lstrip, rstrip } = isObject(token) ? token : {}
-  return { lstrip: lstrip === true, rstrip: rstrip === true }
-}
-
 /** A special token stands as a string or as an object with its content. */
-function tokenText(token: unknown): string | undefined {
-  const text = isObject(token) ? token['content'] : token
-  return typeof text === 'string' && text !== '' ? text : undefined
+function tokenText(role: string, token: unknown): string | undefined {
+  const text = isObject(token) ? token['content'] : (token ?? '')
+  if (typeof text === 'string') return text === '' ? undefined : text
+  throw new UserError(`tokenizer_config.json: the ${role} must be a text, not ${excerpt(token)}`)
 }
 
 async function readJson(path: string): Promise<Json | undefined> {
   const text = await readText(path, MAX_FILE_BYTES)
   if (text === undefined) return undefined
   const value = parseJson(text, path)
-  if (!isObject(value))
-    throw new UserError(`${path} must hold a JSON object, not ${excerpt(value)}`)
-  return value
+  if (isObject(value)) return value
+  throw new UserError(`${path} must hold a JSON object, not ${excerpt(value)}`)
 }

@@ -4,7 +4,9 @@
 // Padding and truncation are batches.ts's and examples.ts's matter.
 
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
-import { readTokenizerFiles, type AddedToken, type TokenizerFiles } from './tokenizer-files.ts'
+import { lostCharacters, refuseLost } from './lost-characters.ts'
+import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.ts'
+import type { AddedToken } from './tokenizer-parts.ts'
 import type { Tokenizer } from './types.ts'
 
 // GPT-2's pattern. The package has it too, but with JavaScript's \s, which takes U+FEFF for a space
@@ -17,21 +19,26 @@ const GPT2_WORDS = String.raw`${CONTRACTIONS}| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}
 const PIECE_UNITS = 2 ** 16
 
 /**
- * Loads the tokenizer of a model folder from tokenizer.json, or from OPT's vocab.json + merges.txt
- * (with tokenizer_config.json and special_tokens_map.json where present).
+ * Loads the tokenizer of a model folder from tokenizer.json, or from GPT-2's vocab.json + merges.txt,
+ * with the settings beside them (tokenizer-files.ts).
  * @throws UserError where files are missing, damaged, inconsistent or of another kind
  */
 export async function loadTokenizer(dir: string): Promise<Tokenizer> {
   const files = await readTokenizerFiles(dir)
-  const { bosId, eosId, padId } = files
+  const { bosId, eosId, padId, prefix } = files
   const engine = new HuggingFaceTokenizer(tokenizerJson(files), {})
+  if (files.addsPrefixSpace) engine.normalizer = withSpace as unknown as typeof engine.normalizer
   const vocabSize = new Set([...files.vocab.keys(), ...files.added.map((t) => t.content)]).size
-  const pieces = canCut(files.added) ? cutBeforeSpaces : (text: string) => [text]
+  // A piece that begins with a line end would be given a space.
+  const boundary = files.addsPrefixSpace ? ' ' : ' \n'
+  const isCut = canCut(files.added)
+  const lost = lostCharacters(files)
 
   return {
     encode(text, { bos = true } = {}) {
-      const ids = bos && files.addsBos ? [bosId] : []
-      for (const piece of pieces(text)) {
+      refuseLost(lost(text))
+      const ids = bos ? [...prefix] : []
+      for (const piece of isCut ? cutBeforeSpaces(text, boundary) : [text]) {
         for (const id of engine.encode(piece, { add_special_tokens: false }).ids) ids.push(id)
       }
       return ids
@@ -47,6 +54,7 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
     tokenOf: (id) => engine.id_to_token(id),
     bosId,
     eosId,
+    eosIds: [eosId],
     padId,
     vocabSize,
   }
@@ -79,19 +87,22 @@ function tokenizerJson({ vocab, merges, added }: TokenizerFiles): object {
   }
 }
 
+/** Of each text between added tokens, as ByteLevel's add_prefix_space does it before it splits. */
+const withSpace = (text: string) => (text.startsWith(' ') ? text : ` ${text}`)
+
 /** Whether no added token reaches across a space, so that texts can be cut there. */
 function canCut(added: readonly AddedToken[]): boolean {
   return added.every(({ content, lstrip, rstrip }) => !lstrip && !rstrip && !/\s/.test(content))
 }
 
 /**
- * Cuts a text before spaces that follow a visible character. Every alternative of GPT2_WORDS that
+ * Cuts a text before `spaces` that follow a visible character. Every alternative of GPT2_WORDS that
  * matches a visible character ends before the next space and looks no further, so the pieces'
  * tokens are the text's.
  */
-export function cutBeforeSpaces(text: string): string[] {
+export function cutBeforeSpaces(text: string, spaces = ' \n'): string[] {
   const pieces: string[] = []
-  const boundary = /[^\s\u0085][ \n]/g
+  const boundary = new RegExp(`[^\\s\\u0085][${spaces}]`, 'g')
   let start = 0
   while (text.length - start > PIECE_UNITS) {
     boundary.lastIndex = start + PIECE_UNITS - 2

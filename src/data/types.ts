@@ -8,6 +8,7 @@ export interface Tokenizer {
   /**
    * Token ids of a text. With `bos` (the default) the beginning-of-sequence id stands first where
    * the folder's own rule puts one (OPT: `</s>` = 2); `bos: false` never adds it.
+   * @throws UserError for a character that the vocabulary lacks
    */
   encode(text: string, options?: { bos?: boolean }): number[]
   /** Text of token ids; ids without a token are left out, special tokens too with `skipSpecial`. */
@@ -16,6 +17,8 @@ export interface Tokenizer {
   tokenOf(id: number): string | undefined
   readonly bosId: number
   readonly eosId: number
+  /** Ids any of which ends a generated text: those of generation_config.json, else eosId. */
+  readonly eosIds: readonly number[]
   /** The padding id; the end-of-sequence id where the folder names no padding token. */
   readonly padId: number
   /** One more than the largest id; a model's embedding may have more rows than this. */

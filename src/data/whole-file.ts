@@ -1,11 +1,10 @@
-// What the readers of tokenizer and data files share: bounded whole reads, the first check of
-// parsed JSON, and the form of a record.
+// What the readers of tokenizer and data files share: bounded whole reads, line ends, 64-bit integers,
+// and the form of a record. Parsing and showing what stands in them is src/util/untrusted.ts's matter.
 
 import { open } from 'node:fs/promises'
 import { UserError } from '../util/errors.ts'
-
-/** A JSON object, its values unchecked. */
-export type Json = Readonly<Record<string, unknown>>
+import type { Json } from '../util/untrusted.ts'
+import { decodeUtf8 } from '../util/utf8.ts'
 
 /** One record of a data file and where it stands, as `file:line` or `file: row n`. */
 export interface SourceRecord {
@@ -13,32 +12,16 @@ export interface SourceRecord {
   readonly place: string
 }
 
-/** Whether a parsed value is an object proper: no array, not null. */
-export function isObject(value: unknown): value is Json {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
+/** Line ends as Python reads text: \r\n and \r are \n. */
+export const withPlainLineEnds = (text: string): string => text.replace(/\r\n?/g, '\n')
 
-/**
- * Parses JSON from a file.
- * @param place where the text stands; the line is added where the text has several
- * @throws UserError with the parser's complaint on one line
- */
-export function parseJson(text: string, place: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch (cause) {
-    const message = (cause as Error).message.replace(/\s+/g, ' ')
-    const offset = /position (\d+)/.exec(message)?.[1]
-    const line = text.slice(0, Number(offset ?? 0)).split('\n').length
-    const where = offset && text.includes('\n') ? `${place}:${line}` : place
-    throw new UserError(`${where}: not valid JSON: ${message}`, { cause })
-  }
-}
-
-/** A value as JSON, cut to a length that fits into a message. */
-export function excerpt(value: unknown): string {
-  const text = JSON.stringify(value) ?? String(value)
-  return text.length > 60 ? `${text.slice(0, 57)}...` : text
+/** 64-bit integers as numbers, but for those that these cannot hold: a column that nobody reads may. */
+export function withNumbers(values: Json): Json {
+  const entries = Object.entries(values).map(([column, value]) => {
+    const isSafe = typeof value === 'bigint' && Number.isSafeInteger(Number(value))
+    return [column, isSafe ? Number(value) : value] as const
+  })
+  return Object.fromEntries(entries)
 }
 
 /**
@@ -59,11 +42,10 @@ export async function readText(path: string, maxBytes: number): Promise<string |
         `${path} must be a file of at most ${maxBytes / 2 ** 20} MiB, but it is ${found}`,
       )
     }
-    const bytes = await file.readFile()
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+    return decodeUtf8(await file.readFile(), path)
   } catch (cause) {
     if (cause instanceof UserError) throw cause
-    throw new UserError(`cannot read ${path} as UTF-8 text: ${(cause as Error).message}`, { cause })
+    throw new UserError(`cannot read ${path}: ${(cause as Error).message}`, { cause })
   } finally {
     await file.close()
   }

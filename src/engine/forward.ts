@@ -12,6 +12,7 @@ import { slabSource } from './slabs.ts'
 import type { BatchShape } from './working-set.ts'
 import type { Cached } from './attention.ts'
 import { partOf } from './cut.ts'
+import { maxOf } from '../util/extremes.ts'
 
 /**
  * Runs the model on a batch under P probes (null: the weights as they are). For 'loss' returns the
@@ -115,7 +116,7 @@ export async function forwardAll(
 
 /** The shape of a single pass, or the largest of several with their number. */
 function shapeOf(passes: readonly PassInput[], probes: Probes | null): BatchShape {
-  const most = (of: (pass: PassInput) => number) => Math.max(...passes.map(of))
+  const most = (of: (pass: PassInput) => number) => maxOf(passes.map(of))
   const keys = most(({ cached }) => cached?.capacity ?? 0)
   return {
     probes: probes?.list.length ?? 1,

@@ -22,6 +22,8 @@ import { readJsonObject } from '../io/read.ts'
 import type { Reporter } from '../util/console.ts'
 import { UserError } from '../util/errors.ts'
 import { formatBytes } from '../util/units.ts'
+import { listing } from '../util/untrusted.ts'
+import { ignoredTensors } from './tensors.ts'
 
 const MAX_CONFIG_BYTES = 2 ** 24
 
@@ -59,7 +61,7 @@ async function findModel(
   if (synthetic) return syntheticModel(synthetic)
   const place = await modelOfRun(source, report)
   const seen = new Set<string>() // a line for each file, also where live lines are not shown
-  const { dir, commit } = await resolveModel(place, {
+  const { dir, commit, weights } = await resolveModel(place, {
     ...(config.revision === undefined ? {} : { revision: config.revision }),
     ...(config.cacheDir === undefined ? {} : { cacheDir: config.cacheDir }),
     log: (line) => report.line(line),
@@ -69,8 +71,14 @@ async function findModel(
       report.live(`${file}  ${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`)
     },
   })
-  const checkpoint = await openCheckpoint(dir)
-  return { source: place, dir, commit, checkpoint, model: createModel(checkpoint.config) }
+  const checkpoint = await openCheckpoint(dir, weights)
+  const model = createModel(checkpoint.config)
+  const ignored = await ignoredTensors(model, checkpoint)
+  if (ignored.length > 0) {
+    const what = 'holds tensors that the model of its config.json does not use'
+    report.line(`${dir} ${what}: ${listing(ignored)}`)
+  }
+  return { source: place, dir, commit, checkpoint, model }
 }
 
 /** Of a run's folder the model in it; every other source is as it is. */

@@ -5,8 +5,9 @@ import type { Config } from '../config/options.ts'
 import { createEstimator } from '../methods/estimator.ts'
 import { createMethod } from '../methods/index.ts'
 import { isTarget, loraMethod, loraSelection } from '../methods/lora.ts'
-import { createSelection } from '../methods/selection.ts'
+import { createSelection, globs } from '../methods/selection.ts'
 import { UserError } from '../util/errors.ts'
+import { listing } from '../util/untrusted.ts'
 import { prefixSelection } from './prefix.ts'
 
 /** Method, estimator and selection of a configuration. */
@@ -16,6 +17,8 @@ export function methodOf(config: Config, model: Model) {
   const lora = loraOf(config, model)
   const selection = lora ? loraSelection(all) : model.prefixTokens ? prefixSelection(all) : all
   const names = [...model.tables, ...model.matrices, ...model.vectors].map(({ name }) => name)
+  checkPatterns('--train-only', trainOnly, names)
+  checkPatterns('--freeze', freeze, names)
   const trained = lora ? names.filter((name) => isTarget(name, lora.targets)) : names
   if (!trained.some((name) => all.trains(name))) {
     throw new UserError(
@@ -32,6 +35,15 @@ export function methodOf(config: Config, model: Model) {
     estimator: createEstimator(config.estimator, config.directions),
     methodOptions: { ...config, selection },
   }
+}
+
+/** UserError for a pattern without a tensor: it would do nothing, and a slip would go unseen. */
+function checkPatterns(flag: string, patterns: readonly string[] = [], names: readonly string[]) {
+  const idle = patterns.find((pattern) => !names.some(globs([pattern])))
+  if (idle === undefined) return
+  throw new UserError(
+    `${flag} ${idle}: no tensor of this model has such a name; its names are ${listing(names)}`,
+  )
 }
 
 /** LoRA's options, if it is asked for. UserError if a target names no matrix of the model. */

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { prefixName, type PrefixPart } from '../../models/prefix.ts'
 import type { Engine } from './engine.ts'
 import { UserError } from '../util/errors.ts'
+import { quote } from '../util/untrusted.ts'
 import type { Selection } from '../methods/selection.ts'
 import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
 import { forward } from './forward.ts'
@@ -54,7 +55,7 @@ export async function withPrefixFile(base: Checkpoint, dir: string): Promise<Che
   const path = join(dir, PREFIX_FILE)
   const { tensors } = await readSafetensorsHeader(path)
   const other = tensors.find(({ name, dtype }) => !isPrefix(name) || dtype !== 'F32')
-  if (other) throw new UserError(`${path}: expected a prefix in f32, found ${other.name} in ${other.dtype}; the file is damaged`) // prettier-ignore
+  if (other) throw new UserError(`${path}: expected a prefix in f32, found ${quote(other.name)} in ${other.dtype}; the file is damaged`) // prettier-ignore
   const all = new Map(base.tensors)
   for (const tensor of tensors) all.set(tensor.name, tensor)
   return { ...base, tensors: all }

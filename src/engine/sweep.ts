@@ -67,7 +67,7 @@ export async function inSweeps(
   if (engine.cut({ probes: 1, batch, tokens }).passes > 1) {
     for (let i = 0; i < count; i++) {
       const { input, wanted } = batches.at(i)
-      losses.push(...(await lossesOf(engine, input, null, wanted)))
+      for (const ofProbe of await lossesOf(engine, input, null, wanted)) losses.push(ofProbe)
       onProgress?.(i + 1)
     }
     return losses
@@ -79,7 +79,7 @@ export async function inSweeps(
     const passes = Array.from({ length: size }, (_, i) => batches.at(first + i))
     const onSlab = (used: number, total: number) => onProgress?.(first + (size * used) / total)
     const made = await forwardAll(engine, passes, null, { shape, onSlab })
-    losses.push(...made.map(([ofWeights]) => ofWeights!))
+    for (const [ofWeights] of made) losses.push(ofWeights!)
     onProgress?.(first + size)
   }
   return losses

@@ -2,7 +2,8 @@
 // beside the weights. The file itself is src/checkpoint/torch/nanogpt.ts's matter.
 
 import { join } from 'node:path'
-import { isObject, parseJson, readText } from '../data/whole-file.ts'
+import { readText } from '../data/whole-file.ts'
+import { isObject, parseJson } from '../util/untrusted.ts'
 import { readMeta } from '../data/prepared.ts'
 import { UserError } from '../util/errors.ts'
 import { exportNanogpt, importNanogpt } from '../checkpoint/torch/nanogpt.ts'

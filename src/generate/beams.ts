@@ -2,6 +2,8 @@
 // which is best, as Hugging Face's BeamSearchScorer does it (transformers 4.45, early_stopping=False).
 // Scores are sums of log-probabilities in f64; a finished text's is divided by length^lengthPenalty.
 
+import { minOf } from '../util/extremes.ts'
+
 export interface BeamOptions {
   /** Texts kept at each step. */
   readonly beams: number
@@ -69,7 +71,7 @@ export function createSearch({ beams: width, lengthPenalty, ...options }: BeamOp
       const attainable = candidates[0]!.score / length ** lengthPenalty
       done =
         next.length === 0 ||
-        (hypotheses.length === width && Math.min(...hypotheses.map((h) => h.score)) >= attainable)
+        (hypotheses.length === width && minOf(hypotheses.map((h) => h.score)) >= attainable)
       beams = next
       return parents
     },

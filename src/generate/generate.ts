@@ -4,6 +4,7 @@
 
 import { createSearch } from './beams.ts'
 import type { Engine } from '../engine/engine.ts'
+import { notFinite } from '../engine/finite.ts'
 import { UserError } from '../util/errors.ts'
 import type { Probes } from '../methods/method.ts'
 import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
@@ -11,6 +12,7 @@ import { forwardAll } from '../engine/forward.ts'
 import { batchesPerSweep } from '../engine/sweep.ts'
 import { createTexts, textSize, type TextOptions } from './cached-batch.ts'
 import type { BatchShape } from '../engine/working-set.ts'
+import { minOf } from '../util/extremes.ts'
 
 export interface GenerateOptions extends TextOptions {
   /** One probe to see the weights through; otherwise as they are. */
@@ -22,9 +24,8 @@ export interface GenerateOptions extends TextOptions {
   /** Keep the smallest set of probability >= p; 1: all. */
   readonly topP: number
   readonly seed: number
-  readonly eosId: number
-  /** Further tokens that end a text, and are left out like EOS. */
-  readonly stopIds?: readonly number[]
+  /** Tokens any of which ends a text, and is left out. */
+  readonly eosIds: readonly number[]
   /** A text ends with the token that completes one of `strings`, which is kept (see cutAtStop). */
   readonly stop?: {
     readonly strings: readonly string[]
@@ -43,7 +44,8 @@ export interface GenerateOptions extends TextOptions {
 /**
  * New token ids without the prompt, up to and without EOS: numReturnSequences texts of the first
  * prompt, then of the second, and so on.
- * @throws UserError for options that exclude each other, or more tokens than the model has positions
+ * @throws UserError for options that exclude each other, a prompt without tokens, more tokens than the
+ *   model has positions; NotFiniteError for logits that are no numbers
  */
 export async function generate(
   engine: Engine,
@@ -63,6 +65,7 @@ export async function generate(
       { exitCode: 2 },
     )
   }
+  checkPrompts(prompts)
   const copies = numBeams > 1 ? numBeams : numReturnSequences
   const rows = prompts.flatMap((prompt) => Array<readonly number[]>(copies).fill(prompt))
   if (numBeams > 1) return beamSearch(engine, rows, options)
@@ -79,6 +82,7 @@ export async function generateInSweeps(
   batches: readonly (readonly (readonly number[])[])[],
   options: GenerateOptions,
 ): Promise<number[][][]> {
+  checkPrompts(batches.flat())
   const batch = batches.reduce((most, prompts) => Math.max(most, prompts.length), 0)
   const shape = { batch, ...textSize(batches.flat(), options.maxNewTokens) }
   const { planFor } = engine
@@ -87,9 +91,29 @@ export async function generateInSweeps(
   for (let first = 0; first < batches.length; first += sweep) {
     const together = batches.slice(first, first + sweep)
     const planned = { probes: 1, ...shape, ...(sweep > 1 && { sweep }) }
-    made.push(...(await tokenByToken(engine, together, options, planned)))
+    for (const texts of await tokenByToken(engine, together, options, planned)) made.push(texts)
   }
   return made
+}
+
+/** A pass needs a token to go on from, and attention one to look at. */
+function checkPrompts(prompts: readonly (readonly number[])[]): void {
+  const empty = prompts.findIndex((prompt) => prompt.length === 0)
+  if (empty < 0) return
+  const which = prompts.length > 1 ? `prompt ${empty + 1}` : 'the prompt'
+  throw new UserError(
+    `${which} is empty, and this model's tokenizer puts no token before a text: give it some text`,
+  )
+}
+
+/** @throws NotFiniteError if a row of logits that is to be read has anything but numbers */
+function checkLogits(
+  engine: Engine,
+  logits: readonly Float32Array[],
+  isRead: (row: number) => boolean,
+) {
+  const isFinite = (row: Float32Array) => row.every((logit) => Number.isFinite(logit))
+  if (logits.some((row, b) => isRead(b) && !isFinite(row))) throw notFinite(engine, 'the logits')
 }
 
 /** Texts of each batch's prompts; `shape` is what their passes are planned for. */
@@ -109,6 +133,7 @@ async function tokenByToken(
     const passes = open.map(({ pass }) => pass)
     await forwardAll(engine, passes, options.probes ?? null, shape && { shape })
     for (const each of open) {
+      checkLogits(engine, each.pass.logits, (row) => !ended[each.lane]![row])
       const tokens = addTokens(n, each.pass.logits, made[each.lane]!, ended[each.lane]!, options)
       options.onToken?.(tokens)
       each.pass = each.texts.add(tokens)
@@ -146,13 +171,13 @@ async function beamSearch(
   prompts: readonly (readonly number[])[],
   options: GenerateOptions,
 ): Promise<number[][]> {
-  const { numBeams = 1, lengthPenalty = 1, numReturnSequences = 1, stopIds = [], stop } = options
+  const { numBeams = 1, lengthPenalty = 1, numReturnSequences = 1, eosIds, stop } = options
   const texts = createTexts(engine, prompts, options)
   const searches = Array.from({ length: prompts.length / numBeams }, () =>
     createSearch({
       beams: numBeams,
       lengthPenalty,
-      endings: 1 + stopIds.length + (stop?.strings.length ?? 0),
+      endings: eosIds.length + (stop?.strings.length ?? 0),
       finished: (tokens) => finished(tokens, options),
     }),
   )
@@ -160,6 +185,7 @@ async function beamSearch(
   for (let n = 0; n < options.maxNewTokens; n++) {
     await forwardAll(engine, [pass], options.probes ?? null)
     const { logits } = pass
+    checkLogits(engine, logits, (row) => !searches[Math.floor(row / numBeams)]!.done)
     const parents = [...prompts.keys()]
     const tokens: (number | null)[] = prompts.map(() => null)
     searches.forEach((search, i) => {
@@ -185,9 +211,8 @@ async function beamSearch(
 
 /** The text that the tokens end: without EOS, but with what completes a stop string; else null. */
 function finished(tokens: readonly number[], options: GenerateOptions): readonly number[] | null {
-  const { eosId, stopIds = [], stop } = options
-  const last = tokens.at(-1)!
-  if (last === eosId || stopIds.includes(last)) return tokens.slice(0, -1)
+  const { eosIds, stop } = options
+  if (eosIds.includes(tokens.at(-1)!)) return tokens.slice(0, -1)
   const text = stop && stop.strings.length > 0 ? stop.decode(tokens) : ''
   return stop?.strings.some((string) => text.includes(string)) ? tokens : null
 }
@@ -195,7 +220,7 @@ function finished(tokens: readonly number[], options: GenerateOptions): readonly
 /** The text up to the first of the stop strings. */
 export function cutAtStop(text: string, strings: readonly string[]): string {
   const places = strings.map((string) => text.indexOf(string)).filter((place) => place >= 0)
-  return text.slice(0, Math.min(text.length, ...places))
+  return text.slice(0, minOf([text.length, ...places]))
 }
 
 /** One token id from logits [V]; `u` is uniform in [0, 1). */

@@ -6,14 +6,14 @@
 import { existsSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { META_FILE, datasetDir } from '../data/prepared.ts'
-import { readText } from '../data/whole-file.ts'
+import { readText, withPlainLineEnds } from '../data/whole-file.ts'
 import type { Tokenizer } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
 import { UserError } from '../util/errors.ts'
 import { generate } from './generate.ts'
 import { keptCheckpoints } from '../run/folder.ts'
 import { importNanogpt } from '../checkpoint/torch/nanogpt.ts'
-import { copyOwn } from '../io/copy.ts'
+import { copyOwn } from '../util/copy.ts'
 
 const MAX_START_BYTES = 2 ** 24
 
@@ -65,11 +65,9 @@ export async function startTokens(start: string, tokenizer: Tokenizer): Promise<
   const path = /^FILE:(.*)$/s.exec(start)?.[1]
   const text = path === undefined ? start : await readText(path, MAX_START_BYTES)
   if (text === undefined) throw new UserError(`--start ${start}: no such file`)
-  const tokens = tokenizer.encode(text, { bos: false })
-  const lost = [...new Set(text)].filter((c) => tokenizer.encode(c, { bos: false }).length === 0)
-  if (lost.length > 0) {
-    throw new UserError(`--start: the model has no token for ${lost.slice(0, 8).map((c) => JSON.stringify(c)).join(', ')}`) // prettier-ignore
-  }
+  const tokens = tokenizer.encode(path === undefined ? text : withPlainLineEnds(text), {
+    bos: false,
+  })
   if (tokens.length === 0) throw new UserError('--start is empty; expected a text to begin with')
   return tokens
 }
@@ -98,11 +96,11 @@ export async function sample(
       {
         ...{ maxNewTokens: count, temperature, topK, topP: 1 },
         // Each round draws numbers of its own. No token ends a text, as in nanoGPT.
-        ...{ seed: seed + round * 2 ** 32, padId: 0, eosId: -1 },
+        ...{ seed: seed + round * 2 ** 32, padId: 0, eosIds: [] },
         ...(onToken && { onToken }),
       },
     )
-    more.forEach((tokens, b) => texts[b]!.push(...tokens))
+    more.forEach((tokens, b) => (texts[b] = [...texts[b]!, ...tokens]))
     made += count
   }
   return texts.map((text) => text.slice(start.length))

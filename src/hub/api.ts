@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { UserError } from '../util/errors.ts'
 import { expandHome } from './cache.ts'
+import { quote } from '../util/untrusted.ts'
 
 /** A connection to one repository's hub. */
 export interface Hub {
@@ -83,14 +84,28 @@ export async function openHub(
   return { id, endpoint, fetch: hubFetch, signal, log }
 }
 
+/** The endpoint goes into messages, addresses and model cards, so it has nothing secret in it. */
 function hubEndpoint(): string {
   const given = process.env['HF_ENDPOINT'] || HUB_URL
-  const isWeb = URL.canParse(given) && /^https?:$/.test(new URL(given).protocol)
-  if (!isWeb || new URL(given).username !== '') {
-    throw new UserError(`HF_ENDPOINT should be an http(s) address and is '${given}': correct it`)
+  const url = URL.canParse(given) ? new URL(given) : null
+  if (!url || !/^https?:$/.test(url.protocol)) {
+    const found = /[@?]/.test(given) ? 'something else' : quote(given)
+    throw new UserError(`HF_ENDPOINT should be an http(s) address and is ${found}: correct it`)
+  }
+  if (url.username + url.password + url.search + url.hash !== '') {
+    throw new UserError(
+      `HF_ENDPOINT should be the address of ${url.origin} alone, without a user, a password or ` +
+        `anything behind its path: a token belongs into HF_TOKEN`,
+    )
   }
   return given.replace(/\/+$/, '')
 }
+
+/** Addresses in a message without user, password and query: storage hosts sign theirs. */
+const withoutSecrets = (message: string): string =>
+  message
+    .replace(/(https?:\/\/)[^\s"'/?#]*@/g, '$1')
+    .replace(/(https?:\/\/[^\s"'?#]*)[?#][^\s"']*/g, '$1')
 
 async function accessToken(): Promise<string | null> {
   const cache = process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache')
@@ -109,9 +124,8 @@ export function asTransient(error: unknown, signal: AbortSignal): Error {
   if (signal.aborted) return signal.reason as Error
   const { message, cause } = error as Error & { cause?: NodeJS.ErrnoException }
   const detail = cause?.code ?? cause?.message
-  return new TransientError(detail === undefined ? message : `${message}: ${detail}`, {
-    cause: error,
-  })
+  const whole = detail === undefined ? message : `${message}: ${detail}`
+  return new TransientError(withoutSecrets(whole), { cause: error })
 }
 
 function refusal(
@@ -166,7 +180,8 @@ function refusal(
         `check the name`,
     )
   }
-  return new RefusedError(`The hub answered ${status} for ${response.url}: check HF_ENDPOINT`)
+  const address = withoutSecrets(response.url)
+  return new RefusedError(`The hub answered ${status} for ${address}: check HF_ENDPOINT`)
 }
 
 /** Waits before attempt number `failures` + 1; false when there should be no more attempts. */

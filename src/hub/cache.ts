@@ -19,7 +19,7 @@ import { homedir } from 'node:os'
 import { dirname, join, relative, resolve } from 'node:path'
 import { UserError } from '../util/errors.ts'
 import { CONFIG_FILE, INDEX_MAX_BYTES, shardNames, WEIGHTS_LAYOUTS } from './files.ts'
-import { copyOwn } from '../io/copy.ts'
+import { copyOwn } from '../util/copy.ts'
 
 /** The folders of one repository in one cache, absolute. */
 export interface RepoCache {

@@ -6,6 +6,7 @@ import { createHash, type Hash } from 'node:crypto'
 import { constants, type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { UserError } from '../util/errors.ts'
+import { quote } from '../util/untrusted.ts'
 import { asTransient, backOff, type Hub, type RemoteFile, TransientError } from './api.ts'
 import { fileBytes } from './cache.ts'
 
@@ -177,7 +178,7 @@ async function alignWith(response: Response, partial: Partial, file: RemoteFile)
     const range = response.headers.get('content-range') ?? ''
     const [, first, total] = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(range) ?? []
     if (Number(first) !== partial.doneBytes) {
-      throw new TransientError(`asked from byte ${partial.doneBytes}, got '${range}'`)
+      throw new TransientError(`asked from byte ${partial.doneBytes}, got ${quote(range)}`)
     }
     if (total !== '*' && Number(total) !== file.bytes) {
       throw new Mismatch(`it has ${total} bytes and ${file.bytes} were listed`)

@@ -1,13 +1,20 @@
-// Which files of a Hugging Face repository a run needs, from their names alone: configuration,
+// Which files of a Hugging Face repository or folder a run needs, from their names alone: configuration,
 // tokenizer and exactly one set of weights. A repository often holds the same weights three times
 // over (PyTorch, TensorFlow, Flax); everything not named here is left where it is. No I/O.
 // Order and names as in transformers' `modeling_utils.py`.
 import { SAFETENSORS_FILE, SAFETENSORS_INDEX_FILE } from '@huggingface/hub'
 import { UserError } from '../util/errors.ts'
+import { excerpt, isObject, parseJson } from '../util/untrusted.ts'
 
 export const CONFIG_FILE = 'config.json'
+/** Of a folder that holds what PEFT trained, beside a model or alone. */
+export const ADAPTER_FILE = 'adapter_config.json'
 
-const SMALL_FILES = [
+/**
+ * The small files beside the weights: downloaded and copied together. meta.json is nanoGPT's
+ * characters, the others are those that transformers reads.
+ */
+export const SMALL_FILES: readonly string[] = [
   CONFIG_FILE,
   'generation_config.json',
   'tokenizer.json',
@@ -16,6 +23,9 @@ const SMALL_FILES = [
   'merges.txt',
   'special_tokens_map.json',
   'added_tokens.json',
+  'tokenizer.model',
+  'chat_template.jinja',
+  'meta.json',
 ]
 
 /** One way a repository may hold its weights: in `file` itself, or in the shards it lists. */
@@ -51,11 +61,12 @@ export function chooseWeights(names: ReadonlySet<string>): WeightsLayout | null 
  * @throws UserError when the text is not an index or a shard is not a plain file name of its kind.
  */
 export function shardNames(indexFile: string, text: string): string[] {
-  const map = weightMap(text)
-  if (map === null) {
+  const advice = 'delete it and download the model again'
+  const index = parseJson(text, indexFile, advice)
+  const map = isObject(index) ? index['weight_map'] : undefined
+  if (!isObject(map)) {
     throw new UserError(
-      `${indexFile} should be JSON with an object "weight_map" and is not: ` +
-        `delete it and download the model again`,
+      `${indexFile} should be JSON with an object "weight_map" and is not: ${advice}`,
     )
   }
   // The names become paths and URLs, so only plain ones pass.
@@ -65,7 +76,7 @@ export function shardNames(indexFile: string, text: string): string[] {
   for (const name of names) {
     if (typeof name === 'string' && plain.test(name)) continue
     throw new UserError(
-      `${indexFile} names the shard ${JSON.stringify(name).slice(0, 80)} where a plain ` +
+      `${indexFile} names the shard ${excerpt(name)} where a plain ` +
         `.${extension} file name was expected: choose another revision of the model`,
     )
   }
@@ -76,15 +87,4 @@ export function shardNames(indexFile: string, text: string): string[] {
     )
   }
   return (names as string[]).sort()
-}
-
-function weightMap(text: string): Record<string, unknown> | null {
-  try {
-    const index: unknown = JSON.parse(text)
-    if (typeof index !== 'object' || index === null || !('weight_map' in index)) return null
-    const map = index.weight_map
-    return typeof map === 'object' && map !== null ? (map as Record<string, unknown>) : null
-  } catch {
-    return null
-  }
 }

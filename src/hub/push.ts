@@ -9,6 +9,7 @@ import { pathToFileURL } from 'node:url'
 import { UserError } from '../util/errors.ts'
 import type { Reporter } from '../util/console.ts'
 import { formatBytes } from '../util/units.ts'
+import { ADAPTER_FILE, CONFIG_FILE } from './files.ts'
 import { backOff, openHub, RefusedError, TransientError, type Hub } from './api.ts'
 
 /** One file to publish: of a folder, or made for the occasion. */
@@ -45,8 +46,8 @@ export function checkRepo(repo: string): void {
  * @throws UserError if it is neither
  */
 export async function filesOf(dir: string): Promise<PushFile[]> {
-  const names = await readdir(dir).catch(() => [])
-  if (!names.some((name) => /^(config|adapter_config)\.json$/.test(name))) {
+  const names: string[] = await readdir(dir).catch(() => [])
+  if (!names.includes(CONFIG_FILE) && !names.includes(ADAPTER_FILE)) {
     throw new UserError(`${dir} is no model folder (no config.json); name a run or a folder that zo2 export wrote`) // prettier-ignore
   }
   const files: PushFile[] = []

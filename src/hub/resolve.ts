@@ -2,8 +2,8 @@
 // hub id `owner/name` is resolved to a commit and brought into the cache that Python's
 // huggingface_hub shares. Decides what is needed and when the network may be skipped; requests are
 // in api.ts, bytes in download.ts, names in files.ts, disk layout in cache.ts.
-import { stat } from 'node:fs/promises'
-import { dirname, resolve } from 'node:path'
+import { readdir, stat } from 'node:fs/promises'
+import { basename, dirname, resolve } from 'node:path'
 import { UserError } from '../util/errors.ts'
 import { lookUp, openHub, RefusedError, TransientError } from './api.ts'
 import { cachedCommit, completeSnapshot, type RepoCache, repoCache } from './cache.ts'
@@ -30,6 +30,8 @@ export interface ResolvedModel {
   dir: string
   /** 40 hex digits, or null for a local folder. */
   commit: string | null
+  /** Name of the weight file in `dir` that was given as the model; else the folder's own choice. */
+  weights?: string
   /** 'hub' if anything was downloaded. */
   source: 'local' | 'cache' | 'hub'
 }
@@ -44,8 +46,8 @@ export async function resolveModel(
   model: string,
   options: ResolveOptions = {},
 ): Promise<ResolvedModel> {
-  const folder = await localFolder(model)
-  if (folder !== null) return { dir: folder, commit: null, source: 'local' }
+  const local = await localModel(model)
+  if (local !== null) return { ...local, commit: null, source: 'local' }
   checkHubId(model)
   const revision = options.revision ?? 'main'
   checkRevision(revision)
@@ -142,26 +144,54 @@ function explainDiskError(cache: RepoCache, error: unknown): unknown {
   )
 }
 
-async function localFolder(model: string): Promise<string | null> {
+async function localModel(model: string): Promise<Pick<ResolvedModel, 'dir' | 'weights'> | null> {
   const found = await stat(model).catch(() => null)
   if (found === null) return null
   const path = resolve(model)
-  if (found.isDirectory()) return path
-  if (/\.(safetensors|bin)(\.index\.json)?$/.test(path)) return dirname(path)
+  if (found.isDirectory()) {
+    await refuseEmpty(model, path)
+    return { dir: path }
+  }
+  if (/\.(safetensors|bin)(\.index\.json)?$/.test(path)) {
+    return { dir: dirname(path), weights: basename(path) }
+  }
   throw new UserError(
     `'${model}' is a file, and a model is a folder with ${CONFIG_FILE} or a weights file ` +
       `(.safetensors, .bin) in one: give that`,
   )
 }
 
+/** A folder comes before a hub id of the same name; an empty one was hardly meant. */
+async function refuseEmpty(model: string, path: string): Promise<void> {
+  if ((await readdir(path)).length > 0) return
+  const shadow = isHubId(model)
+    ? `, and hides the model of that name on the hub: remove it, or`
+    : ':'
+  throw new UserError(`${path} is an empty folder${shadow} name a folder with a model in it`)
+}
+
 // As huggingface_hub checks ids: the two words become parts of paths and addresses.
-function checkHubId(model: string): void {
+function isHubId(model: string): boolean {
   const [owner = '', name = '', ...rest] = model.split('/')
   const isWord = (word: string): boolean => /^\w([\w.-]{0,94}\w)?$/.test(word)
   const isId = rest.length === 0 && isWord(owner) && isWord(name)
-  if (isId && !model.includes('--') && !model.includes('..') && !model.endsWith('.git')) return
+  return isId && !model.includes('--') && !model.includes('..') && !model.endsWith('.git')
+}
+
+/** Owners of models that go by a bare name. */
+const OWNERS: readonly (readonly [name: RegExp, owner: string])[] = [
+  [/^gpt2(-medium|-large|-xl)?$/, 'openai-community'],
+  [/^distilgpt2$/, 'distilbert'],
+  [/^opt-(125m|350m|1\.3b|2\.7b|6\.7b|13b|30b|66b)$/, 'facebook'],
+  [/^roberta-(base|large)$/, 'FacebookAI'],
+]
+
+function checkHubId(model: string): void {
+  if (isHubId(model)) return
+  const owner = OWNERS.find(([name]) => name.test(model))?.[1]
+  const advice = owner === undefined ? 'correct it' : `the hub has it as ${owner}/${model}`
   throw new UserError(
-    `'${model}' is neither an existing folder nor a hub id of the form owner/name: correct it`,
+    `'${model}' is neither an existing folder nor a hub id of the form owner/name: ${advice}`,
   )
 }
 

@@ -14,7 +14,14 @@ import {
   writeRef,
 } from './cache.ts'
 import { downloadBlob, partialPath } from './download.ts'
-import { chooseWeights, CONFIG_FILE, INDEX_MAX_BYTES, shardNames, smallFiles } from './files.ts'
+import {
+  ADAPTER_FILE,
+  chooseWeights,
+  CONFIG_FILE,
+  INDEX_MAX_BYTES,
+  shardNames,
+  smallFiles,
+} from './files.ts'
 import { withFileLock } from './lock.ts'
 
 const PARALLEL_FILES = 2
@@ -43,6 +50,12 @@ export async function bringSnapshot(
   include: 'all' | 'config',
 ): Promise<{ dir: string; isNew: boolean }> {
   const { hub, cache, commit, files } = remote
+  if (!files.has(CONFIG_FILE) && files.has(ADAPTER_FILE)) {
+    throw new UserError(
+      `${hub.id} at '${revision}' is a PEFT adapter and no whole model: give its base model, which its ` +
+        `${ADAPTER_FILE} names, or merge the two in PEFT with merge_and_unload()`,
+    )
+  }
   if (!files.has(CONFIG_FILE)) {
     throw new UserError(
       `${hub.id} at '${revision}' has no ${CONFIG_FILE}, so it is not a transformers model: ` +

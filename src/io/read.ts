@@ -1,9 +1,11 @@
-// Positional reads of files that came from outside: open, check, read exactly, close. Also the two
-// helpers that keep error sentences about such files short and printable.
+// Positional reads of files that came from outside: open, check, read exactly, close. Also small JSON
+// files as a whole, and what an error of the operating system is in a sentence.
 // Leaves formats to src/checkpoint and writing to atomic.ts.
 
 import { open, stat, type FileHandle } from 'node:fs/promises'
 import { UserError } from '../util/errors.ts'
+import { describe, isObject, parseJson } from '../util/untrusted.ts'
+import { decodeUtf8 } from '../util/utf8.ts'
 import type { Lanes } from './direct.ts'
 
 // One read(2) moves less than 2 GiB, and Node takes the length as an int32.
@@ -107,41 +109,17 @@ export async function readJsonObject(
 }
 
 function parseJsonObject(raw: Uint8Array, path: string): Record<string, unknown> {
-  let value: unknown
-  try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(raw))
-  } catch (error) {
-    const found = looksLikeLfsPointer(raw) ? 'a Git LFS pointer' : (error as Error).message
-    const advice = looksLikeLfsPointer(raw) ? 'run git lfs pull' : 'download it again'
-    throw new UserError(`${path}: expected JSON, found ${found}; ${advice}`, { cause: error })
+  if (looksLikeLfsPointer(raw)) {
+    throw new UserError(`${path}: expected JSON, found a Git LFS pointer; run git lfs pull`)
   }
-  if (!isObject(value)) {
-    throw new UserError(`${path}: expected a JSON object, found ${describe(value)}; replace it`)
-  }
-  return value
+  const value = parseJson(decodeUtf8(raw, path), path, 'download it again')
+  if (isObject(value)) return value
+  throw new UserError(`${path}: expected a JSON object, found ${describe(value)}; replace it`)
 }
 
 /** True when these are the first bytes of the text that Git LFS leaves in place of a large file. */
 export function looksLikeLfsPointer(firstBytes: Uint8Array): boolean {
-  return String.fromCharCode(...firstBytes.subarray(0, LFS_POINTER.length)) === LFS_POINTER
-}
-
-/** A JSON object, as opposed to null, an array or a plain value. */
-export function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-/** Short, printable words for an untrusted value; never walks into it. */
-export function describe(value: unknown): string {
-  if (typeof value === 'string') return quote(value)
-  if (value === null || typeof value !== 'object') return String(value)
-  if (Array.isArray(value)) return `a list of ${value.length}`
-  return 'an object'
-}
-
-/** An untrusted name in quotes: control characters escaped, at most 80 characters of it. */
-export function quote(name: string): string {
-  return JSON.stringify(name.length > 80 ? `${name.slice(0, 77)}...` : name)
+  return Buffer.from(LFS_POINTER).equals(firstBytes.subarray(0, LFS_POINTER.length))
 }
 
 /** What a write says that finds no room: on the disk, in the user's share of it, in one file. */

@@ -20,8 +20,8 @@ export interface Selection {
   active(step: number, name: string): boolean
 }
 
-/** `*` stands for any characters, `?` for one. */
-function globs(patterns: readonly string[]): (name: string) => boolean {
+/** Whether a name matches one of the patterns: `*` stands for any characters, `?` for one. */
+export function globs(patterns: readonly string[]): (name: string) => boolean {
   const all = patterns.map((pattern) => {
     const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, '\\$&')
     return new RegExp(`^${escaped.replaceAll('*', '.*').replaceAll('?', '.')}$`)

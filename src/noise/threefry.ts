@@ -47,6 +47,11 @@ export const ROLE = {
 const ROLES = 256
 export type Role = keyof typeof ROLE
 
+/** 53 of a block's 64 bits as a multiple of 2^-53 in [0, 1): exact, so the same on every machine. */
+export function uniform53([high, low]: readonly [number, number]): number {
+  return ((high >>> 5) * 2 ** 26 + (low >>> 6)) / 2 ** 53
+}
+
 /** The 64-bit Threefry key of one tensor's noise at one step. */
 export interface NoiseKey {
   readonly k0: number

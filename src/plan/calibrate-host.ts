@@ -8,6 +8,7 @@ import { createNoiseKernel } from '../noise/wasm.ts'
 import type { Rates } from './predict.ts'
 import { asUserError } from '../io/read.ts'
 import { fillSynthetic } from '../checkpoint/synthetic.ts'
+import { minOf } from '../util/extremes.ts'
 
 const RUNS = 6
 const ELEMENTS = 2 ** 19
@@ -40,7 +41,7 @@ function folds() {
       run()
       return performance.now() - started
     })
-    return Math.min(...times)
+    return minOf(times)
   }
   const fold = (updates: number) => {
     const term = { k0: 1, k1: 2, coefficient: 2 ** -12, decay: 1 }
@@ -74,7 +75,7 @@ async function cachedReads(path: string) {
       ),
     )
     const rowReadMs = (performance.now() - started) / ROW_READS
-    return { cachedRate: (1000 * FILE_BYTES) / Math.min(...times), rowReadMs }
+    return { cachedRate: (1000 * FILE_BYTES) / minOf(times), rowReadMs }
   } finally {
     await handle.close()
   }

@@ -216,7 +216,11 @@ async function shapes(source: string, config: Config, report: Reporter) {
     const { model } = syntheticModel(synthetic)
     return { model, tensors: imagined(model, 'F16'), dtype: 'F16' as DType, files: [source] }
   }
-  const { dir, source: where } = await resolveModel(source, {
+  const {
+    dir,
+    weights,
+    source: where,
+  } = await resolveModel(source, {
     include: 'config',
     log: (line) => report.line(line),
     ...(config.revision === undefined ? {} : { revision: config.revision }),
@@ -225,11 +229,11 @@ async function shapes(source: string, config: Config, report: Reporter) {
   const json = await readJsonObject(join(dir, 'config.json'), 2 ** 24)
   const model = createModel(json)
   if (where === 'local') {
-    const checkpoint = await openCheckpoint(dir)
+    const checkpoint = await openCheckpoint(dir, weights)
     const tensors = findTensors(model, checkpoint)
     return { model, tensors, dtype: tensors.matrices[0]!.entry.dtype, files: checkpoint.files }
   }
-  const name = String(json['torch_dtype'] ?? json['dtype'] ?? 'float32')
+  const name = String(json['dtype'] ?? json['torch_dtype'] ?? 'float32')
   const dtype = Object.hasOwn(DTYPES, name) ? DTYPES[name as Config['dtype']] : 'F32'
   return { model, tensors: imagined(model, dtype), dtype, files: [] }
 }

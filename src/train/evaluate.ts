@@ -7,6 +7,7 @@
 import { collate } from '../data/batches.ts'
 import type { Batch, Example, Sequence, Tokenizer } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
+import { notFinite } from '../engine/finite.ts'
 import { best, labelledRows, logSoftmax, sequenceLosses, type Total } from './loss.ts'
 import { inSweeps } from '../engine/sweep.ts'
 import { f1Score, exactMatch } from '../data/tasks/metrics.ts'
@@ -53,7 +54,15 @@ export async function evaluateExamples(
   const scored = await scoreTexts(engine, examples, options)
   const { answers } = options
   if (!examples[0]?.generation || !answers) return scored
+  // What weights say that give no numbers means nothing.
+  if (!Number.isFinite(scored.loss)) return { ...scored, f1: NaN, exact_match: NaN }
   return { ...scored, ...(await scoreAnswers(engine, examples, { ...options, answers })) }
+}
+
+/** @throws NotFiniteError if the evaluation's loss is no number */
+export function checkedEvaluation(engine: Engine, evaluation: Evaluation): Evaluation {
+  if (Number.isFinite(evaluation.loss)) return evaluation
+  throw notFinite(engine, 'the logits')
 }
 
 /** Losses, and where there are options their scores. */

@@ -4,6 +4,7 @@
 
 import { IGNORED, type Batch, type Choice } from '../data/types.ts'
 import { UserError } from '../util/errors.ts'
+import { maxOf } from '../util/extremes.ts'
 
 /**
  * Row indices b*T + t (t the position before the label) and vocabulary targets, in row order.
@@ -85,10 +86,10 @@ export function sequenceLosses(losses: Float64Array, batch: Batch): Total[] {
 
 /** Log-probability of one of the logits, in f64. */
 export function logSoftmax(logits: readonly number[], index: number): number {
-  const most = Math.max(...logits)
+  const most = maxOf(logits)
   const sum = logits.reduce((sum, logit) => sum + Math.exp(logit - most), 0)
   return logits[index]! - most - Math.log(sum)
 }
 
 /** Index of the largest; the first of equals, -1 if any is NaN, so that it counts as wrong. */
-export const best = (logits: readonly number[]) => logits.indexOf(Math.max(...logits))
+export const best = (logits: readonly number[]) => logits.indexOf(maxOf(logits))

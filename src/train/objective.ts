@@ -6,6 +6,7 @@ import type { Config } from '../config/options.ts'
 import { f1Score } from '../data/tasks/metrics.ts'
 import { IGNORED, type Batch, type Tokenizer } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
+import { NotFiniteError } from '../engine/finite.ts'
 import { answersTo } from '../generate/answers.ts'
 import type { Probes } from '../methods/method.ts'
 import { UserError } from '../util/errors.ts'
@@ -94,8 +95,14 @@ export async function scoreOutputs(
   const { tokenizer, maxNewTokens } = objective
   for (const probe of probes.list) {
     const one = { step: probes.step, list: [probe] }
-    const answers = await answersTo(engine, prompts, tokenizer, { maxNewTokens, probes: one })
-    totals.push(await objective.score(answers, batch))
+    try {
+      const answers = await answersTo(engine, prompts, tokenizer, { maxNewTokens, probes: one })
+      totals.push(await objective.score(answers, batch))
+    } catch (error) {
+      // No answers are no score: the step is skipped.
+      if (!(error instanceof NotFiniteError)) throw error
+      totals.push({ sum: NaN, count: 1 })
+    }
   }
   return totals
 }

@@ -12,6 +12,7 @@ import { nanogptConfig, PADDED_VOCAB } from '../../models/presets.ts'
 import type { Notify } from './callbacks.ts'
 import type { Config } from '../config/options.ts'
 import {
+  checkSameTokens,
   datasetDir,
   drawBatch,
   META_FILE,
@@ -38,7 +39,7 @@ import { importNanogpt } from '../checkpoint/torch/nanogpt.ts'
 import type { Checkpoint } from '../checkpoint/types.ts'
 import { claimRun, pinned, required, runTraining, type RunSetup, type RunSummary } from './run.ts'
 import { type DataSource, stepsPerEpoch } from './source.ts'
-import { copyOwn } from '../io/copy.ts'
+import { copyOwn } from '../util/copy.ts'
 
 /** Of train.bin, beside that of val.bin. */
 type PretrainEvaluation = Evaluation & { readonly train_loss: number }
@@ -74,6 +75,7 @@ export async function pretrain(
       const base = await baseOf(dir, config, data, run.before !== null, report, stop)
       const loaded = await loadModel(base, pinned(config, run.before), report)
       checkModel(loaded, config, data)
+      await checkSameTokens(loaded, data.meta)
       const setup: RunSetup = {
         command: 'pretrain',
         loaded,
@@ -151,6 +153,7 @@ async function baseOf(
     }
   }
   const copy = join(init, META_FILE)
+  if (existsSync(copy)) return init // a resumed run's: its alphabet is not to be replaced
   await copyOwn(join(data, META_FILE), copy).catch((error: unknown) => {
     throw asUserError(error, `${copy}: cannot be written`)
   })

@@ -1,6 +1,7 @@
 // What a person sees while a run goes on: lines and tables on stderr, one self-rewriting line for
 // the step under way on a terminal. Results for programs go to stdout and are not made here.
 
+import { maxOf } from './extremes.ts'
 import { formatBytes } from './units.ts'
 
 export interface Reporter {
@@ -49,9 +50,12 @@ export function createReporter(stream: Stream, environment = process.env): Repor
 
 /** Rows as aligned columns; columns whose cells are all numeric-looking are right-aligned. */
 export function table(rows: readonly (readonly string[])[], indent = '  '): string[] {
-  const columns = Math.max(...rows.map((row) => row.length))
+  const columns = maxOf(
+    rows.map((row) => row.length),
+    0,
+  )
   const cells = Array.from({ length: columns }, (_, c) => rows.map((row) => row[c] ?? ''))
-  const widths = cells.map((column) => Math.max(...column.map((cell) => cell.length)))
+  const widths = cells.map((column) => maxOf(column.map((cell) => cell.length)))
   const right = cells.map((column) => column.slice(1).every((cell) => /^[-+~]?\d|^-?$/.test(cell)))
   return rows.map((row) =>
     (

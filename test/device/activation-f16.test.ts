@@ -191,7 +191,7 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
 
   it('keeps cached keys and values too: generation as with f32, memory as planned', async () => {
     const prompts = [[5, 17, 29], [40, 3, 8, 60, 2, 31], [9]]
-    const options = { maxNewTokens: 8, temperature: 0, topK: 0, topP: 1, seed: 3, padId: 1, eosId: -1 } // prettier-ignore
+    const options = { maxNewTokens: 8, temperature: 0, topK: 0, topP: 1, seed: 3, padId: 1, eosIds: [] } // prettier-ignore
     const texts: number[][][] = []
     const activations: number[] = []
     for (const dtype of ['F32', 'F16'] as const satisfies TensorDType[]) {

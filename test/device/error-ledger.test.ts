@@ -67,7 +67,8 @@ const truncated =
 const evaluation = (engine: Engine) => evaluateBatches(engine, [batch, batch, batch])
 const answers = (engine: Engine, onToken = () => {}) =>
   generate(engine, [[5, 6, 7]], {
-    ...{ maxNewTokens: 6, temperature: 0, topK: 0, topP: 1, seed: 1, padId: 1, eosId: -1, onToken },
+    ...{ maxNewTokens: 6, temperature: 0, topK: 0, topP: 1, seed: 1, padId: 1, eosIds: [] },
+    onToken,
   })
 const logits = (engine: Engine) =>
   forward(engine, batch, null, {

@@ -9,7 +9,7 @@ import type { Engine } from '../../src/engine/engine.ts'
 import { evaluateBatches, evaluateExamples } from '../../src/train/evaluate.ts'
 import type { JournalEntry } from '../../src/run/journal.ts'
 import { labelledRows } from '../../src/train/loss.ts'
-import { generate, generateInSweeps } from '../../src/generate/generate.ts'
+import { generate, generateInSweeps, type GenerateOptions } from '../../src/generate/generate.ts'
 import { forward, forwardAll } from '../../src/engine/forward.ts'
 import { zoStep } from '../../src/train/step.ts'
 import { batchesPerSweep } from '../../src/engine/sweep.ts'
@@ -217,8 +217,8 @@ describe.each(openDevices())('sweeps on $name', (test) => {
   it('generate what batches by themselves do, one upload per token and sweep', async () => {
     const dir = join(FIXTURES, 'layouts/post-norm-proj')
     const prompts = [[[5, 17, 29], [40, 3, 8, 60, 2]], [[9], [7, 7]], [[11, 50, 46, 12]]] // prettier-ignore
-    const options = {
-      ...{ maxNewTokens: 6, temperature: 0.8, topK: 0, topP: 1, seed: 3, padId: 1, eosId: -1 },
+    const options: GenerateOptions = {
+      ...{ maxNewTokens: 6, temperature: 0.8, topK: 0, topP: 1, seed: 3, padId: 1, eosIds: [] },
     }
     const engine = await openRun(on, dir, { folds: false })
     const oneByOne = async (more = {}) => {
@@ -229,8 +229,8 @@ describe.each(openDevices())('sweeps on $name', (test) => {
     let free: number[][][] = []
     const alone = await uploaded(engine, async () => (free = await oneByOne()))
     // Batches whose texts end early leave their places to nobody.
-    const stopIds = [free[1]![0]![1]!, free[1]![1]![2]!, free[0]![1]![4]!]
-    const stopped = await oneByOne({ stopIds })
+    const eosIds = [free[1]![0]![1]!, free[1]![1]![2]!, free[0]![1]![4]!]
+    const stopped = await oneByOne({ eosIds })
     expect(stopped).not.toEqual(free)
     await engine.close()
 
@@ -247,11 +247,11 @@ describe.each(openDevices())('sweeps on $name', (test) => {
       expect(made).toEqual(free)
       expect(bytes).toBe(alone / prompts.length)
       expect(device.ledger.peak().totalBytes).toBe(peaks[1])
-      expect(await generateInSweeps(swept, prompts, { ...options, stopIds })).toEqual(stopped)
+      expect(await generateInSweeps(swept, prompts, { ...options, eosIds })).toEqual(stopped)
       await swept.close()
       // Room for two of the three batches.
       const tight = await openRun(fresh, dir, { folds: false, budgetBytes: peaks[0]! })
-      expect(await generateInSweeps(tight, prompts, { ...options, stopIds })).toEqual(stopped)
+      expect(await generateInSweeps(tight, prompts, { ...options, eosIds })).toEqual(stopped)
       expect(await uploaded(tight, () => generateInSweeps(tight, prompts, options))).toBe((2 * alone) / 3) // prettier-ignore
       await tight.close()
     } finally {

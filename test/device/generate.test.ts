@@ -18,17 +18,17 @@ import { logitsAfter, openRun, type OpenDevice } from '../helpers/runs.ts'
 const FIXTURES = fileURLToPath(new URL('../fixtures/', import.meta.url))
 const PROMPTS = [[5, 17, 29], [40, 3, 8, 60, 2, 31], [9]] // prettier-ignore
 const base: GenerateOptions = {
-  ...{ maxNewTokens: 9, temperature: 0, topK: 0, topP: 1, seed: 3, padId: 1, eosId: -1 },
+  ...{ maxNewTokens: 9, temperature: 0, topK: 0, topP: 1, seed: 3, padId: 1, eosIds: [] },
 }
 
 /** Beam search over passes without a cache: all beams of all prompts. */
 async function fullBeams(engine: Engine, options: GenerateOptions): Promise<number[][]> {
-  const { numBeams: beams = 1, lengthPenalty = 1, eosId, maxNewTokens } = options
+  const { numBeams: beams = 1, lengthPenalty = 1, eosIds, maxNewTokens } = options
   const made: number[][] = []
   for (const prompt of PROMPTS) {
     const finished = (tokens: readonly number[]) =>
-      tokens.at(-1) === eosId ? tokens.slice(0, -1) : null
-    const search = createSearch({ beams, lengthPenalty, endings: 1, finished })
+      eosIds.includes(tokens.at(-1)!) ? tokens.slice(0, -1) : null
+    const search = createSearch({ beams, lengthPenalty, endings: eosIds.length, finished })
     for (let n = 0; n < maxNewTokens && !search.done; n++) {
       const logits: Float32Array[] = []
       for (const { tokens } of search.beams) {
@@ -62,7 +62,7 @@ async function fullPasses(engine: Engine, options: GenerateOptions): Promise<num
     for (let n = 0; n < options.maxNewTokens; n++) {
       const logits = await logitsAfter(engine, text)
       const token = pick(logits, options, threefry2x32(key.k0, key.k1, n, b)[0] / 2 ** 32)
-      if (options.stopIds?.includes(token)) break
+      if (options.eosIds.includes(token)) break
       text.push(token)
     }
     made.push(text.slice(prompt.length))
@@ -91,7 +91,7 @@ describe.each(openDevices())('on $name', (test) => {
       expect(greedy.every((tokens) => tokens.length === base.maxNewTokens)).toBe(true)
       const sampled = { ...base, temperature: 0.9, topK: 20, topP: 0.95 }
       expect(await generate(engine, PROMPTS, sampled)).toEqual(await fullPasses(engine, sampled))
-      const stop = { ...base, stopIds: [greedy[1]![3]!] }
+      const stop = { ...base, eosIds: [greedy[1]![3]!, greedy[0]![5]!] }
       const stopped = await generate(engine, PROMPTS, stop)
       expect(stopped).toEqual(await fullPasses(engine, stop))
       expect(stopped[1]!.length).toBeLessThan(4)
@@ -109,7 +109,7 @@ describe.each(openDevices())('on $name', (test) => {
           numBeams: expected.beams,
           numReturnSequences: expected.beams,
           lengthPenalty: expected.length_penalty,
-          eosId: expected.eos,
+          eosIds: expected.eos < 0 ? [] : [expected.eos],
           maxNewTokens: expected.max_new_tokens,
         }
         expect(await generate(engine, PROMPTS, options)).toEqual(expected.texts)
@@ -127,8 +127,11 @@ describe.each(openDevices())('on $name', (test) => {
         const free = { ...base, maxNewTokens: 7, numBeams: 3, numReturnSequences: 3 }
         const made = await generate(engine, PROMPTS, free)
         expect(made).toEqual(await fullBeams(engine, free))
-        const ending = { ...free, eosId: made[4]![2]!, lengthPenalty: 0.5 }
-        expect(await generate(engine, PROMPTS, ending)).toEqual(await fullBeams(engine, ending))
+        const [one, other] = [made[4]![2]!, made[0]![3]!]
+        for (const eosIds of [[one], [other, one]]) {
+          const ending = { ...free, eosIds, lengthPenalty: 0.5 }
+          expect(await generate(engine, PROMPTS, ending)).toEqual(await fullBeams(engine, ending))
+        }
       } finally {
         await engine.close()
       }

@@ -164,7 +164,7 @@ describe.each(openDevices())('a prefix on $name', (test) => {
     const engine = await open()
     try {
       const prompts = [[5, 17, 29], [40, 3, 8, 60, 2, 31], [9]]
-      const options = { maxNewTokens: 7, temperature: 0, topK: 0, topP: 1, seed: 3, padId: 1, eosId: -1 } // prettier-ignore
+      const options = { maxNewTokens: 7, temperature: 0, topK: 0, topP: 1, seed: 3, padId: 1, eosIds: [] } // prettier-ignore
       const expected: number[][] = []
       for (const prompt of prompts) {
         const text: number[] = []

@@ -115,7 +115,7 @@ describe('a bad model', () => {
       {
         what: 'config.json that is no JSON',
         args: tune(model('nojson', { 'config.json': () => '{"a":' })),
-        says: ['nojson/config.json', 'expected JSON'],
+        says: ['nojson/config.json', 'not valid JSON'],
       },
       {
         what: 'shapes other than config.json says',
@@ -234,7 +234,7 @@ describe('bad usage', () => {
       {
         what: 'nothing trains',
         args: tune(TINY, '--train-only', 'nothing*'),
-        says: ['--train-only nothing*', 'zo2 inspect'],
+        says: ['--train-only nothing*', 'no tensor of this model has such a name'],
       },
       { what: 'all frozen', args: tune(TINY, '--freeze', '*'), says: ['--freeze *', 'no tensor'] },
       {

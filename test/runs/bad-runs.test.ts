@@ -120,7 +120,7 @@ describe('a resume', () => {
     writeFileSync(join(at('other'), 'config.json'), '{"model_type":"opt"}')
     expectSentence(await cli(args), 'other/config.json', 'not the record of a run')
     writeFileSync(join(at('other'), 'config.json'), '{"zo2":')
-    expectSentence(await cli(args), 'other/config.json', 'expected JSON')
+    expectSentence(await cli(args), 'other/config.json', 'not valid JSON')
   })
 })
 

@@ -164,7 +164,7 @@ describe('openCheckpoint', () => {
     ['a missing folder', () => join(root, 'none'), 'expected a model folder, found none'],
     ['a missing config', () => makeFolder({ 'config.json': undefined }), 'with config.json'],
     ['a folder without weights', () => makeFolder(), 'in one of model.safetensors, model.safetens'],
-    ['a broken config', () => makeFolder({ 'config.json': '{' }), 'config.json: expected JSON'],
+    ['a broken config', () => makeFolder({ 'config.json': '{' }), 'config.json: not valid JSON'],
     ['a config that is a list', () => makeFolder({ 'config.json': [] }), 'found a list of 0'],
     [
       'a giant config',

@@ -1,8 +1,13 @@
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { loadExamples, type ExampleOptions } from '../../src/data/examples.ts'
+import { checkBatch, collateExamples } from '../../src/data/batches.ts'
+import { characterTokenizer } from '../../src/data/gpt-tokenizers.ts'
+import { indicesForStep } from '../../src/data/order.ts'
 import { loadTokenizer } from '../../src/data/tokenizer.ts'
 import { IGNORED } from '../../src/data/types.ts'
+import { labelledRows, sequenceLosses } from '../../src/train/loss.ts'
+import { table } from '../../src/util/console.ts'
 import { FILES, folder, TOKENIZER_JSON } from '../helpers/small-tokenizer.ts'
 
 const tokenizer = await loadTokenizer(await folder(FILES))
@@ -179,6 +184,26 @@ describe('texts with labels', () => {
     ])
   })
 
+  it('may be written as pandas writes integers, 0.0 and 1.0', async () => {
+    const csv = 'text,label\na,0.0\nb, 1.00\nc,1\n'
+    const { examples } = await load(csv, SST2, { name: 'x.csv' })
+    expect(examples.map(({ answer }) => answer)).toEqual([0, 1, 1])
+    const stars = { ...SST2, labelWords: ['1', '2.0', '3'] }
+    const more = await load('text,label\na,2.0\nb,3.0\n', stars, { name: 'x.csv' })
+    expect(more.examples.map(({ answer }) => answer)).toEqual([1, 2])
+  })
+
+  it('are not kept from being read by further columns of any name or type', async () => {
+    const csv = ',text,label,constructor,\n0,a,1,x,\n1,b,0,y,\n'
+    const options = { ...SST2, template: '{text}{constructor}' }
+    const { examples } = await load(csv, options, { name: 'x.csv' })
+    expect(tokenizer.decode(examples[0]!.inputIds)).toBe('</s>ax great')
+    const row = '{"text":"a","label":1,"__proto__":{"label":0},"n":1e400}'
+    expect((await load(row, SST2)).examples[0]!.answer).toBe(1)
+    const { kind, log } = await load('{"text":"a"}', { labelColumn: 'constructor' })
+    expect({ kind, log }).toEqual({ kind: 'lm', log: [] })
+  })
+
   it('take numbers as words where the label words are numbers', async () => {
     const options = { ...SST2, labelWords: ['1', '2', '3'] }
     const { examples } = await load(
@@ -218,13 +243,59 @@ describe('bad data and options', () => {
     ['a length of 1', jsonl(good), { maxLength: 1 }, /--max-length must be an integer of at least 2/],
     ['other columns', jsonl({ messages: [] }), {}, /has the columns messages, but expected text, or prompt and completion: name .* --text-column/],
     ['other columns later', jsonl(good, { txt: 'a' }), {}, /x.jsonl:2: expected a string in the column text, but the columns are txt/],
+    ['semicolons', 'text;label\na;1\n', {}, /has the columns "text;label" \(separated by ";"\? fields of a .csv file are separated by "," .*\), but expected text/],
+    ['semicolons and a template', 'text;label\na;1\n', SST2, /\{text\}, but .*x.csv has "text;label" \(separated by ";"\?/],
+    ['20,000 columns', JSON.stringify(Object.fromEntries(Array.from({ length: 20_000 }, (_, i) => [`c${i}`, i]))), {}, /^.{0,120}has the columns c0, c1, .* c7 and 19992 more, but expected text.{0,100}$/],
+    ['a column with a line end', JSON.stringify({ 'a\nb\u001b': 1 }), {}, /^[^\n\u001b]*has the columns "a\\nb\\u001b", but expected text[^\n\u001b]*$/],
+    ['half a character', '{"text":"a\\ud83d"}', {}, /x.jsonl:1: the column text has half a surrogate pair/],
+    ['deep nesting', `{"text":"a","x":${'['.repeat(20_000)}`, {}, /x.jsonl:1: not usable as JSON: nested more than 100 deep/],
+    ['label 1.5', 'text,label\na,1.5\n', SST2, /x.csv:2: the label must be .* "1.5"$/],
+    ['label 1e0', 'text,label\na,1e0\n', SST2, /x.csv:2: the label must be .* "1e0"$/],
     ['a missing completion', jsonl({ prompt: 'a', completion: 'b' }, { prompt: 'a' }), {}, /x.jsonl:2: .* column completion, but the columns are prompt/],
     ['an empty completion', jsonl({ prompt: 'a', completion: '' }), {}, /x.jsonl:1: the completion has no token/],
     ['only empty texts', jsonl({ text: '' }), {}, /holds no text to train on: all of its 1 records/],
     ['no records', '', {}, /holds no records/],
   ])('with %s get one sentence', async (_, data, options, message) => {
-    const result = load(data, options)
+    const result = load(data, options, { name: data.startsWith('text') ? 'x.csv' : 'x.jsonl' })
     await expect(result).rejects.toThrow(message)
     await expect(result).rejects.toHaveProperty('name', 'UserError')
   }) // prettier-ignore
+})
+
+describe('characters that the vocabulary lacks', () => {
+  it('are refused with the place of their record, not left out', async () => {
+    const by = characterTokenizer([...'\n abcdefghijklmnopqrstuvwxyz'])
+    const { examples } = await load(jsonl({ text: 'to be' }), {}, { by })
+    expect(by.decode(examples[0]!.inputIds)).toBe('to be')
+    const rows = jsonl({ text: 'to be' }, { text: 'to bé, or not' })
+    await expect(load(rows, {}, { by })).rejects.toThrow(
+      /x.jsonl:2: the model has no token for "é", ",": leave such characters out of the text$/,
+    )
+    await expect(load('to\r\nbe!', {}, { name: 'x.txt', by })).rejects.toThrow(/x.txt: .* for "!"/)
+    await expect(load(jsonl({ text: 'a', label: 0 }), SST2, { by })).rejects.toThrow(
+      /x.jsonl:1: the model has no token for "I": leave/,
+    )
+  })
+})
+
+describe('200,000 examples', () => {
+  it('are read, ordered, padded to one batch and scored', async () => {
+    const count = 200_000
+    const lines = Array.from({ length: count }, (_, i) => `{"text":"${'ab'.repeat(1 + (i % 3))}"}`)
+    const { examples } = await load(lines.join('\n'), { maxLength: 8 })
+    expect(examples).toHaveLength(count)
+    const order = indicesForStep(0, count, count, 1)
+    expect(new Set(order).size).toBe(count)
+    const batch = collateExamples(
+      order.map((i) => examples[i]!),
+      { padId: 1, padTo: 'left' },
+    )
+    expect([batch.inputIds.length, batch.inputIds[0]!.length]).toEqual([count, 7])
+    const { rows } = labelledRows(checkBatch(batch, { vocabSize: 300, maxPositions: 8 }))
+    const labels = examples.reduce((sum, { inputIds }) => sum + inputIds.length - 1, 0)
+    expect(rows).toHaveLength(labels)
+    const losses = sequenceLosses(new Float64Array(labels).fill(0.5), batch)
+    expect(losses.reduce((sum, { count }) => sum + count, 0)).toBe(labels)
+    expect(table(losses.map(({ sum }) => [String(sum)]))).toHaveLength(count)
+  })
 })

@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { readSafetensorsHeader, writeSafetensors } from '../../src/checkpoint/safetensors.ts'
-import type { TensorEntry } from '../../src/checkpoint/types.ts'
+import type { FileTensors } from '../../src/checkpoint/types.ts'
 import {
   answersOrRefuses,
   mutate,
@@ -44,7 +44,8 @@ describe('the safetensors reader', () => {
     ['broken JSON', '{"a":', 0, undefined, 'invalid JSON'],
     ['a NaN', '{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,4]}}', 4, undefined, 'JSON'],
     ['an entry that is no object', '{"a":[]}', 0, undefined, 'found a list of 0'],
-    ['an unknown dtype', `{"a":${entry('I64', [1], [0, 8])}}`, 8, undefined, 'dtype "I64"'],
+    ['an unknown dtype', `{"a":${entry('I63', [1], [0, 8])}}`, 8, undefined, 'has, found "I63"'],
+    ['an integer of a wrong span', `{"a":${entry('I64', [1], [0, 4])}}`, 4, undefined, 'span 8 by'],
     ['an inherited dtype', `{"a":${entry('toString', [1], [0, 8])}}`, 8, undefined, 'toString'],
     ['a negative size', `{"a":${entry('F32', [-1, -1], [0, 4])}}`, 4, undefined, 'sizes >= 0'],
     ['a fraction', `{"a":${entry('F32', [0.5], [0, 2])}}`, 2, undefined, 'sizes >= 0'],
@@ -94,13 +95,29 @@ describe('the safetensors reader', () => {
   })
 
   it('accepts a file of no tensors, spaces after the header and odd but valid names', async () => {
-    expect(await readSafetensorsHeader(writeRaw('{}   ', 0))).toEqual({ tensors: [], metadata: {} })
+    const none = { tensors: [], others: [], metadata: {} }
+    expect(await readSafetensorsHeader(writeRaw('{}   ', 0))).toEqual(none)
     const header = `{"__proto__":${entry('F16', [1, 2], [0, 4])}, "__metadata__":{"__proto__":"x"}}`
     const { tensors, metadata } = await readSafetensorsHeader(writeRaw(header, 4))
     expect(tensors.map(({ name, shape }) => ({ name, shape }))).toEqual([
       { name: '__proto__', shape: [1, 2] },
     ])
     expect(Object.entries(metadata)).toEqual([['__proto__', 'x']])
+  })
+
+  it('passes over tensors of other types, and tells of them', async () => {
+    const ranges = [
+      `"ids":${entry('I64', [2], [0, 16])}`,
+      `"w":${entry('F16', [2], [16, 20])}`,
+      `"scale":${entry('F8_E4M3', [3], [20, 23])}`,
+      `"mask":${entry('BOOL', [1, 1], [23, 24])}`,
+    ]
+    const path = writeRaw(`{${ranges.join(',')}}`, 24)
+    const { tensors, others } = await readSafetensorsHeader(path)
+    expect(tensors.map(({ name, bytes }) => [name, bytes])).toEqual([['w', 4]])
+    expect(others.map(({ name, dtype }) => `${name} ${dtype}`)).toEqual([
+      ...['ids I64', 'scale F8_E4M3', 'mask BOOL'],
+    ])
   })
 
   it('refuses an empty file, a tiny one and a Git LFS pointer', async () => {
@@ -180,7 +197,8 @@ function mutateHeader(header: Uint8Array, random: Random): string {
 }
 
 /** What the reader accepted must lie in the file, end to end, each tensor as long as its shape. */
-function checkTiling({ tensors }: { tensors: TensorEntry[] }): void {
+function checkTiling({ tensors, others }: FileTensors): void {
+  if (others.length > 0) return
   let cursor = tensors[0]?.offsetBytes ?? 0
   for (const { shape, dtype, offsetBytes, bytes } of tensors) {
     expect(offsetBytes).toBe(cursor)

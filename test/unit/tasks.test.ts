@@ -53,7 +53,7 @@ const characters: Tokenizer = {
   ],
   decode: (ids) => ids.map((id) => String.fromCharCode(id)).join(''),
   tokenOf: (id) => String.fromCharCode(id),
-  ...{ bosId: 0, eosId: 2, padId: 1, vocabSize: 2 ** 16 },
+  ...{ bosId: 0, eosId: 2, eosIds: [2], padId: 1, vocabSize: 2 ** 16 },
 }
 
 async function rowsOf(name: string, split: string): Promise<SourceRecord[]> {

@@ -1,4 +1,5 @@
-// Ids are compared with those that the Python package `tokenizers` 0.23 gives for the same files.
+// Ids are compared with those that the Python packages `tokenizers` 0.23 and `transformers` 5.24 give
+// for the same files.
 
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -111,6 +112,99 @@ function uncut() {
   return { ...TOKENIZER_JSON, added_tokens: [...added, spaced], model }
 }
 
+describe('the settings beside a vocabulary', () => {
+  interface Case {
+    readonly name: string
+    readonly kind: string
+    readonly files: Readonly<Record<string, { readonly model?: object }>>
+    readonly bos: number
+    readonly eos: number
+    readonly pad: number | null
+    readonly size: number
+    readonly texts: readonly { text: string; ids: number[]; decoded: string; visible: string }[]
+  }
+  const { vocabularies, merges, cases } = JSON.parse(
+    readFileSync(new URL('../fixtures/tokenizers.json', import.meta.url), 'utf8'),
+  ) as { vocabularies: Record<string, string[]>; merges: string[]; cases: Case[] }
+
+  function filesOf({ kind, files }: Case): Record<string, string> {
+    const vocab = Object.fromEntries(vocabularies[kind]!.map((token, id) => [token, id]))
+    const texts = Object.entries(files).map(([name, content]) => {
+      const model = content.model && { model: { ...content.model, vocab, merges } }
+      return [name, JSON.stringify({ ...content, ...model })] as const
+    })
+    return {
+      'config.json': JSON.stringify({ model_type: kind }),
+      'vocab.json': JSON.stringify(vocab),
+      'merges.txt': ['#version: 0.2', ...merges, ''].join('\n'),
+      ...Object.fromEntries(texts),
+    }
+  }
+
+  it.each(cases.map((each) => [each.name, each] as const))(
+    'are obeyed as transformers does: %s',
+    async (_, each) => {
+      const tokenizer = await loaded(filesOf(each))
+      const { bosId, eosId, padId, vocabSize } = tokenizer
+      const padding = each.pad ?? padId
+      expect({ bosId, eosId, padId, vocabSize }).toEqual({
+        ...{ bosId: each.bos, eosId: each.eos, padId: padding, vocabSize: each.size },
+      })
+      for (const { text, ids, decoded, visible } of each.texts) {
+        expect(tokenizer.encode(text), text).toEqual(ids)
+        expect(tokenizer.decode(ids), text).toBe(decoded)
+        expect(tokenizer.decode(ids, { skipSpecial: true }), text).toBe(visible)
+      }
+    },
+  )
+
+  it('give a long text, which is cut into pieces, the ids of the whole, with a space before it', async () => {
+    const spaced = cases.find(({ name }) => name === 'a space before texts')!
+    const { encode } = await loaded(filesOf(spaced))
+    const [line, count] = [' the great\n\nthe\nx', 20_000]
+    const more = Array.from({ length: count }, () => encode(line)).flat()
+    expect(encode('the' + line.repeat(count))).toEqual([...encode('the'), ...more])
+  })
+
+  it('may leave blank lines and spaces in merges.txt', async () => {
+    const plain = cases.find(({ name }) => name === 'GPT-2 as published')!
+    const slow = filesOf(plain)
+    delete slow['tokenizer.json']
+    const loose = ['#version: 0.2 ', '', ...merges.map((merge) => `${merge} \r`), ' ', '', '']
+    const [a, b] = [await loaded(slow), await loaded({ ...slow, 'merges.txt': loose.join('\n') })]
+    for (const { text, ids } of plain.texts) {
+      expect(a.encode(text), text).toEqual(ids)
+      expect(b.encode(text), text).toEqual(ids)
+    }
+  })
+
+  it('of another tokenizer class than GPT-2 are refused where files of GPT-2 go with them', async () => {
+    const plain = cases.find(({ name }) => name === 'GPT-2 without settings')!
+    const settings = { 'tokenizer_config.json': '{"tokenizer_class":"Qwen2Tokenizer"}' }
+    await expect(loaded({ ...filesOf(plain), ...settings })).rejects.toThrow(
+      /tokenizer_config.json: .* but tokenizer_class is "Qwen2Tokenizer": take the model's/,
+    )
+  })
+})
+
+describe('a text with characters that the vocabulary lacks', () => {
+  it('is refused, unless they are those of an added token', async () => {
+    const vocab = Object.fromEntries(
+      Object.keys(VOCAB)
+        .filter((token) => !['Q', 'Ã', '©'].some((character) => token.includes(character)))
+        .map((token, id) => [token, id]),
+    )
+    const merges = FILES['merges.txt'].replace('Ã ©\n', '')
+    const size = Object.keys(vocab).length
+    const added = { 'added_tokens.json': JSON.stringify({ '<Q>': size }) }
+    const files = { ...FILES, 'vocab.json': JSON.stringify(vocab), 'merges.txt': merges, ...added }
+    const { encode, decode } = await loaded(files)
+    expect(decode(encode('a <Q> b', { bos: false }))).toBe('a <Q> b')
+    expect(() => encode('a Q b')).toThrow(/^the model has no token for "Q": leave/)
+    expect(() => encode('é<Q>Q')).toThrow(/no token for "é", "Q": leave/)
+  })
+})
+
 describe('damaged tokenizer files', () => {
   const vocab = (change: Record<string, unknown>) => ({
     ...FILES,
@@ -119,6 +213,11 @@ describe('damaged tokenizer files', () => {
   const merges = (text: string) => ({ ...FILES, 'merges.txt': text })
   const model = (change: object) =>
     json({ ...TOKENIZER_JSON, model: { ...TOKENIZER_JSON.model, ...change } })
+
+  const bare = { ...TOKENIZER_JSON.post_processor, special_tokens: {} }
+  const wordToken = JSON.stringify({
+    added_tokens_decoder: { 280: { content: '<x>', single_word: true } },
+  })
 
   it.each([
     ['no files', {}, /no tokenizer in .*: expected tokenizer.json, or vocab.json and merges.txt/],
@@ -130,7 +229,11 @@ describe('damaged tokenizer files', () => {
       /vocab.json must hold a JSON object, not \[1\]/,
     ],
     ['an empty vocabulary', { ...FILES, 'vocab.json': '{}' }, /vocab.json: the vocabulary must be/],
-    ['no UTF-8', { ...FILES, 'merges.txt': Uint8Array.of(0x61, 0xff) }, /merges.txt as UTF-8/],
+    [
+      'no UTF-8',
+      { ...FILES, 'merges.txt': Uint8Array.of(0x61, 0xff) },
+      /merges.txt is not UTF-8 text .* offset 1/,
+    ],
     ['a hole in the ids', vocab({ zz: 300 }), /token "zz" must be an integer from 0 to 279 .* 300/],
     ['a huge id', vocab({ zz: 2 ** 40 }), /"zz" must be an integer from 0/],
     ['a fraction', vocab({ zz: 1.5 }), /"zz" must be an integer .* 1.5/],
@@ -138,8 +241,23 @@ describe('damaged tokenizer files', () => {
     ['an id twice', vocab({ zz: 7 }), /both have id 7, but ids must be unique/],
     ['an unknown left part', merges('#version: 0.2\nqq e\n'), /merge 1 .* "qq", which the vocab/],
     ['an unknown result', merges('#version: 0.2\nt h\n'), /merges.txt: merge 1 .* "th", which/],
+    [
+      'a word token',
+      { ...FILES, 'tokenizer_config.json': wordToken },
+      /tokenizer_config.json: the added token "<x>" is to be found as a whole word only/,
+    ],
+    ['a template without ids', json({ ...TOKENIZER_JSON, post_processor: bare }), /post_processor/],
+    [
+      'nesting',
+      { ...FILES, 'vocab.json': '['.repeat(20_000) },
+      /vocab.json: .* more than 100 deep/,
+    ],
+    [
+      'nested settings',
+      { ...FILES, 'tokenizer_config.json': `{"a":${'{"b":'.repeat(20_000)}` },
+      /tokenizer_config.json: .* more than 100 deep/,
+    ],
     ['three parts', merges('#version: 0.2\nh e\na b c\n'), /merges.txt:3: expected two tokens/],
-    ['an empty line', merges('h e\n\nr e\n'), /merges.txt:2: expected two tokens/],
     ['merges of another type', model({ merges: 7 }), /model.merges must be an array/],
     ['a merge of another type', model({ merges: [['h', 'e', 'x']] }), /merge 1: expected two/],
     ['a vocabulary of another type', model({ vocab: [['a', 0]] }), /the vocabulary must be/],

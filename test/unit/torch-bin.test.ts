@@ -80,7 +80,7 @@ function inLayouts(name: string): string {
 describe('the PyTorch checkpoint reader', () => {
   it.each(layoutsWithBoth())('reads the same bits as safetensors from %s', async (dir) => {
     const { tensors } = await readSafetensorsHeader(join(dir, 'model.safetensors'))
-    const bin = await readTorchBin(join(dir, 'pytorch_model.bin'))
+    const { tensors: bin } = await readTorchBin(join(dir, 'pytorch_model.bin'))
     const [expected, found] = [await readAll(tensors), await readAll(bin)]
     expect(expected.size).toBeGreaterThan(10)
     for (const [name, tensor] of expected) expect(found.get(name), name).toEqual(tensor)
@@ -94,7 +94,8 @@ describe('the PyTorch checkpoint reader', () => {
   it('has real files of every element type to read', async () => {
     const dtypes = new Set<string>()
     for (const dir of layoutsWithBoth()) {
-      for (const { dtype } of await readTorchBin(join(dir, 'pytorch_model.bin'))) dtypes.add(dtype)
+      const { tensors } = await readTorchBin(join(dir, 'pytorch_model.bin'))
+      for (const { dtype } of tensors) dtypes.add(dtype)
     }
     expect([...dtypes].sort()).toEqual(['BF16', 'F16', 'F32'])
   })
@@ -107,7 +108,7 @@ describe('the PyTorch checkpoint reader', () => {
       { name: 'scalar', storage: '0', elements: 6, shape: [], offset: 5 },
       { name: 'empty', storage: '0', elements: 6, shape: [0, 4], strides: [1, 1] },
     ])
-    const entries = await readTorchBin(path)
+    const { tensors: entries } = await readTorchBin(path)
     const start = entries[0]!.offsetBytes
     expect(start % 64).toBe(0)
     expect(
@@ -140,7 +141,7 @@ describe('the PyTorch checkpoint reader', () => {
         { name: 'archive/byteorder', data: bytesOf('little') },
       ])
       expect(statSync(path).size).toBeGreaterThan(2 ** 32)
-      const [big, tensor] = await readTorchBin(path)
+      const [big, tensor] = (await readTorchBin(path)).tensors
       expect(big!.bytes).toBe(2 ** 32 + 10)
       expect(tensor!.offsetBytes).toBeGreaterThan(2 ** 32)
       expect((await readAll([tensor!])).get('small')).toMatchObject({ hex: hexOf(small) })
@@ -163,9 +164,19 @@ describe('the PyTorch checkpoint reader', () => {
     ['a huge shape', { shape: [2 ** 30, 2 ** 30], strides: [2 ** 30, 1] }, 'inside its storage'],
     ['a rank of 65', { shape: Array<number>(65).fill(1) }, 'a list of 65'],
     ['a storage of another type', { storageType: 'HalfStorage' }, '12 bytes in "data/0", found 24'],
-    ['an integer storage', { storageType: 'LongStorage' }, 'the global "torch.LongStorage"'],
+    ['an unknown storage', { storageType: 'OddStorage' }, 'the global "torch.OddStorage"'],
   ])('refuses %s', async (_, fault, expected) => {
     expect(await refused(withTensors([{ ...GOOD, ...fault }]))).toContain(expected)
+  })
+
+  it('passes over tensors of other types, and tells of them', async () => {
+    const types = ['LongStorage', 'IntStorage', 'DoubleStorage', 'BoolStorage', 'ByteStorage']
+    const more = types.map((storageType, i) => ({ ...GOOD, name: `o${i}`, storageType }))
+    const { tensors, others } = await readTorchBin(withTensors([...more, GOOD]))
+    expect(tensors.map(({ name }) => name)).toEqual(['w'])
+    expect(others.map(({ name, dtype }) => `${name} ${dtype}`)).toEqual([
+      ...['o0 I64', 'o1 I32', 'o2 F64', 'o3 BOOL', 'o4 U8'],
+    ])
   })
 
   it('refuses a storage that is missing or whose size is a lie', async () => {
@@ -180,7 +191,8 @@ describe('the PyTorch checkpoint reader', () => {
       { name: 'archive/byteorder', data: bytesOf(text) },
     ]
     expect(await refused(withTensors([GOOD], order('big')))).toContain('found "big"')
-    expect(await readTorchBin(withTensors([GOOD], order('little')))).toHaveLength(1)
+    const { tensors } = await readTorchBin(withTensors([GOOD], order('little')))
+    expect(tensors).toHaveLength(1)
   })
 
   it('refuses what is no state dict', async () => {

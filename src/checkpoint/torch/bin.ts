@@ -7,23 +7,31 @@
 import type { FileHandle } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { UserError } from '../../util/errors.ts'
-import { describe, looksLikeLfsPointer, openForReading, quote, readFully } from '../../io/read.ts'
+import { looksLikeLfsPointer, openForReading, readFully } from '../../io/read.ts'
+import { describe, quote } from '../../util/untrusted.ts'
 import { isTuple, PickleGlobal, unpickle, type PickleRules } from './pickle.ts'
-import { MASK_NAME, type TensorEntry } from '../types.ts'
+import type { FileTensors, OtherTensor, TensorEntry } from '../types.ts'
 import { DTYPE_BYTES, type DType } from '../../util/dtypes.ts'
 import { readZipDirectory, type ZipEntry } from './zip.ts'
 
 /** OPT-66B whole would need some 300 kB. */
 const MAX_PICKLE_BYTES = 4 << 20
 
-/** null: bytes of masks (MASK_NAME), which are passed over. */
-const STORAGE_DTYPES: ReadonlyMap<string, DType | null> = new Map([
+/** Types of storages by safetensors' names; those that no model uses are passed over. */
+const STORAGE_DTYPES: ReadonlyMap<string, string> = new Map([
   ['torch.HalfStorage', 'F16'],
   ['torch.FloatStorage', 'F32'],
   ['torch.BFloat16Storage', 'BF16'],
-  ['torch.ByteStorage', null],
-  ['torch.BoolStorage', null],
+  ['torch.ByteStorage', 'U8'],
+  ['torch.BoolStorage', 'BOOL'],
+  ['torch.CharStorage', 'I8'],
+  ['torch.ShortStorage', 'I16'],
+  ['torch.IntStorage', 'I32'],
+  ['torch.LongStorage', 'I64'],
+  ['torch.DoubleStorage', 'F64'],
 ])
+
+const isUsable = (dtype: string): dtype is DType => Object.hasOwn(DTYPE_BYTES, dtype)
 
 /**
  * PyTorch's own limit. One long shape, shared by many tensors, would otherwise cost quadratic
@@ -33,10 +41,10 @@ const MAX_RANK = 64
 
 /** What the pickle says of a storage; its bytes are the archive entry `data/<key>`. */
 class Storage {
-  readonly dtype: DType | null
+  readonly dtype: string
   readonly key: string
   readonly elements: number
-  constructor(dtype: DType | null, key: string, elements: number) {
+  constructor(dtype: string, key: string, elements: number) {
     this.dtype = dtype
     this.key = key
     this.elements = elements
@@ -113,7 +121,7 @@ export async function readTorchFile(path: string): Promise<TorchFile> {
 }
 
 /** The tensors of a state dict, in its order; tied ones share a range. UserError as readTorchFile. */
-export async function readTorchBin(path: string): Promise<TensorEntry[]> {
+export async function readTorchBin(path: string): Promise<FileTensors> {
   const torch = await readTorchFile(path)
   if (!(torch.value instanceof Map)) {
     throw new UserError(
@@ -124,19 +132,23 @@ export async function readTorchBin(path: string): Promise<TensorEntry[]> {
   return stateTensors(torch, torch.value)
 }
 
-/** The tensors of a state dict within `torch`, masks left out. */
-export function stateTensors(
-  torch: TorchFile,
-  state: ReadonlyMap<unknown, unknown>,
-): TensorEntry[] {
-  return [...state]
-    .filter(([name, value]) => !isMask(name, value))
-    .map(([name, value]) => torch.locate(String(name), value))
+/** The tensors of a state dict within `torch`. */
+export function stateTensors(torch: TorchFile, state: ReadonlyMap<unknown, unknown>): FileTensors {
+  const tensors: TensorEntry[] = []
+  const others: OtherTensor[] = []
+  for (const [key, value] of state) {
+    const name = String(key)
+    const dtype = otherDtype(value)
+    if (dtype === undefined) tensors.push(torch.locate(name, value))
+    else others.push({ name, dtype })
+  }
+  return { tensors, others }
 }
 
-function isMask(name: unknown, value: unknown): boolean {
-  const bytes = value instanceof TensorView && value.storage instanceof Storage
-  return bytes && (value.storage as Storage).dtype === null && MASK_NAME.test(String(name))
+/** The element type of a tensor, if it is one that no model uses. */
+function otherDtype(value: unknown): string | undefined {
+  const storage = value instanceof TensorView ? value.storage : undefined
+  return storage instanceof Storage && !isUsable(storage.dtype) ? storage.dtype : undefined
 }
 
 async function checkMagic(handle: FileHandle, file: string, fileBytes: number): Promise<void> {
@@ -174,7 +186,7 @@ async function checkByteOrder({ file, handle, root, entries }: Archive): Promise
   if (entry === undefined) return
   const raw = new Uint8Array(Math.min(entry.bytes, 16))
   await readFully(handle, file, entry.offsetBytes, raw)
-  const found = String.fromCharCode(...raw)
+  const found = Buffer.from(raw).toString('latin1')
   if (found !== 'little') {
     throw new UserError(
       `${file}: expected byte order little, found ${quote(found)}; ` +
@@ -207,9 +219,8 @@ function locate({ file, root, entries }: Archive, name: string, value: unknown):
   const { storage, offset, shape, strides } = value
   if (!(storage instanceof Storage)) throw refuse('to have a storage', describe(storage), again)
   const { dtype } = storage
-  if (dtype === null) {
-    const advice = 'convert the checkpoint to one of these'
-    throw refuse('to be F32, F16 or BF16', 'bytes', advice)
+  if (!isUsable(dtype)) {
+    throw refuse('to be F32, F16 or BF16', dtype, 'convert the checkpoint to one of these')
   }
   if (!isSize(offset)) throw refuse('to have an offset >= 0', describe(offset), again)
   if (!isSizes(shape) || !isSizes(strides) || shape.length !== strides.length) {

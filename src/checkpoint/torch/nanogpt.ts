@@ -8,7 +8,7 @@ import { UserError } from '../../util/errors.ts'
 import { writeAtomically, writeTextAtomically } from '../../io/atomic.ts'
 import { openCheckpoint } from '../open.ts'
 import { buildFolder, writeWeights } from '../convert.ts'
-import { describe } from '../../io/read.ts'
+import { describe } from '../../util/untrusted.ts'
 import { openFiles } from '../files.ts'
 import { pickle, StoredTensor, Tuple, type PickleValue } from './pickle-writer.ts'
 import { readTorchFile, stateTensors } from './bin.ts'
@@ -50,7 +50,7 @@ export async function importNanogpt(path: string, outDir: string): Promise<Nanog
   const config = { model_type: 'nanogpt', ...Object.fromEntries(shape), dropout: 0 }
   const named = new Map([...state].map(([name, v]) => [String(name).replace(COMPILED, ''), v]))
   // Masks of old PyTorch versions are no weights, whatever their type.
-  const tensors = stateTensors(torch, named).filter(({ shape }) => shape.length <= 2)
+  const tensors = stateTensors(torch, named).tensors.filter(({ shape }) => shape.length <= 2)
   const entries = new Map(tensors.map((entry) => [entry.name, entry]))
   const files = await openFiles([file])
   try {

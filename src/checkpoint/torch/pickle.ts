@@ -5,7 +5,7 @@
 // globals to bin.ts.
 // Source: CPython Lib/pickletools.py (opcodes); which ones, torch/_weights_only_unpickler.py.
 import { UserError } from '../../util/errors.ts'
-import { describe, quote } from '../../io/read.ts'
+import { describe, quote } from '../../util/untrusted.ts'
 
 /** A global that the stream named and the caller allows. */
 export class PickleGlobal {

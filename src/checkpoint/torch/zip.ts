@@ -6,7 +6,8 @@
 // Source: PKWARE APPNOTE 6.3.10, sections 4.3.7, 4.3.12 to 4.3.16 and 4.5.3.
 import type { FileHandle } from 'node:fs/promises'
 import { UserError } from '../../util/errors.ts'
-import { quote, readFully } from '../../io/read.ts'
+import { readFully } from '../../io/read.ts'
+import { quote } from '../../util/untrusted.ts'
 
 /** Where a stored entry's bytes lie in the archive. */
 export interface ZipEntry {

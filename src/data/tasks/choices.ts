@@ -3,7 +3,8 @@
 // Source: princeton-nlp/MeZO, large_models/{templates,tasks}.py.
 
 import { UserError } from '../../util/errors.ts'
-import { excerpt, type SourceRecord } from '../whole-file.ts'
+import { type SourceRecord } from '../whole-file.ts'
+import { excerpt } from '../../util/untrusted.ts'
 import { label, text, texts } from './columns.ts'
 import type { Task } from './types.ts'
 

@@ -1,7 +1,8 @@
 // Checked access to the columns of a task's rows.
 
 import { UserError } from '../../util/errors.ts'
-import { excerpt, isObject, type SourceRecord } from '../whole-file.ts'
+import { type SourceRecord } from '../whole-file.ts'
+import { excerpt, isObject } from '../../util/untrusted.ts'
 import { columnText } from '../sequences.ts'
 
 /** A column that holds a string. */

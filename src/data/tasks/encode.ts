@@ -3,6 +3,7 @@
 // but keeps BOS. Source: princeton-nlp/MeZO, large_models/utils.py, `encode_prompt`.
 
 import { UserError } from '../../util/errors.ts'
+import { quote } from '../../util/untrusted.ts'
 import { fitContext } from '../sequences.ts'
 import { IGNORED, type Example, type Sequence, type Tokenizer } from '../types.ts'
 import type { TaskSample } from './types.ts'
@@ -28,7 +29,7 @@ export interface Encoded {
 
 /**
  * @param place of the sample's row, for messages
- * @throws UserError where an answer adds no token to its prompt
+ * @throws UserError where an answer adds no token to its prompt, or has none before it
  */
 export function encodeSample(
   sample: TaskSample,
@@ -51,9 +52,16 @@ export function encodeSample(
     return texts.map((text) => {
       const answerTokens = tokenizer.encode(text).length - promptTokens
       if (answerTokens < 1) {
-        throw new UserError(`${place}: the answer in ${JSON.stringify(text.slice(-40))} is empty`)
+        throw new UserError(`${place}: the answer in ${quote(text.slice(-40))} is empty`)
       }
-      return labelledEnd(fit(whole(text)), answerTokens)
+      const placed = whole(text)
+      if (tokenizer.encode(placed).length <= answerTokens) {
+        throw new UserError(
+          `${place}: nothing stands before the answer ${quote(text.slice(-40))}, and this tokenizer ` +
+            `puts no token before a text, so the answer cannot be scored: leave out --sfc`,
+        )
+      }
+      return labelledEnd(fit(placed), answerTokens)
     })
   }
   const trained = (sequence: Sequence) =>

@@ -8,6 +8,7 @@
 
 import { UserError } from '../../util/errors.ts'
 import type { Example, Tokenizer } from '../types.ts'
+import { atPlace } from '../lost-characters.ts'
 import { encodeSample, type EncodeOptions } from './encode.ts'
 import { numpyPermutation } from './numpy-random.ts'
 import { countRows, rowsAt, splitFiles, type Split } from './source.ts'
@@ -131,7 +132,9 @@ async function readerOf(task: Task, filesOf: FilesOf, tokenizer: Tokenizer, opti
     ): Example[] {
       const settings = { ...context, maxLength }
       return rows.map((row) => {
-        const encoded = encodeSample(task.sample(row), row.place, tokenizer, settings)
+        const encoded = atPlace(row.place, () =>
+          encodeSample(task.sample(row), row.place, tokenizer, settings),
+        )
         cut += Number(encoded.cut)
         count++
         return encoded.example

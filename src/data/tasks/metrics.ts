@@ -2,6 +2,8 @@
 // case, without punctuation, articles and extra spaces; words compared as a bag.
 // Source: SQuAD's evaluate-v1.1.py; princeton-nlp/MeZO, large_models/metrics.py.
 
+import { maxOf } from '../../util/extremes.ts'
+
 /** ASCII punctuation, as Python's string.punctuation. */
 const PUNCTUATION = /[!-/:-@[-`{-~]/g
 // \b of JavaScript knows ASCII letters only; Python's knows them all.
@@ -26,7 +28,7 @@ export function f1Score(answer: string, golds: readonly string[]): number {
     return Number(exactMatch(answer, golds.slice(0, 1)))
   }
   const said = normalizedWords(answer)
-  return Math.max(...golds.map((gold) => wordF1(said, normalizedWords(gold))))
+  return maxOf(golds.map((gold) => wordF1(said, normalizedWords(gold))))
 }
 
 function wordF1(said: readonly string[], gold: readonly string[]): number {

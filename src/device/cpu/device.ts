@@ -17,6 +17,7 @@ import { NoisePool } from './noise-pool.ts'
 import { createQueue, type Queue } from './queue.ts'
 import { CpuSlots, versionsOf } from './slots.ts'
 import { Memory } from './tensors.ts'
+import { maxOf } from '../../util/extremes.ts'
 
 /** Noise is made by all cores, up to so many; each worker costs 15 MiB of the process. */
 const MOST_WORKERS = 8
@@ -128,7 +129,7 @@ function write(
 
 /** The ring holds `versions` versions of the largest tile that reserve() was told. */
 function checkTiles(weights: Weights, workload: Workload): void {
-  const largest = Math.max(...weights.tiles.map((t) => t.rows)) * weights.cols
+  const largest = maxOf(weights.tiles.map((t) => t.rows)) * weights.cols
   const versions = versionsOf(weights.recipe)
   if (largest > workload.tileElements || versions > workload.versions) {
     const found = `${versions} versions of ${largest} elements`

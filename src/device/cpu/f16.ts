@@ -7,6 +7,7 @@ import type { Tensor } from '../device.ts'
 import { widenedRows } from './memory.ts'
 import type { OnnxGraph } from './onnx.ts'
 import { ints, type Sessions } from './sessions.ts'
+import { maxOf } from '../../util/extremes.ts'
 
 export interface HalfOps {
   /** y [rows, cols] f32 = columns [col0, col0 + cols) of x [rows, all] f16. */
@@ -35,7 +36,7 @@ export interface HalfContext {
 /** Rows that go together: all of them where no tensor is f16. */
 export function mostRows(...tensors: readonly Tensor[]): number {
   const halves = tensors.filter(({ dtype }) => dtype === 'F16')
-  return halves.length === 0 ? Infinity : widenedRows(Math.max(...halves.map(({ cols }) => cols)))
+  return halves.length === 0 ? Infinity : widenedRows(maxOf(halves.map(({ cols }) => cols)))
 }
 
 /** Where f32 results for `count` rows go: into an f32 tensor itself, for another to the front of `room`. */

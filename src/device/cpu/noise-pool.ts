@@ -222,7 +222,7 @@ export class NoisePool {
 
   #giveBack(entry: Entry): void {
     if (entry.set === this.#set) {
-      this.#free.push(...entry.buffers)
+      for (const buffer of entry.buffers) this.#free.push(buffer)
       this.#burst--
     }
     entry.buffers = []

@@ -12,6 +12,7 @@ import { setImmediate } from 'node:timers/promises'
 import koffi, { type LibraryHandle } from 'koffi'
 import { UserError } from '../../util/errors.ts'
 import { openLibrary } from '../../util/native.ts'
+import { maxOf } from '../../util/extremes.ts'
 
 /** A dense tensor whose memory is the caller's; numbers of 16 bits are f16. */
 export interface Value {
@@ -206,7 +207,7 @@ function load(): Library {
       `${path} is ONNX Runtime ${version}, which lacks version ${API_VERSION} of its C API; run npm ci`,
     )
   }
-  const last = Math.max(...Object.values(SIGNATURES).map(([place]) => place))
+  const last = maxOf(Object.values(SIGNATURES).map(([place]) => place))
   const places = pointers(table, last + 1)
   const api = Object.fromEntries(
     Object.entries(SIGNATURES).map(([name, [place, type]]) => [name, callAt(places[place]!, type)]),

@@ -5,6 +5,7 @@
 // Its buffers are of 512 bytes, one for each batch on its way, and are no part of the ledger: they go
 // with the device, and a traced run is to have the peak that `zo2 plan` predicts.
 
+import { maxOf } from '../../util/extremes.ts'
 import type { Device } from '../device.ts'
 import { MAP, USAGE } from './buffers.ts'
 import { BATCH, type Commands } from './commands.ts'
@@ -135,7 +136,7 @@ function createClock() {
       const times = Float64Array.from({ length: count }, (_, i) => {
         return Number(timestamps[i]! - start) / 1e6
       })
-      betweenMs = Math.min(betweenMs, now - Math.max(...times))
+      betweenMs = Math.min(betweenMs, now - maxOf(times))
       return times
     },
     hostTimes(startMs: number, endMs: number): [startMs: number, endMs: number] {

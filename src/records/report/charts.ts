@@ -1,6 +1,7 @@
 // The charts of a report as data: which curves of which runs, and the numbers in them. Drawing is
 // draw.ts's business.
 
+import { maxOf } from '../../util/extremes.ts'
 import { SCORES, type Column, type RunData } from './data.ts'
 
 export interface Curve {
@@ -32,7 +33,7 @@ export function chartsOf(runs: readonly RunData[]): Chart[] {
   const charts: Chart[] = [
     {
       title: 'Loss',
-      note: `training, raw and smoothed over ${Math.max(...runs.map(smoothingSteps))} steps; dots: evaluation`,
+      note: `training, raw and smoothed over ${maxOf(runs.map(smoothingSteps))} steps; dots: evaluation`,
       curves: curvesOf((run, name) => [
         { label: `${name}train`, style: 'raw', x: run.steps, y: run.metrics.loss },
         {

@@ -11,6 +11,7 @@ import type { RunData } from './data.ts'
 import { drawCharts } from './draw.ts'
 import { summaryOf, type RunSummary } from './summary.ts'
 import { STYLE } from './style.ts'
+import { maxOf } from '../../util/extremes.ts'
 
 /** The whole page. */
 export function reportPage(runs: readonly RunData[]): string {
@@ -99,7 +100,7 @@ function memorySection(runs: readonly RunData[]): string {
   const categories = [...new Set(known.flatMap(({ device }) => Object.keys(device.bytes)))].filter(
     (category) => known.some(({ device }) => (device.bytes[category] ?? 0) > 0),
   )
-  const most = Math.max(...known.map(({ device }) => device.peak_bytes))
+  const most = maxOf(known.map(({ device }) => device.peak_bytes))
   const bars = known.map(({ run, i, device }) => {
     const parts = categories.map((category, c) => {
       const bytes = device.bytes[category] ?? 0

@@ -9,6 +9,7 @@ import { UserError } from '../../util/errors.ts'
 import { readSteps, type StepLine as Line } from '../../run/folder.ts'
 import { asUserError } from '../../io/read.ts'
 import { scalarsRecord, startRecord, versionRecord, type Scalars } from './event.ts'
+import { maxOf } from '../../util/extremes.ts'
 
 export interface EventLog {
   /** Adds one object of metrics.jsonl. */
@@ -63,7 +64,10 @@ export async function openEventLog(dir: string, steps: number): Promise<EventLog
   // Each step goes to the journal first, so that a kill can have cost these files the last one only.
   const from = stamps.length > 0 ? Math.max(0, steps - 1) : 0
   // Readers take files in the order of their names.
-  const stamp = Math.max(Math.floor(Date.now() / 1000), ...stamps.map((s) => s + 1))
+  const stamp = maxOf(
+    stamps.map((s) => s + 1),
+    Math.floor(Date.now() / 1000),
+  )
   const path = join(folder, `events.out.tfevents.${String(stamp).padStart(10, '0')}.zo2`)
   const log = createEventLog(await open(path, 'wx').catch(own), path)
   try {

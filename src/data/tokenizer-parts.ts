@@ -1,0 +1,98 @@
+// The parts of a byte-level BPE tokenizer, each checked where it comes from: vocabulary, merges, added
+// tokens. Which files they are read from is tokenizer-files.ts's matter.
+
+import { UserError } from '../util/errors.ts'
+import { excerpt, isObject, quote } from '../util/untrusted.ts'
+
+/** A token that is found in a text before anything else is. */
+export interface AddedToken {
+  readonly id: number
+  readonly content: string
+  readonly special: boolean
+  readonly lstrip: boolean
+  readonly rstrip: boolean
+}
+
+/** What a file says of a tokenizer, before special tokens have their roles. */
+export interface Parts {
+  readonly vocab: Map<string, number>
+  readonly merges: [string, string][]
+  readonly added: AddedToken[]
+  /** Ids before every text; undefined: BOS where the settings ask for it. */
+  readonly prefix?: readonly number[]
+  /** Whether the file itself asks for a space before every text. */
+  readonly addPrefixSpace: boolean
+}
+
+export function checkVocab(path: string, vocab: unknown): Map<string, number> {
+  if (!isObject(vocab) || Object.keys(vocab).length === 0) {
+    throw new UserError(`${path}: the vocabulary must be an object from tokens to ids`)
+  }
+  return new Map(Object.entries(vocab) as [string, number][])
+}
+
+/** Ids must be 0 .. n-1, each once: they index the rows of an embedding. */
+export function checkIds(path: string, vocab: ReadonlyMap<string, number>): void {
+  const owners = new Array<string | undefined>(vocab.size)
+  for (const [token, id] of vocab) {
+    if (!Number.isInteger(id) || id < 0 || id >= vocab.size) {
+      throw new UserError(
+        `${path}: the id of token ${quote(token)} must be an integer from 0 to ` +
+          `${vocab.size - 1} (there are ${vocab.size} tokens), but it is ${excerpt(id)}`,
+      )
+    }
+    if (owners[id] !== undefined) {
+      const both = `${quote(owners[id])} and ${quote(token)}`
+      throw new UserError(`${path}: the tokens ${both} both have id ${id}, but ids must be unique`)
+    }
+    owners[id] = token
+  }
+}
+
+/** merges.txt: a `#version` line, then two tokens a line, in order of rank; blank lines say nothing. */
+export function parseMerges(path: string, text: string): [string, string][] {
+  const lines = text
+    .split('\n')
+    .map((line, i) => ({ line: line.trim(), place: `${path}:${i + 1}` }))
+  const first = lines[0]!.line.startsWith('#version') ? 1 : 0
+  return lines
+    .slice(first)
+    .filter(({ line }) => line !== '')
+    .map(({ line, place }) => checkPair(place, line))
+}
+
+export function checkMerges(path: string, merges: unknown): [string, string][] {
+  if (!Array.isArray(merges)) throw new UserError(`${path}: model.merges must be an array`)
+  return merges.map((merge, i) => checkPair(`${path}: merge ${i + 1}`, merge))
+}
+
+function checkPair(where: string, merge: unknown): [string, string] {
+  const pair: unknown = typeof merge === 'string' ? merge.split(' ') : merge
+  const ok = Array.isArray(pair) && pair.length === 2 && pair.every((t) => typeof t === 'string')
+  if (ok && pair[0] && pair[1]) return pair as [string, string]
+  throw new UserError(
+    `${where}: expected two tokens with one space between them, found ${excerpt(merge)}`,
+  )
+}
+
+export function checkAdded(path: string, token: unknown): AddedToken {
+  const { id, content, special, single_word: isWord } = isObject(token) ? token : {}
+  if (typeof id !== 'number' || typeof content !== 'string' || content === '') {
+    throw new UserError(
+      `${path}: an added token must have an id and a content, found ${excerpt(token)}`,
+    )
+  }
+  if (isWord === true) {
+    throw new UserError(
+      `${path}: the added token ${quote(content)} is to be found as a whole word only ` +
+        `(single_word), which is not supported: expected one that is found everywhere`,
+    )
+  }
+  return { ...stripping(token), id, content, special: special === true }
+}
+
+/** Whether the spaces around a token belong to it. */
+export function stripping(token: unknown): Pick<AddedToken, 'lstrip' | 'rstrip'> {
+  const { lstrip, rstrip } = isObject(token) ? token : {}
+  return { lstrip: lstrip === true, rstrip: rstrip === true }
+}
