@@ -1,16 +1,17 @@
 // A vitest reporter that ends the output with one plain line, "N passed, N failed", for whatever
 // reads the log, and that lets no test file hang for ever: a native call that never returns (a
-// software Vulkan driver's, say) stops every timeout of its worker process, so after LIMIT_MS the
-// process is described and killed from here. Files whose worker died, with no test failed, are listed
-// in the file $DEAD_MODULES for scripts/test.sh to run once more; $PASSED_BEFORE is added to the line.
-// A suite that could not be loaded counts as one failure.
+// software Vulkan driver's, say) stops every timeout of its worker process, so after LIMIT_MS
+// ($TEST_FILE_LIMIT_MS) the process is described and killed from here. Files whose worker died, with no
+// test failed, are listed in the file $DEAD_MODULES for run-tests.sh to run once more; $PASSED_BEFORE is
+// added to the line. A suite that could not be loaded counts as one failure. Tests that were skipped for
+// a reason are counted too, by reason, where there are any.
 
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { relative } from 'node:path'
 import type { Reporter, TestModule } from 'vitest/node'
 
 /** The longest file takes about a minute on two quiet cores. */
-const LIMIT_MS = 360_000
+const LIMIT_MS = Number(process.env['TEST_FILE_LIMIT_MS'] ?? 360_000)
 const CHECK_MS = 5_000
 
 export default class ClosingLine implements Reporter {
@@ -34,8 +35,14 @@ export default class ClosingLine implements Reporter {
     clearInterval(this.#timer)
     let [passed, failed] = [Number(process.env['PASSED_BEFORE'] ?? 0), errors.length]
     const dead: string[] = []
+    const skipped = new Map<string, number>()
     for (const module of modules) {
-      const tests = [...module.children.allTests()].map((test) => test.result().state)
+      const results = [...module.children.allTests()].map((test) => test.result())
+      const tests = results.map(({ state }) => state)
+      for (const result of results) {
+        const reason = result.state === 'skipped' ? result.note : undefined
+        if (reason !== undefined) skipped.set(reason, (skipped.get(reason) ?? 0) + 1)
+      }
       const own = tests.filter((state) => state === 'failed').length
       if (this.#started.has(module.moduleId) && own === 0) {
         dead.push(relative(process.cwd(), module.moduleId))
@@ -53,8 +60,13 @@ export default class ClosingLine implements Reporter {
       writeFileSync(list, [passed, ...dead].join('\n'))
       return
     }
+    const reasons = [...skipped].map(([reason, count]) => `${count} skipped: ${reason}\n`)
+    const count = [...skipped.values()].reduce((sum, each) => sum + each, 0)
+    const more = count > 0 ? `, ${count} skipped` : ''
     // After the default reporter's own summary.
-    process.on('exit', () => process.stdout.write(`${passed} passed, ${failed} failed\n`))
+    process.on('exit', () =>
+      process.stdout.write(`${reasons.join('')}${passed} passed, ${failed} failed${more}\n`),
+    )
   }
 
   #watch(): void {

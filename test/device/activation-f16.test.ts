@@ -31,6 +31,7 @@ import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import { cli, cliJson, SHAKESPEARE, TINY } from '../helpers/cli.ts'
 import { filled, fixed, keeping, openDevices, scoped, WORKLOAD } from '../helpers/devices.ts'
 import { exportedDigests, openRun, syntheticBatch, tempFolder, trainSteps, type OpenDevice, type RunOptions } from '../helpers/runs.ts' // prettier-ignore
+import { needsHalves } from '../helpers/needs.ts'
 import { writeSyntheticOpt } from '../helpers/synthetic-opt.ts'
 import { ADAPTER } from '../helpers/webgpu.ts'
 
@@ -52,6 +53,7 @@ const rms = (all: readonly number[]) =>
   Math.sqrt(all.reduce((sum, v) => sum + v * v, 0) / all.length)
 
 describe.each(openDevices())('f16 activations on $name', (test) => {
+  needsHalves(test)
   let on: OpenDevice
   beforeAll(async () => {
     on = { device: await test.open() }

@@ -21,6 +21,7 @@ import {
   WORKLOAD,
   type Matrix,
 } from '../helpers/devices.ts'
+import { needsHalves } from '../helpers/needs.ts'
 
 const PROBES = 5
 const EPS = 0.02
@@ -104,7 +105,8 @@ async function logits(d: Device, call: Call): Promise<Float32Array> {
   return Float32Array.from(parts)
 }
 
-describe.each(openInDtypes())('$name, activations $dtype', ({ open, dtype: activations }) => {
+describe.each(openInDtypes())('$name, activations $dtype', ({ name, open, dtype: activations }) => {
+  if (activations === 'F16') needsHalves({ name })
   let device: Device
   /** Differences of rows, beyond their own rounding, and of results that are f32 anyway. */
   const differences = (roundings: number) => (scenario: (d: Device) => Promise<Float32Array>) =>

@@ -21,6 +21,7 @@ import {
   values,
   WORKLOAD,
 } from '../helpers/devices.ts'
+import { needsHalves } from '../helpers/needs.ts'
 
 const EPS = 0.02
 
@@ -32,7 +33,8 @@ const lossesOf = (s: Float32Array) =>
     return s[i * 3]! + Math.log(s[i * 3 + 1]!) - s[i * 3 + 2]!
   })
 
-describe.each(openInDtypes())('$name, activations $dtype', ({ open, dtype }) => {
+describe.each(openInDtypes())('$name, activations $dtype', ({ name, open, dtype }) => {
+  if (dtype === 'F16') needsHalves({ name })
   let device: Device
   /** Differences of activations, and of results that are f32 anyway. */
   const differences = (roundings: number) => (scenario: (d: Device) => Promise<Float32Array>) =>

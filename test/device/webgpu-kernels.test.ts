@@ -28,6 +28,7 @@ import {
 } from '../../src/noise/distributions.ts'
 import { threefry2x32 } from '../../src/noise/threefry.ts'
 import { convertElements, type DType } from '../../src/util/dtypes.ts'
+import { lacking, type Feature } from '../helpers/adapter.ts'
 import { ADAPTER, plain, randoms } from '../helpers/webgpu.ts'
 
 /** Whole tile, no addend. */
@@ -285,29 +286,48 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
     expect(fused.filter((v, i) => v !== want[i]).length).toBeGreaterThan(100)
   })
 
-  /** Every matmul that the adapter can run, of any candidate list. */
-  const matmuls = (types: RowTypes) => {
+  /** Every matmul of any candidate list, those by subgroups or the others. */
+  const matmuls = (types: RowTypes, bySubgroups: boolean) => {
     const { lanes } = adapter
-    const shapes = lanes > 0 ? [8, 16].map((rows) => ({ lanes, rows, types })) : []
+    const shapes = [8, 16].map((rows) => ({ lanes, rows, types }))
+    if (bySubgroups) {
+      return { plain: shapes.map(matmulSubgroup), transposed: shapes.map(matmulTransposedSubgroup) }
+    }
     return {
       plain: [
         ...[4, 8].map((rows) => matmulShared(rows, types)),
         ...[matmulRegisters(8, 1, types), matmulRegisters(4, 8, types)],
-        ...shapes.map(matmulSubgroup),
       ],
-      transposed: [matmulTransposed(types), ...shapes.map(matmulTransposedSubgroup)],
+      transposed: [matmulTransposed(types)],
     }
   }
 
-  it.each([
+  const products = [
     ['plain', F32_ROWS],
     ['transposed', F32_ROWS],
     ['plain', { x: 'f16', y: 'f16' }],
     ['plain', { x: 'f16', y: 'f32' }],
     ['transposed', { x: 'f16', y: 'f16' }],
-  ] as const)(
-    'multiply %s weights right, rows %j, and a row alike whatever the number of rows',
-    async (kind, types) => {
+  ] as const
+  it.for(
+    products.flatMap(
+      (each) =>
+        [
+          [...each, 'invocations'],
+          [...each, 'subgroups'],
+        ] as const,
+    ),
+  )(
+    'multiply %s weights right, rows %j, by %s, and a row alike whatever the number of rows',
+    async ([kind, types, by], { skip }) => {
+      const needed: (Feature | null)[] = [
+        types.x === 'f16' ? 'shader-f16' : null,
+        by === 'subgroups' ? by : null,
+      ]
+      for (const feature of needed) {
+        const reason = feature && (await lacking(feature, ADAPTER))
+        if (reason) skip(reason)
+      }
       const all = 70
       // Odd sizes for the kernels that take them; for the others, none is a multiple of a block.
       for (const [depth, cols, width, col0, multiple] of [
@@ -316,7 +336,7 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
       ] as const) {
         const given = operands(all, depth, cols, width)
         if (types.x === 'f16') given.x = fromHalves(toHalves(given.x))
-        for (const matmul of matmuls(types)[kind].filter(
+        for (const matmul of matmuls(types, by === 'subgroups')[kind].filter(
           (each) => multiple % each.multiple === 0,
         )) {
           const { name } = matmul.spec
