@@ -235,10 +235,8 @@ export function keyValues(model: Model, shape: BatchShape, dtype: TensorDType): 
   if (keys !== undefined) {
     const positions = batch * (n + keys)
     const one = of('the cached keys of a layer', positions)
-    all.push(...Array<Allocation>(2 * layers).fill(one), {
-      label: 'the cache mask',
-      bytes: 4 * positions,
-    })
+    for (let i = 0; i < 2 * layers; i++) all.push(one)
+    all.push({ label: 'the cache mask', bytes: 4 * positions })
   }
   if (n > 0) {
     const one = of('keys behind a prefix', probes * batch * (n + tokens))

@@ -84,6 +84,15 @@ beforeEach(async () => {
         [MAIN]: { ...base, 'model.safetensors.index.json': index('../../x.safetensors') },
       },
     },
+    'org/lora': {
+      refs: { main: MAIN },
+      commits: {
+        [MAIN]: {
+          'adapter_config.json': small('{"peft_type":"LORA"}'),
+          'adapter_model.safetensors': large(9, 3),
+        },
+      },
+    },
     'org/vast': {
       refs: { main: MAIN },
       commits: {
@@ -313,6 +322,11 @@ describe('refusals say what to do', () => {
     ['org/private', 'hf_other', /token in use is invalid or may not read it/],
     ['org/none', 'hf_x', /no folder 'org\/none' here and nothing of that name on the hub/],
     ['org/evil', undefined, /names the shard "\.\.\/\.\.\/x\.safetensors"/],
+    [
+      'org/lora',
+      undefined,
+      /^org\/lora at 'main' is a PEFT adapter and no whole model: give its base/,
+    ],
     ['org/vast', undefined, /needs 4503599627370496 bytes and the disk of .* has \d+ available/],
   ])('%s with token %s', async (model, token, message) => {
     vi.stubEnv('HF_TOKEN', token)

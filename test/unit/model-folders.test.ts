@@ -2,19 +2,28 @@
 // adapters, bare names, odd settings. Each is used as it is meant, or refused in one sentence.
 // Alone: npx vitest run test/unit/model-folders.test.ts
 
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { createModel } from '../../models/index.ts'
-import { setConfigDtype } from '../../src/checkpoint/convert.ts'
+import { copyModelFiles, setConfigDtype } from '../../src/checkpoint/convert.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import { parseConfig } from '../../src/config/options.ts'
 import { tokenizerOf } from '../../src/data/model-tokenizer.ts'
 import { checkSameTokens, readMeta, type Meta } from '../../src/data/prepared.ts'
 import { loadModel } from '../../src/engine/load.ts'
 import { methodOf } from '../../src/engine/method.ts'
-import { openHub } from '../../src/hub/api.ts'
+import { asTransient, openHub } from '../../src/hub/api.ts'
+import { SMALL_FILES, smallFiles } from '../../src/hub/files.ts'
 import { resolveModel } from '../../src/hub/resolve.ts'
 import { startTokens } from '../../src/generate/sample.ts'
 import { UserError } from '../../src/util/errors.ts'
@@ -363,7 +372,38 @@ describe('the alphabet of a character-level model', () => {
   })
 })
 
+describe('the small files beside the weights', () => {
+  it('are the same ones for downloads and copies', async () => {
+    const names = new Set([...SMALL_FILES, 'README.md', 'adapter_config.json'])
+    const dir = folder(OPT, Object.fromEntries([...names].map((name) => [name, `"${name}"`])))
+    const copy = mkdtempSync(join(root, 'copy-'))
+    await copyModelFiles(dir, copy)
+    const wanted = ['tokenizer.model', 'chat_template.jinja', 'meta.json', 'added_tokens.json', 'generation_config.json'] // prettier-ignore
+    expect(SMALL_FILES).toEqual(expect.arrayContaining(wanted))
+    expect(readdirSync(copy).sort()).toEqual([...SMALL_FILES].sort())
+    expect(smallFiles(names)).toEqual(SMALL_FILES)
+  })
+})
+
 describe('the address of a hub', () => {
+  it('is told in errors without user, password and what is behind its path', () => {
+    const { signal } = new AbortController()
+    const about = (text: string, cause?: Error) =>
+      asTransient(new TypeError(text, { cause }), signal).message
+    const url = 'https://me:hunter2@hub.example/a/b?X-Amz-Signature=hunter2#hunter2'
+    expect(
+      about(`Request cannot be constructed from a URL that includes credentials: ${url}`),
+    ).toBe(
+      'Request cannot be constructed from a URL that includes credentials: https://hub.example/a/b',
+    )
+    expect(about('fetch failed', new Error(`bad "${url}", ${url}`))).toBe(
+      'fetch failed: bad "https://hub.example/a/b", https://hub.example/a/b',
+    )
+    expect(about('the reply ended at https://hub.example/a')).toBe(
+      'the reply ended at https://hub.example/a',
+    )
+  })
+
   it.each([
     'https://me:hunter2@hub.example',
     'https://:hunter2@hub.example',

@@ -153,6 +153,23 @@ describe.each([...TASKS.values()])('$name', (task: Task) => {
     }))
 })
 
+describe('an answer with nothing before it', () => {
+  it('is refused: a tokenizer without BOS has no row that predicts its first token', async () => {
+    const plain = (text: string) => characters.encode(text, { bos: false })
+    const bare: Tokenizer = { ...characters, encode: plain }
+    const task = TASKS.get('rte')!
+    const [row] = await rowsOf('rte', 'validation')
+    const encode = (calibration: EncodeOptions['calibration']) =>
+      encodeSample(task.sample(row!), row!.place, bare, {
+        ...{ maxLength: 2000, demonstrations: [], onlyAnswer: true, calibration },
+      })
+    expect(encode('none').example.options).toHaveLength(2)
+    expect(() => encode('sfc')).toThrow(
+      /validation.jsonl:1: nothing stands before the answer "Yes", .* leave out --sfc$/,
+    )
+  })
+})
+
 describe('sampling', () => {
   it.each(expected.permutations)("is NumPy's permutation: $length under $seed", (p) => {
     const order = numpyPermutation(p.length, p.seed)

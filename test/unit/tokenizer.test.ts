@@ -214,6 +214,10 @@ describe('damaged tokenizer files', () => {
   const model = (change: object) =>
     json({ ...TOKENIZER_JSON, model: { ...TOKENIZER_JSON.model, ...change } })
 
+  const beyond = {
+    ...TOKENIZER_JSON.post_processor,
+    special_tokens: { '</s>': { id: '</s>', ids: [9999], tokens: ['</s>'] } },
+  }
   const bare = { ...TOKENIZER_JSON.post_processor, special_tokens: {} }
   const wordToken = JSON.stringify({
     added_tokens_decoder: { 280: { content: '<x>', single_word: true } },
@@ -251,6 +255,37 @@ describe('damaged tokenizer files', () => {
       'nesting',
       { ...FILES, 'vocab.json': '['.repeat(20_000) },
       /vocab.json: .* more than 100 deep/,
+    ],
+    [
+      'a flag that is none',
+      { ...FILES, 'tokenizer_config.json': '{"add_prefix_space":"yes"}' },
+      /tokenizer_config.json: add_prefix_space must be true or false, not "yes"/,
+    ],
+    [
+      'a number for a special token',
+      { ...FILES, 'tokenizer_config.json': '{"bos_token":5}' },
+      /tokenizer_config.json: the bos_token must be a text, not 5/,
+    ],
+    [
+      'added tokens in a list',
+      { ...FILES, 'added_tokens.json': '["<sep>"]' },
+      /must hold a JSON obj/,
+    ],
+    [
+      'an added id of text',
+      { ...FILES, 'added_tokens.json': '{"<x>":"280"}' },
+      /an id and a content/,
+    ],
+    ['an added id in a hole', { ...FILES, 'added_tokens.json': '{"<x>":999}' }, /"<x>" must be an/],
+    [
+      'a token with line ends',
+      vocab({ ['\u001b[2J\n'.repeat(500)]: -1 }),
+      /^[^\n\u001b]{0,200}token "\\u001b\[2J\\n[^\n\u001b]{0,300}, but it is -1$/,
+    ],
+    [
+      'a template beyond the vocabulary',
+      json({ ...TOKENIZER_JSON, post_processor: beyond }),
+      /the post_processor puts id 9999 before a text, but there are 279 tokens/,
     ],
     [
       'nested settings',
