@@ -82,7 +82,7 @@ async function pickWeights(folder: string): Promise<WeightsLayout> {
 
 /** A weight file by its name: what is named is what is read. */
 function named(file: string): WeightsLayout {
-  if (/^adapter_model\./.test(file)) throw new UserError(`${file}: ${ADAPTER_ADVICE}`)
+  if (/^adapter_model\./.test(file)) throw new UserError(`${file}: ${adapterAdvice()}`)
   if (/-\d{5}-of-\d{5}\.(safetensors|bin)$/.test(file)) {
     throw new UserError(
       `${file} is one of several shards and not a whole model: name the folder, or its .index.json`,
@@ -91,16 +91,17 @@ function named(file: string): WeightsLayout {
   return { file, isIndex: file.endsWith('.index.json') }
 }
 
-const ADAPTER_ADVICE =
-  'this is a PEFT adapter and no whole model; give its base model, or merge the two in PEFT with merge_and_unload()'
+const adapterAdvice = (base?: string) =>
+  `this is a PEFT adapter and no whole model; give its base model${base === undefined ? '' : ` (${quote(base)})`}, ` +
+  `or merge the two in PEFT with merge_and_unload()`
 
 /** @throws UserError if the folder holds an adapter, naming its base */
 async function refuseAdapter(folder: string): Promise<void> {
   const path = join(folder, ADAPTER_FILE)
   if (!(await isThere(path, 'file'))) return
   const { base_model_name_or_path: base } = await readJsonObject(path, MAX_CONFIG_BYTES)
-  const name = typeof base === 'string' ? ` (${quote(base)})` : ''
-  throw new UserError(`${folder}: ${ADAPTER_ADVICE.replace('base model', `base model${name}`)}`)
+  const name = typeof base === 'string' ? base : undefined
+  throw new UserError(`${folder}: ${adapterAdvice(name)}`)
 }
 
 /** Tensor name -> file name of a shard, which must lie in the folder itself. */

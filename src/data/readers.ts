@@ -58,7 +58,7 @@ async function* jsonLines(path: string): AsyncGenerator<SourceRecord> {
     if (line.trim() === '') continue
     const place = `${path}:${number}`
     const isDocument = isFirst && /^\s*(\[|\{\s*$)/.test(line)
-    const advice = isDocument ? 'name a file of one JSON text over several lines .json' : ''
+    const advice = isDocument ? 'name a file that is one JSON array .json' : ''
     yield { values: asObject(parseJson(line, place, advice), place, advice), place }
     isFirst = false
   }

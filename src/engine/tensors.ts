@@ -5,7 +5,7 @@ import type { Matrix, Model } from '../../models/model.ts'
 import { UserError } from '../util/errors.ts'
 import { openFiles, type WeightFiles } from '../checkpoint/files.ts'
 import type { Checkpoint, TensorEntry } from '../checkpoint/types.ts'
-import { quote } from '../util/untrusted.ts'
+import { excerpt, quote } from '../util/untrusted.ts'
 
 /** Where every tensor of the model lies, by the model's own names. */
 export interface ModelTensors {
@@ -32,7 +32,7 @@ export function findTensors(model: Model, checkpoint: Checkpoint): ModelTensors 
     }
     if (entry.shape.join() !== shape.join()) {
       throw new UserError(
-        `${checkpoint.dir}: ${quote(entry.name)} has shape [${entry.shape.join(', ')}], config.json means [${shape.join(', ')}]; config.json does not fit the weights`,
+        `${checkpoint.dir}: ${quote(entry.name)} has shape ${excerpt(entry.shape)}, config.json means ${excerpt(shape)}; config.json does not fit the weights`,
       )
     }
     return { ...entry, name }
