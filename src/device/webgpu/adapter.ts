@@ -2,7 +2,9 @@
 // Owns the objects that create() gives, the limits asked for, and the polling throttle. Facts: npm
 // webgpu 0.6.2 (Dawn).
 
+import { pathToFileURL } from 'node:url'
 import { UserError } from '../../util/errors.ts'
+import { nativeFile, PLATFORM } from '../../util/native-code.ts'
 import { PARAM_BYTES } from './kernel.ts'
 import { throttlePolling } from './throttle.ts'
 
@@ -56,18 +58,24 @@ const NO_ADAPTER = 'adapter=zo2 lists adapters'
 // end its promises at once, so that no moment before the exit is safe.
 const instances = new Map<string, GPU>()
 
+/** zo2's own copy of the package webgpu, else an installed one. */
+function dawnModule(): string {
+  const own = nativeFile('webgpu/index.js')
+  return own === undefined ? 'webgpu' : pathToFileURL(own).href
+}
+
 async function createGpu(own: readonly string[], timed = false): Promise<GPU> {
   const flags = [timed ? DISABLED_TIMED : DISABLED, ...own]
   const key = flags.join(',')
   try {
-    const { create } = await import('webgpu')
+    const { create } = (await import(dawnModule())) as typeof import('webgpu')
     const gpu = instances.get(key) ?? create(flags)
     instances.set(key, gpu)
     return gpu
   } catch (cause) {
     throw new UserError(
-      `the webgpu package cannot be loaded on ${process.platform}-${process.arch}: ` +
-        'run "npm ci", or use --device cpu',
+      `this installation of zo2 has no Dawn for ${PLATFORM}, or it cannot be loaded: run "npm install ` +
+        'webgpu" beside zo2 ("npm run build" in a clone of zo2), or use --device cpu',
       { cause },
     )
   }
