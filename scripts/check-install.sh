@@ -65,7 +65,8 @@ make_home() {
   mkdir -p "$1"
   local url=http://127.0.0.1:$port/
   printf 'registry=%s\n//127.0.0.1:%s/:_authToken=any\n' "$url" "$port" >"$1/.npmrc"
-  printf 'registry "%s"\n' "$url" >"$1/.yarnrc"
+  # Root's cache is not at home otherwise.
+  printf 'registry "%s"\ncache-folder "%s"\n' "$url" "$1/yarn-cache" >"$1/.yarnrc"
   # Packages published a minute ago, as zo2 here, are held back otherwise.
   printf '%s\n' "npmRegistryServer: '$url'" 'unsafeHttpWhitelist: [127.0.0.1]' \
     'nodeLinker: node-modules' 'npmMinimalAgeGate: 0' >"$1/.yarnrc.yml"
