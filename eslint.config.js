@@ -3,7 +3,17 @@
 import tseslint from 'typescript-eslint'
 
 export default tseslint.config(
-  { ignores: ['dist/', 'out/', 'node_modules/', 'src/noise/noise.as.ts', '.venv/', '.cache/'] },
+  {
+    ignores: [
+      'dist/',
+      'native*/',
+      'out/',
+      'node_modules/',
+      'src/noise/noise.as.ts',
+      '.venv/',
+      '.cache/',
+    ],
+  },
   ...tseslint.configs.recommended,
   {
     files: ['**/*.ts'],

@@ -1,10 +1,17 @@
-// Compiles src, scheduler and models into dist/ and puts the WebAssembly module beside its loader.
-import { execFileSync } from 'node:child_process'
-import { chmodSync, copyFileSync, rmSync } from 'node:fs'
+// Builds what a clone runs and what is packed: dist/ and native/. With --if-stale dist/ only if a source
+// is newer than the last build of it. npm ci and npm install of a clone start this as the script
+// `dependencies`: `prepare`, the usual one, would also be run by npx, which hides what it prints, and
+// would count as an install script where the packed archive is installed.
+//   node scripts/build.mjs [--if-stale]
 
-rmSync('dist', { recursive: true, force: true })
-execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json'], {
-  stdio: 'inherit',
-})
-copyFileSync('src/noise/noise.wasm', 'dist/src/noise/noise.wasm')
-chmodSync('dist/src/cli/bin.js', 0o755)
+import { buildDist, isFresh } from './dist.mjs'
+
+try {
+  if (!process.argv.includes('--if-stale') || !isFresh()) buildDist()
+  // Reads dist/, which is there now.
+  const { layOutHere } = await import('./native.mjs')
+  layOutHere()
+} catch (error) {
+  console.error(`error: ${error.message}`)
+  process.exitCode = 1
+}

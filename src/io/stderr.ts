@@ -4,7 +4,7 @@
 
 import { closeSync, fstatSync, readSync } from 'node:fs'
 import type { LibraryHandle } from 'koffi'
-import { openLibrary } from '../util/native.ts'
+import { openLibrary } from '../util/koffi.ts'
 
 const STDERR = 2
 const CLOSE_ON_EXEC = 1

@@ -12,6 +12,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -122,15 +123,16 @@ export async function seen({ output, finished, child }: Running, text: string): 
 export const makeFolder = () => mkdtempSync(join(tmpdir(), 'zo2-test-'))
 
 /** Path of bin.js made from the sources as they are now. */
-function compiled(): string {
+export function compiled(): string {
   const files = sources()
-  const hash = createHash('sha256').update(ts.version)
+  const hash = createHash('sha256').update(ts.version).update(ROOT)
   for (const file of files) hash.update(file).update(readFileSync(join(ROOT, file)))
   const cache = join(ROOT, 'node_modules/.cache')
   const home = join(cache, `zo2-cli-${hash.digest('hex').slice(0, 16)}`)
   if (!existsSync(home)) {
     const draft = `${home}.${randomBytes(4).toString('hex')}.tmp`
     for (const file of files) compile(file, draft)
+    symlinkSync(join(ROOT, 'native'), join(draft, 'native'))
     try {
       renameSync(draft, home)
     } catch (error) {

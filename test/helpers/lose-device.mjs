@@ -7,7 +7,9 @@ import { isMainThread } from 'node:worker_threads'
 const { ZO2_LOSE_AFTER: text, ZO2_LOSE_SUBMIT: submit, ZO2_LOSE_HOW: how } = process.env
 
 async function takeAway() {
-  const { globals } = await import('webgpu')
+  // The copy that zo2 loads (scripts/native.mjs).
+  const own = `../../native/${process.platform}-${process.arch}/webgpu/index.js`
+  const { globals } = await import(own)
   let left = text === '' ? Number(submit) : Infinity
   let silent = false
   const { write } = process.stderr

@@ -5,16 +5,22 @@
 import { readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { pathToFileURL } from 'node:url'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import * as webgpu from 'webgpu'
 import { openWebgpu } from '../../src/device/webgpu/device.ts'
 import { UserError } from '../../src/util/errors.ts'
+import { nativeFile } from '../../src/util/native-code.ts'
 import { TEST_ADAPTER } from '../helpers/adapter.ts'
+
 import { cli, makeFolder, startCli, TINY, type Finished } from '../helpers/cli.ts'
 import { differences, finish, outcome, prepare } from '../helpers/crash.ts'
 import { losing, type Loss } from '../helpers/lose-device.ts'
 import { halfWritten } from '../helpers/outcome.ts'
 import { openRun, syntheticBatch, trainSteps } from '../helpers/runs.ts'
+
+/** The copy of Dawn that zo2 loads. */
+const dawn = pathToFileURL(nativeFile('webgpu/index.js')!).href
+const { globals } = (await import(dawn)) as typeof import('webgpu')
 
 /** A process that has not ended by then hangs. */
 const SOON_MS = 30_000
@@ -130,7 +136,7 @@ describe.each(['destroy', 'silent'] as const)('a run that loses its adapter (%s)
 })
 
 describe('an engine that loses its device', () => {
-  const { GPUAdapter } = webgpu.globals as unknown as { GPUAdapter: { prototype: GPUAdapter } }
+  const { GPUAdapter } = globals as unknown as { GPUAdapter: { prototype: GPUAdapter } }
   const { requestDevice } = GPUAdapter.prototype
   afterEach(() => {
     GPUAdapter.prototype.requestDevice = requestDevice

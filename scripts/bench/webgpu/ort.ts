@@ -5,14 +5,16 @@
 
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { InferenceSession, Tensor } from 'onnxruntime-node'
+import type * as Ort from 'onnxruntime-common'
 import { encodeModel, type OnnxGraph, type OnnxNode } from '../../../src/device/cpu/onnx.ts'
 import type { BlockShape, Open, Operands } from './work.ts'
 
 export const open: Open = () => {
-  const manifest = createRequire(import.meta.url).resolve('onnxruntime-node/package.json')
+  const require = createRequire(import.meta.url)
+  const { InferenceSession, Tensor } = require('onnxruntime-node') as typeof Ort
+  const manifest = require.resolve('onnxruntime-node/package.json')
   const { version } = JSON.parse(readFileSync(manifest, 'utf8')) as { version: string }
-  let session: InferenceSession | undefined
+  let session: Ort.InferenceSession | undefined
   return Promise.resolve({
     version,
     async prepare(shape, operands) {

@@ -3,7 +3,7 @@
 // 2026-11-28). A hint to Linux, where it is asked for only by programs that say so; elsewhere nothing.
 
 import type { LibraryHandle } from 'koffi'
-import { openLibrary } from '../../util/native.ts'
+import { openLibrary } from '../../util/koffi.ts'
 
 const MADV_HUGEPAGE = 14
 /** Of memory any smaller, not much would lie on whole huge pages (2 MiB each on most processors). */

@@ -1,18 +1,17 @@
-// ONNX Runtime by its C API: the library comes with the package onnxruntime-node, the calls go through
-// koffi. The package's own binding copies every result into new memory, half of the time of a large
-// product (CHANGELOG, 2026-11-23). A graph runs on the JavaScript thread, which has nothing else to do on
-// a machine whose cores all multiply; only long ones do not. Owns the library's environment, sessions and
-// values; which graphs there are is said in sessions.ts. Source: onnxruntime_c_api.h, whose table of
-// functions only ever grows at its end.
+// ONNX Runtime by its C API, the calls go through koffi. The binding of onnxruntime-node copies every
+// result into new memory, half of the time of a large product (CHANGELOG, 2026-11-23). A graph runs on
+// the JavaScript thread, which has nothing else to do on a machine whose cores all multiply; only long
+// ones do not. Owns the library's environment, sessions and values; which library is said in library.ts,
+// which graphs there are in sessions.ts. Source: onnxruntime_c_api.h, whose table of functions only ever
+// grows at its end.
 
-import { readdirSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
-import koffi, { type LibraryHandle } from 'koffi'
+import type { LibraryHandle } from 'koffi'
 import { UserError } from '../../util/errors.ts'
-import { openLibrary } from '../../util/native.ts'
 import { maxOf } from '../../util/extremes.ts'
+import { PLATFORM } from '../../util/native-code.ts'
+import { koffi, openLibrary } from '../../util/koffi.ts'
+import { checkVersion, ortPath, refused } from './library.ts'
 
 /** A dense tensor whose memory is the caller's; numbers of 16 bits are f16. */
 export interface Value {
@@ -32,7 +31,7 @@ export interface OrtSession {
 type Pointer = bigint | null
 type Out = [Pointer]
 
-/** The version of the C API asked for: that of ONNX Runtime 1.22, the first with all that is used. */
+/** The version of the C API asked for: the first with all that is used. */
 const API_VERSION = 22
 
 /** Places in the table of functions, and their types. */
@@ -196,17 +195,13 @@ function load(): Library {
   // Since 1.30 the library tells Microsoft of every process, and leaves files for it in the home and
   // temporary folders, unless this is set before it is loaded.
   process.env['ORT_DISABLE_TELEMETRY'] ??= '1'
-  const path = libraryPath()
-  const handle = openLibrary(path)
+  const path = ortPath(PLATFORM)
+  const handle = open(path)
   const base = handle.func('const void *OrtGetApiBase()')() as Pointer
   const [getApi, getVersion] = pointers(base, 2)
   const version = callAt(getVersion, 'const char *()')() as string
+  checkVersion(version, path)
   const table = callAt(getApi, 'const void *(uint32_t version)')(API_VERSION) as Pointer
-  if (!table) {
-    throw new UserError(
-      `${path} is ONNX Runtime ${version}, which lacks version ${API_VERSION} of its C API; run npm ci`,
-    )
-  }
   const last = maxOf(Object.values(SIGNATURES).map(([place]) => place))
   const places = pointers(table, last + 1)
   const api = Object.fromEntries(
@@ -219,26 +214,17 @@ function load(): Library {
   return { handle, version, api, env, cpu }
 }
 
+function open(path: string): LibraryHandle {
+  try {
+    return openLibrary(path)
+  } catch (error) {
+    if (error instanceof UserError) throw error
+    throw refused(path, (error as Error).message)
+  }
+}
+
 const pointers = (at: Pointer, count: number) =>
-  koffi.decode(at, koffi.array('void *', count)) as Pointer[]
+  koffi().decode(at, koffi().array('void *', count)) as Pointer[]
 
 const callAt = (at: Pointer | undefined, type: string) =>
-  koffi.decode(at, koffi.proto(type)) as Call
-
-/** Where the package keeps the library of this platform. */
-function libraryPath(): string {
-  const home = dirname(createRequire(import.meta.url).resolve('onnxruntime-node/package.json'))
-  const dir = join(home, 'bin', 'napi-v6', process.platform, process.arch)
-  let names: string[] = []
-  try {
-    names = readdirSync(dir)
-  } catch {
-    // said below
-  }
-  const name = names.find((n) => /^(lib)?onnxruntime[.\d]*\.(so[.\d]*|dylib|dll)$/.test(n))
-  if (name) return join(dir, name)
-  throw new UserError(
-    `onnxruntime-node has no library for ${process.platform}-${process.arch} in ${dir}; ` +
-      'run npm ci on a platform that it supports, or use --device webgpu',
-  )
-}
+  koffi().decode(at, koffi().proto(type)) as Call

@@ -3,8 +3,10 @@
 // browser needs another version of this file alone. Facts: npm webgpu 0.6.2 (Dawn).
 
 import { setTimeout } from 'node:timers'
+import { pathToFileURL } from 'node:url'
 import { withoutChatter } from '../../io/stderr.ts'
 import { UserError } from '../../util/errors.ts'
+import { nativeFile, PLATFORM } from '../../util/native-code.ts'
 
 // Instances of Dawn by their flags, for the life of the process. Adapters, devices and pending
 // promises poll through a bare pointer to their instance: once it is collected, the next poll reads
@@ -12,18 +14,24 @@ import { UserError } from '../../util/errors.ts'
 // end its promises at once, so that no moment before the exit is safe.
 const instances = new Map<string, GPU>()
 
+/** zo2's own copy of the package webgpu, else an installed one. */
+function dawnModule(): string {
+  const own = nativeFile('webgpu/index.js')
+  return own === undefined ? 'webgpu' : pathToFileURL(own).href
+}
+
 /** The instance of Dawn with these flags. Throws UserError where the package cannot be loaded. */
 export async function openGpu(flags: readonly string[]): Promise<GPU> {
   const key = flags.join(',')
   try {
-    const { create } = await import('webgpu')
+    const { create } = (await import(dawnModule())) as typeof import('webgpu')
     const gpu = instances.get(key) ?? create([...flags])
     instances.set(key, gpu)
     return gpu
   } catch (cause) {
     throw new UserError(
-      `the webgpu package cannot be loaded on ${process.platform}-${process.arch}: ` +
-        'run "npm ci", or use --device cpu',
+      `this installation of zo2 has no Dawn for ${PLATFORM}, or it cannot be loaded: run "npm install ` +
+        'webgpu" beside zo2 ("npm run build" in a clone of zo2), or use --device cpu',
       { cause },
     )
   }
