@@ -243,12 +243,17 @@ async function resultsOf(checkout: string, { commands }: Case): Promise<Map<stri
     }
     for (const [i, command] of commands.entries()) {
       const args = command.map((arg) => arg.replace(/^OUT\//, `${out}/`))
-      const { stdout } = await run(
-        process.execPath,
-        [join(checkout, bin.zo2), '--quiet', ...args].filter((a) => a !== '--quiet'),
-        { cwd: HERE, maxBuffer: 2 ** 28 },
-      )
-      if (command.includes('--json')) results.set(`output ${i}`, stdout)
+      try {
+        const { stdout } = await run(
+          process.execPath,
+          [join(checkout, bin.zo2), '--quiet', ...args].filter((a) => a !== '--quiet'),
+          { cwd: HERE, maxBuffer: 2 ** 28 },
+        )
+        if (command.includes('--json')) results.set(`output ${i}`, stdout)
+      } catch (error) {
+        const said = (error as { stderr?: string }).stderr?.split('\n').at(-2) ?? String(error)
+        results.set(`command ${i}, which failed: ${said}`, checkout)
+      }
     }
     const visit = (dir: string) => {
       for (const name of readdirSync(dir).sort()) {
