@@ -49,7 +49,9 @@ const only = process.env['ONLY']?.split(',')
 const times = new Map<string, number[]>()
 const batch: Batch = syntheticBatch(Number(B), Number(T), SHAPE.vocab, 1)
 const { rows, targets } = labelledRows(batch)
-const device = await openDevice(parseConfig({ device: kind, ...(kind === 'webgpu' && { adapter: 'llvmpipe' }) })) // prettier-ignore
+const device = await openDevice(
+  parseConfig({ device: kind, ...(kind === 'webgpu' && { adapter: 'llvmpipe' }) }),
+)
 try {
   for (let round = -1; round < Number(rounds); round++) {
     for (const [name, options] of Object.entries(METHODS)) {
@@ -58,11 +60,16 @@ try {
       try {
         const step = async (n: number) => {
           if (name === 'two forwards') {
-            for (let i = 0; i < 2; i++) await forward(engine, batch, null, { kind: 'loss', rows, targets }) // prettier-ignore
+            for (let i = 0; i < 2; i++)
+              await forward(engine, batch, null, { kind: 'loss', rows, targets })
             return
           }
           await zoStep(engine, {
-            ...{ batches: [batch], step: n, lr: 1e-7, eps: 1e-3, weightDecay: 0 },
+            batches: [batch],
+            step: n,
+            lr: 1e-7,
+            eps: 1e-3,
+            weightDecay: 0,
             append: () => Promise.resolve(),
           })
         }

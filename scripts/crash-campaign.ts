@@ -53,7 +53,12 @@ async function life(number: number, { job, files, stays }: Reference, target: Ta
   const dir = join(home, `run-${number}`)
   const kills: Kill[] = []
   const kill = async (what: Target, more: string[]) => {
-    const made = await killIn([...job.args(dir), ...more], dir, { rhythm: job.rhythm, stays, target: what }, random) // prettier-ignore
+    const made = await killIn(
+      [...job.args(dir), ...more],
+      dir,
+      { rhythm: job.rhythm, stays, target: what },
+      random,
+    )
     kills.push(made)
     counts.set(made.phase, hits(made.phase) + 1)
   }
@@ -65,7 +70,9 @@ async function life(number: number, { job, files, stays }: Reference, target: Ta
   await finish([...job.args(dir), ...again])
   const wrong = differences(files, outcome(dir))
   if (wrong.length > 0) faults++
-  const where = kills.map((k) => `${k.phase} ${k.done}${k.left.length > 0 ? ` (${k.left.join(' ')})` : ''}`) // prettier-ignore
+  const where = kills.map(
+    (k) => `${k.phase} ${k.done}${k.left.length > 0 ? ` (${k.left.join(' ')})` : ''}`,
+  )
   const verdict = wrong.length > 0 ? `DIFFERS: ${wrong.join('; ')}` : 'same'
   say(`${String(number).padStart(3)}  ${job.name.padEnd(16)}  ${verdict}  ${where.join(' | ')}`)
   rmSync(dir, { recursive: true })

@@ -10,7 +10,13 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { cli, makeFolder } from '../test/helpers/cli.ts'
 import { twoAtATime } from '../test/helpers/crash.ts'
-import { fullFrom, goesOn, problemsOf, undisturbed, type Undisturbed } from '../test/helpers/full-disk.ts' // prettier-ignore
+import {
+  fullFrom,
+  goesOn,
+  problemsOf,
+  undisturbed,
+  type Undisturbed,
+} from '../test/helpers/full-disk.ts'
 import { writingCommands } from '../test/helpers/full-disk-commands.ts'
 
 const [only = '', reportPath] = process.argv.slice(2)

@@ -13,7 +13,10 @@ const sequences = PROMPTS.map((prompt) => {
   const inputIds = tokenizer.encode(prompt)
   return { inputIds, labels: inputIds.map(() => -100) }
 })
-const model = await fromPretrained(dir, device === 'webgpu' ? { adapter: 'llvmpipe' } : { device: 'cpu' }) // prettier-ignore
+const model = await fromPretrained(
+  dir,
+  device === 'webgpu' ? { adapter: 'llvmpipe' } : { device: 'cpu' },
+)
 try {
   const batches = []
   for (const padTo of ['right', 'left'] as const) {

@@ -109,7 +109,9 @@ const lines: object[] = []
 const note = (what: string, round: number, rates: readonly Rate[], more: object = {}) => {
   for (const { bytes, diskBytes, ms } of rates) {
     lines.push({ what, round, bytes, disk_bytes: diskBytes, ms: Math.round(ms), ...more })
-    process.stderr.write(`${what} ${gb(bytes)} (${gb(diskBytes)} of the disk) in ${(ms / 1000).toFixed(1)} s\n`) // prettier-ignore
+    process.stderr.write(
+      `${what} ${gb(bytes)} (${gb(diskBytes)} of the disk) in ${(ms / 1000).toFixed(1)} s\n`,
+    )
   }
   writeFileSync(OUT, lines.map((line) => `${JSON.stringify(line)}\n`).join(''))
 }
@@ -152,7 +154,10 @@ out('| | weights, GB/s | of raw | from the disk, GB/s | of raw |')
 out('| --- | --- | --- | --- | --- |')
 out(`| raw sequential read | ${GB(median(rates.raw))} | | ${GB(median(rates.raw))} | |`)
 for (const what of ['stream', 'training'] as const) {
-  const name = what === 'stream' ? 'stream, nothing computed' : `training, ${WORK.batchSize} x ${WORK.maxLength} tokens, ${WORK.method}` // prettier-ignore
+  const name =
+    what === 'stream'
+      ? 'stream, nothing computed'
+      : `training, ${WORK.batchSize} x ${WORK.maxLength} tokens, ${WORK.method}`
   const cells = [0, 1].flatMap((i) => [GB(at(rates[what], i)), percent(at(ratios[what], i))])
   out(`| ${name} | ${cells.join(' | ')} |`)
 }
@@ -165,5 +170,10 @@ memory[0]!.forEach((_, i) => {
 const last = memory[0]!.length - 1
 const slope = (at(memory, last) - at(memory, 1)) / (last - 1 || 1)
 out(`\nFrom the second step on the process grew by ${(slope / 1e6).toFixed(1)} MB a step.`)
-const total = (await Promise.all(loaded.checkpoint.files.map((file) => stat(file)))).reduce((sum, { size }) => sum + size, 0) // prettier-ignore
-out(`${gb(total)} of files, room for ${gb(cacheRoomBytes())} in the page cache. Medians of ${rounds} rounds.`) // prettier-ignore
+const total = (await Promise.all(loaded.checkpoint.files.map((file) => stat(file)))).reduce(
+  (sum, { size }) => sum + size,
+  0,
+)
+out(
+  `${gb(total)} of files, room for ${gb(cacheRoomBytes())} in the page cache. Medians of ${rounds} rounds.`,
+)

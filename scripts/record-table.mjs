@@ -3,14 +3,31 @@
 import { readFileSync } from 'node:fs'
 
 const [kind, file] = process.argv.slice(2)
-const read = (path) => readFileSync(path, 'utf8').trim().split('\n').map((line) => JSON.parse(line)) // prettier-ignore
+const read = (path) =>
+  readFileSync(path, 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
 const plans = read(file.replace('.jsonl', '-plan.jsonl'))
 const runs = read(file).map((run, i) => ({ ...run, plan: plans[i] }))
 
 /** GB of ZO2's README (2025-02-22, torch.cuda.max_memory_allocated): f16, 1 x 2048 tokens, all layers. */
-const ZO2 = { '1.3b': 1.63, '2.7b': 1.81, '6.7b': 2.41, '13b': 3.13, '30b': 4.7, '66b': 6.58, '175b': 10.78 } // prettier-ignore
+const ZO2 = {
+  '1.3b': 1.63,
+  '2.7b': 1.81,
+  '6.7b': 2.41,
+  '13b': 3.13,
+  '30b': 4.7,
+  '66b': 6.58,
+  '175b': 10.78,
+}
 
-const size = (bytes) => bytes === 0 ? '0' : bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB` // prettier-ignore
+const size = (bytes) =>
+  bytes === 0
+    ? '0'
+    : bytes >= 1e9
+      ? `${(bytes / 1e9).toFixed(2)} GB`
+      : `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`
 const seconds = (ms) => `${(ms / 1000).toFixed(ms < 1e4 ? 2 : 0)} s`
 
 function beside(run) {
@@ -69,5 +86,7 @@ for (const run of runs) console.log(row(Object.values(columns).map((cell) => cel
 const names = [...new Set(runs.map((r) => r.device))].join('; ')
 console.log(`\n${runs[0].batch} x ${runs[0].tokens} tokens, f16 synthetic weights. ${names}.`)
 if (kind === 'memory' && runs.some((r) => beside(r) !== '-')) {
-  console.log("ZO2's figure is of the whole model: a device peak that does not depend on depth compares.") // prettier-ignore
+  console.log(
+    "ZO2's figure is of the whole model: a device peak that does not depend on depth compares.",
+  )
 }

@@ -21,7 +21,9 @@ function slopeOf(samples: readonly (readonly [number, number])[]): number {
 }
 
 let failed = false
-process.stdout.write('| device | method | memory at step 200, MiB | at the end | in 1,000 steps | device bytes, first and last step |\n| --- | --- | --- | --- | --- | --- |\n') // prettier-ignore
+process.stdout.write(
+  '| device | method | memory at step 200, MiB | at the end | in 1,000 steps | device bytes, first and last step |\n| --- | --- | --- | --- | --- | --- |\n',
+)
 for (const on of [{ device: 'cpu' }, { adapter: 'llvmpipe' }] as const) {
   for (const own of [
     { method: 'mezo-sgd', replayWindow: 2 },
@@ -33,15 +35,23 @@ for (const on of [{ device: 'cpu' }, { adapter: 'llvmpipe' }] as const) {
       const deviceBytes: number[] = []
       const samples: [number, number][] = []
       for (let step = 1; step <= STEPS; step++) {
-        const inputIds = [0, 1].map((b) => Array.from({ length: 16 }, (_, t) => (step * 31 + b * 17 + t * 7) % 1000)) // prettier-ignore
-        await zo.step({ inputIds, attentionMask: inputIds.map((row) => row.map(() => 1)), labels: inputIds }) // prettier-ignore
+        const inputIds = [0, 1].map((b) =>
+          Array.from({ length: 16 }, (_, t) => (step * 31 + b * 17 + t * 7) % 1000),
+        )
+        await zo.step({
+          inputIds,
+          attentionMask: inputIds.map((row) => row.map(() => 1)),
+          labels: inputIds,
+        })
         deviceBytes.push(model.device.ledger.total())
         if (step >= FIRST && step % 5 === 0) samples.push([step, process.memoryUsage.rss()])
       }
       const grown = 1000 * slopeOf(samples)
       const [first, last] = [deviceBytes[0]!, deviceBytes.at(-1)!]
       failed ||= grown > BOUND_BYTES || new Set(deviceBytes).size > 1
-      process.stdout.write(`| ${model.device.info.kind} | ${own.method} | ${MiB(samples[0]![1])} | ${MiB(samples.at(-1)![1])} | ${MiB(grown)} | ${first}, ${last} |\n`) // prettier-ignore
+      process.stdout.write(
+        `| ${model.device.info.kind} | ${own.method} | ${MiB(samples[0]![1])} | ${MiB(samples.at(-1)![1])} | ${MiB(grown)} | ${first}, ${last} |\n`,
+      )
     } finally {
       await model.close()
     }

@@ -55,7 +55,11 @@ const VARIANTS: Readonly<Record<string, readonly (readonly unknown[])[]>> = {
   columnsKernel: ELEMENTS,
   gatherKernel: ELEMENTS,
   layerNormKernel: ELEMENTS,
-  matmulRegisters: [[8, 1], [4, 8], [8, 8]].flatMap((shape) => ROWS.map((types) => [...shape, types])), // prettier-ignore
+  matmulRegisters: [
+    [8, 1],
+    [4, 8],
+    [8, 8],
+  ].flatMap((shape) => ROWS.map((types) => [...shape, types])),
   matmulShared: across([4, 8], ROWS),
   matmulSubgroup: subgroupShapes(),
   matmulTransposed: ROWS.map((types) => [types]),

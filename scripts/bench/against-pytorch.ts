@@ -13,8 +13,14 @@ import { type Case, startSystem, type System, type Timed } from './process.ts'
 import { OURS } from './rounds.ts'
 
 const options = flags({
-  ...{ python: 'python3', sizes: 'opt-125m,opt-350m,opt-1.3b', shapes: '16x64,1x2048' },
-  ...{ methods: 'mezo-sgd,lozo', labels: 'all,option', rounds: '5', steps: '2', memory: '1GiB' },
+  python: 'python3',
+  sizes: 'opt-125m,opt-350m,opt-1.3b',
+  shapes: '16x64,1x2048',
+  methods: 'mezo-sgd,lozo',
+  labels: 'all,option',
+  rounds: '5',
+  steps: '2',
+  memory: '1GiB',
 })
 const PYTORCH = fileURLToPath(new URL('pytorch.py', import.meta.url))
 /** Both forwards see other noise: losses near ln(vocabulary) agree to about eps. */
@@ -89,7 +95,14 @@ for (const size of listed(options.sizes)) {
       const ratios = times.theirs.map((ms, i) => ms / times.ours[i]!)
       const perSecond = (ms: number) => ((1000 * of.batch * of.tokens) / ms).toFixed(0)
       const detail = last.map((answer) => answer.detail)
-      record('against-pytorch', { ...of, model: size, memory: options.memory, times, ratios, detail }) // prettier-ignore
+      record('against-pytorch', {
+        ...of,
+        model: size,
+        memory: options.memory,
+        times,
+        ratios,
+        detail,
+      })
       if (rows.length === 0) note(detail.join('; '))
       rows.push([
         `${size}, ${of.batch} x ${of.tokens}, ${of.method}, ${of.labels} labels`,

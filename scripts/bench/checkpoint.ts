@@ -26,7 +26,9 @@ export async function checkpoint(size: string): Promise<string> {
   const { config, tensors } = syntheticModel({ size }).checkpoint
   await writeFile(`${unfinished}/config.json`, JSON.stringify(config))
   const specs = [...tensors.values()].map(({ name, shape }) => ({
-    ...{ name, shape, dtype: 'F16' as const },
+    name,
+    shape,
+    dtype: 'F16' as const,
   }))
   const kernel = createNoiseKernel()
   await writeShardedSafetensors(unfinished, specs, async (index, sink) => {

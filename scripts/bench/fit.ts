@@ -11,7 +11,8 @@ export interface Fit {
 export function leastSquares(x: readonly number[], y: readonly number[]): Fit {
   const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length
   const [meanX, meanY] = [mean(x), mean(y)]
-  const sum = (of: (dx: number, dy: number) => number) => x.reduce((total, value, i) => total + of(value - meanX, y[i]! - meanY), 0) // prettier-ignore
+  const sum = (of: (dx: number, dy: number) => number) =>
+    x.reduce((total, value, i) => total + of(value - meanX, y[i]! - meanY), 0)
   const slope = sum((dx, dy) => dx * dy) / sum((dx) => dx * dx)
   return {
     slope,

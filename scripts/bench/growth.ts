@@ -12,8 +12,15 @@ import { type Fit, leastSquares } from './fit.ts'
 import { inTurns, type Measured, type Variant } from './rounds.ts'
 
 const options = flags({
-  ...{ methods: 'mezo-sgd,lozo', device: 'cpu', adapter: 'llvmpipe', memory: '1GiB' },
-  ...{ layers: '2,4,6,8,10,12', batches: '2,4,8,12,16', tokens: '64', rounds: '5', steps: '2' },
+  methods: 'mezo-sgd,lozo',
+  device: 'cpu',
+  adapter: 'llvmpipe',
+  memory: '1GiB',
+  layers: '2,4,6,8,10,12',
+  batches: '2,4,8,12,16',
+  tokens: '64',
+  rounds: '5',
+  steps: '2',
 })
 const numbers = (value: string) => listed(value).map(Number)
 const counts = { rounds: Number(options.rounds), steps: Number(options.steps) }
@@ -34,8 +41,14 @@ async function measure(method: string, shapes: readonly Shape[], steps = counts.
   const device = options.device as Variant['device']
   const variants = shapes.map(({ layers, batch, tokens }): Variant => {
     return {
-      ...{ model: `synthetic:${SIZE}/${layers}`, method: method as Variant['method'], device },
-      ...{ batch, tokens, labels: 'all', memory: options.memory, resident: 'auto' },
+      model: `synthetic:${SIZE}/${layers}`,
+      method: method as Variant['method'],
+      device,
+      batch,
+      tokens,
+      labels: 'all',
+      memory: options.memory,
+      resident: 'auto',
       ...(device === 'webgpu' && { adapter: options.adapter }),
     }
   })
@@ -85,12 +98,19 @@ const times: string[][] = []
 const fits: string[][] = []
 for (const method of listed(options.methods)) {
   const depths = numbers(options.layers)
-  const deep = await measure(method, depths.map((layers) => ({ layers, batch: BATCH, tokens }))) // prettier-ignore
+  const deep = await measure(
+    method,
+    depths.map((layers) => ({ layers, batch: BATCH, tokens })),
+  )
   const wide = await measure(
     method,
     numbers(options.batches).map((batch) => ({ layers: LAYERS, batch, tokens })),
   )
-  const few = await measure(method, depths.map((layers) => ({ layers, ...FEW })), FEW_STEPS) // prettier-ignore
+  const few = await measure(
+    method,
+    depths.map((layers) => ({ layers, ...FEW })),
+    FEW_STEPS,
+  )
   for (const { layers, batch, tokens, ms } of [...deep, ...wide, ...few]) {
     times.push([`${method}, ${layers} layers, ${batch} x ${tokens} tokens`, spread(ms)])
   }

@@ -18,7 +18,12 @@ import { startSystem } from './process.ts'
 import { OURS, type Variant } from './rounds.ts'
 
 const options = flags({
-  ...{ sizes: 'opt-125m', shapes: '16x64', labels: 'all', memory: '1GiB', rounds: '5', steps: '2' },
+  sizes: 'opt-125m',
+  shapes: '16x64',
+  labels: 'all',
+  memory: '1GiB',
+  rounds: '5',
+  steps: '2',
 })
 const PROBES = 2
 const CALLS = 5
@@ -82,8 +87,14 @@ for (const size of listed(options.sizes)) {
       const [batch, tokens] = shape.split('x').map(Number) as [number, number]
       const { products, flops, otherFlops } = workOf(size, batch, tokens, options.labels)
       const of: Variant = {
-        ...{ model, batch, tokens, method: 'lozo', labels: options.labels as Variant['labels'] },
-        ...{ device: 'cpu', memory: options.memory, resident: 'auto' },
+        model,
+        batch,
+        tokens,
+        method: 'lozo',
+        labels: options.labels as Variant['labels'],
+        device: 'cpu',
+        memory: options.memory,
+        resident: 'auto',
       }
       const steps = Number(options.steps)
       await ours.time({ ...of, first: 0, steps: 3 })

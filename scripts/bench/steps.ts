@@ -49,7 +49,9 @@ async function open(request: Request): Promise<Opened> {
   const { model: source, device: kind, adapter, memory, resident, method } = request
   const trains = method !== 'eval'
   const config = parseConfig({
-    ...{ device: kind, memory, resident },
+    device: kind,
+    memory,
+    resident,
     ...(adapter !== undefined && { adapter }),
     ...(trains && { method }),
   })
@@ -80,7 +82,11 @@ async function open(request: Request): Promise<Opened> {
         const batches = [collate(sequences(request, vocab, step), PADDING)]
         const started = performance.now()
         const entry = await zoStep(engine, {
-          ...{ batches, step: done++, lr: LR, eps: EPS, weightDecay: 0 },
+          batches,
+          step: done++,
+          lr: LR,
+          eps: EPS,
+          weightDecay: 0,
           append: (line) => journal.append(line),
         })
         ms.push(performance.now() - started)

@@ -9,8 +9,14 @@ import { flags, gib, listed, note, record, say, spread, table } from './common.t
 import { inTurns, type Variant } from './rounds.ts'
 
 const options = flags({
-  ...{ sizes: 'opt-125m,opt-1.3b', devices: 'cpu,webgpu', adapter: 'llvmpipe', shape: '16x64' },
-  ...{ methods: 'mezo-sgd,lozo', budget: '256MiB', rounds: '5', steps: '2' },
+  sizes: 'opt-125m,opt-1.3b',
+  devices: 'cpu,webgpu',
+  adapter: 'llvmpipe',
+  shape: '16x64',
+  methods: 'mezo-sgd,lozo',
+  budget: '256MiB',
+  rounds: '5',
+  steps: '2',
 })
 const [batch, tokens] = options.shape.split('x').map(Number) as [number, number]
 const counts = { rounds: Number(options.rounds), steps: Number(options.steps) }
@@ -21,7 +27,12 @@ for (const size of listed(options.sizes)) {
   for (const device of listed(options.devices) as Variant['device'][]) {
     for (const method of listed(options.methods) as Variant['method'][]) {
       const shared = {
-        ...{ model, device, method, batch, tokens, labels: 'all' as const },
+        model,
+        device,
+        method,
+        batch,
+        tokens,
+        labels: 'all' as const,
         ...(device === 'webgpu' && { adapter: options.adapter }),
       }
       const [streamed, resident] = await inTurns(

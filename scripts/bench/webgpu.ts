@@ -13,10 +13,18 @@ import { flags, listed, median, note, openLog, record, say, spread, table } from
 import { type Answer, flopsOf, type Request, type Shape, SYSTEMS } from './webgpu/work.ts'
 
 const block = (batch: number, tokens: number, hidden: number, heads: number): Shape => ({
-  ...{ kind: 'block', batch, tokens, hidden, ffn: 4 * hidden, heads },
+  kind: 'block',
+  batch,
+  tokens,
+  hidden,
+  ffn: 4 * hidden,
+  heads,
 })
 const gemm = (rows: number, depth: number, cols: number): Shape => ({
-  ...{ kind: 'gemm', rows, depth, cols },
+  kind: 'gemm',
+  rows,
+  depth,
+  cols,
 })
 const SHAPES: Shape[] = [
   gemm(1024, 768, 768),
@@ -118,7 +126,11 @@ async function main() {
         .toSorted((a, b) => median(times.get(a)!) - median(times.get(b)!))[0]
       const ratios = best === undefined ? null : times.get(best)!.map((ms, i) => ms / ours[i]!)
       record('webgpu', {
-        ...{ adapter: adapter.name, shape, ms: Object.fromEntries(times), best, ratios },
+        adapter: adapter.name,
+        shape,
+        ms: Object.fromEntries(times),
+        best,
+        ratios,
         rss_bytes: Object.fromEntries(rss),
       })
       rows.push([

@@ -80,7 +80,11 @@ const read = (): Record<string, Result> =>
   existsSync(FILE) ? (JSON.parse(readFileSync(FILE, 'utf8')) as Record<string, Result>) : {}
 
 const job = (task: Task, label: string, options: Record<string, unknown>, fault = false): Job => ({
-  ...{ task, label, options, fault, forwards: TASKS[task].forwards },
+  task,
+  label,
+  options,
+  fault,
+  forwards: TASKS[task].forwards,
   key: [task, label, options['lr'], options['seed'], ...(fault ? ['fault'] : [])].join(' | '),
 })
 
@@ -101,16 +105,22 @@ function jobs(results: Record<string, Result>, phase: number): Job[] {
     )
   }
   const rest = tasks.flatMap((task) =>
-    Object.entries(METHODS).flatMap(
-      ([label, options]) =>
-      SEEDS.slice(1).map((seed) => job(task, label, { ...options, lr: bestRate(results, task, label), seed })), // prettier-ignore
+    Object.entries(METHODS).flatMap(([label, options]) =>
+      SEEDS.slice(1).map((seed) =>
+        job(task, label, { ...options, lr: bestRate(results, task, label), seed }),
+      ),
     ),
   )
   const lr = bestRate(results, 'shakespeare', 'lozo')
   const ablation = WINDOWS.flatMap((window) =>
     [false, true].flatMap((fault) =>
       SEEDS.map((seed) => ({
-        ...job('shakespeare', `lozo, nu ${window}`, { method: 'lozo', rank: 2, window, lr, seed }, fault), // prettier-ignore
+        ...job(
+          'shakespeare',
+          `lozo, nu ${window}`,
+          { method: 'lozo', rank: 2, window, lr, seed },
+          fault,
+        ),
         forwards: ABLATION_FORWARDS,
       })),
     ),
@@ -126,7 +136,11 @@ async function run({ task, label, options, fault, forwards: budget }: Job): Prom
   const loaded = await loadModel(MODEL, config, silent)
   const tokenizer = await tokenizerOf(loaded)
   const [train, heldOut] = await Promise.all([read(data.train), read(data.held)])
-  const { engine, close } = await openEngine(loaded, { ...config, steps }, { updates: [], folded: 0, trains: true, scratchDir: tmpdir() }) // prettier-ignore
+  const { engine, close } = await openEngine(
+    loaded,
+    { ...config, steps },
+    { updates: [], folded: 0, trains: true, scratchDir: tmpdir() },
+  )
   if (fault) {
     // The authors' code draws V, then U, when it perturbs, but only U when it updates: other noise.
     const push = engine.push.bind(engine)
@@ -151,8 +165,12 @@ async function run({ task, label, options, fault, forwards: budget }: Job): Prom
     for (let step = 0; step < steps; step++) {
       const started = performance.now()
       const entry = await zoStep(engine, {
-        ...{ batches: [batchOf(train, step, config, tokenizer)], step, lr: config.lr },
-        ...{ eps: config.eps, weightDecay: 0, append: () => Promise.resolve() },
+        batches: [batchOf(train, step, config, tokenizer)],
+        step,
+        lr: config.lr,
+        eps: config.eps,
+        weightDecay: 0,
+        append: () => Promise.resolve(),
       })
       seconds += (performance.now() - started) / 1000
       trainLoss.push(Number(meanLoss(entry)?.toFixed(4) ?? NaN))
@@ -166,7 +184,12 @@ async function run({ task, label, options, fault, forwards: budget }: Job): Prom
   async function read(file: string): Promise<readonly Example[]> {
     const { maxLength, template, labelWords } = config
     const { maxPositions } = loaded.model
-    const set = await loadExamples(ROOT + file, tokenizer, { maxLength, template, labelWords, maxPositions }) // prettier-ignore
+    const set = await loadExamples(ROOT + file, tokenizer, {
+      maxLength,
+      template,
+      labelWords,
+      maxPositions,
+    })
     return set.examples
   }
 }
@@ -191,6 +214,8 @@ for (const phase of [0, 1]) {
     const now = read() // another worker may have written meanwhile
     writeFileSync(FILE, JSON.stringify({ ...now, [mine.key]: made }))
     const last = made.curve.at(-1)!
-    process.stdout.write(`${mine.key}: loss ${made.curve[0]!.loss.toFixed(4)} -> ${last.loss.toFixed(4)}${last.accuracy === undefined ? '' : `, accuracy ${last.accuracy.toFixed(3)}`}, ${last.seconds.toFixed(0)} s\n`) // prettier-ignore
+    process.stdout.write(
+      `${mine.key}: loss ${made.curve[0]!.loss.toFixed(4)} -> ${last.loss.toFixed(4)}${last.accuracy === undefined ? '' : `, accuracy ${last.accuracy.toFixed(3)}`}, ${last.seconds.toFixed(0)} s\n`,
+    )
   }
 }

@@ -19,7 +19,8 @@ const results = Object.values(
 )
 const isAblation = (r: Result) => r.label.startsWith('lozo, nu')
 const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length
-const spread = (values: readonly number[]) => `${Math.min(...values).toFixed(3)} to ${Math.max(...values).toFixed(3)}` // prettier-ignore
+const spread = (values: readonly number[]) =>
+  `${Math.min(...values).toFixed(3)} to ${Math.max(...values).toFixed(3)}`
 
 /** Runs of one method on one task at the rate whose seed 0 ends lowest. */
 function chosen(task: string, label: string): Result[] {
@@ -45,8 +46,14 @@ const lines = [
 for (const task of tasks) {
   const sample = chosen(task, labels[0]!)[0]!
   lines.push('', `## ${task}, ${sample.curve.at(-1)!.forwards} forward passes`, '')
-  lines.push(`Before: loss ${sample.curve[0]!.loss.toFixed(3)}${sample.curve[0]!.accuracy === undefined ? '' : `, accuracy ${sample.curve[0]!.accuracy.toFixed(3)}`}`, '') // prettier-ignore
-  lines.push('| method | lr | held-out loss | smallest to largest | accuracy | seconds |', '|---|---|---|---|---|---|') // prettier-ignore
+  lines.push(
+    `Before: loss ${sample.curve[0]!.loss.toFixed(3)}${sample.curve[0]!.accuracy === undefined ? '' : `, accuracy ${sample.curve[0]!.accuracy.toFixed(3)}`}`,
+    '',
+  )
+  lines.push(
+    '| method | lr | held-out loss | smallest to largest | accuracy | seconds |',
+    '|---|---|---|---|---|---|',
+  )
   for (const label of labels) {
     const runs = chosen(task, label)
     const last = runs.map((r) => r.curve.at(-1)!)
@@ -54,13 +61,21 @@ for (const task of tasks) {
     const accuracy = last.every((c) => c.accuracy !== undefined)
       ? mean(last.map((c) => c.accuracy!)).toFixed(3)
       : ''
-    lines.push(`| ${label} (${runs.length} seeds) | ${runs[0]!.options.lr} | ${mean(losses).toFixed(3)} | ${spread(losses)} | ${accuracy} | ${mean(last.map((c) => c.seconds)).toFixed(0)} |`) // prettier-ignore
+    lines.push(
+      `| ${label} (${runs.length} seeds) | ${runs[0]!.options.lr} | ${mean(losses).toFixed(3)} | ${spread(losses)} | ${accuracy} | ${mean(last.map((c) => c.seconds)).toFixed(0)} |`,
+    )
   }
 }
 const ablation = results.filter(isAblation)
 if (ablation.length > 0) {
-  lines.push('', `## LOZO's window nu with and without the fault L2, ${ablation[0]!.curve.at(-1)!.forwards} forward passes`) // prettier-ignore
-  lines.push('', `lr ${ablation[0]!.options.lr}. The fault: at the first step of every window the update is made with other noise`) // prettier-ignore
+  lines.push(
+    '',
+    `## LOZO's window nu with and without the fault L2, ${ablation[0]!.curve.at(-1)!.forwards} forward passes`,
+  )
+  lines.push(
+    '',
+    `lr ${ablation[0]!.options.lr}. The fault: at the first step of every window the update is made with other noise`,
+  )
   lines.push(
     "than its probes, as in the authors' code, which draws V before U only when it perturbs.",
   )
@@ -91,7 +106,11 @@ function panel(task: string, index: number, x: 'forwards' | 'seconds', row: numb
     }))
   })
   const all = curves.flat()
-  const [maxX, minY, maxY] = [Math.max(...all.map((p) => p.x)), Math.min(...all.map((p) => p.y)), Math.max(...all.map((p) => p.y))] // prettier-ignore
+  const [maxX, minY, maxY] = [
+    Math.max(...all.map((p) => p.x)),
+    Math.min(...all.map((p) => p.y)),
+    Math.max(...all.map((p) => p.y)),
+  ]
   const left = LEFT + index * (W + 70)
   const top = TOP + row * (H + 80)
   const px = (value: number) => (left + (value / maxX) * W).toFixed(1)
@@ -99,11 +118,17 @@ function panel(task: string, index: number, x: 'forwards' | 'seconds', row: numb
   const path = (points: readonly { x: number; y: number }[]) =>
     points.map((p, i) => `${i === 0 ? 'M' : 'L'}${px(p.x)} ${py(p.y)}`).join('')
   return [
-    `<text x="${left}" y="${top - 12}" font-weight="bold">${task}: loss against ${x === 'forwards' ? 'forward passes' : 'seconds'}</text>`, // prettier-ignore
+    `<text x="${left}" y="${top - 12}" font-weight="bold">${task}: loss against ${x === 'forwards' ? 'forward passes' : 'seconds'}</text>`,
     `<path d="M${left} ${top}V${top + H}H${left + W}" fill="none" stroke="#999"/>`,
-    ...[minY, maxY].map((y) => `<text x="${left - 6}" y="${Number(py(y)) + 4}" text-anchor="end">${y.toFixed(2)}</text>`), // prettier-ignore
+    ...[minY, maxY].map(
+      (y) =>
+        `<text x="${left - 6}" y="${Number(py(y)) + 4}" text-anchor="end">${y.toFixed(2)}</text>`,
+    ),
     `<text x="${left + W}" y="${top + H + 16}" text-anchor="end">${maxX.toFixed(0)}</text>`,
-    ...curves.map((points, i) => `<path d="${path(points)}" fill="none" stroke="${COLOURS[i]}" stroke-width="2"/>`), // prettier-ignore
+    ...curves.map(
+      (points, i) =>
+        `<path d="${path(points)}" fill="none" stroke="${COLOURS[i]}" stroke-width="2"/>`,
+    ),
   ].join('\n')
 }
 const width = LEFT + tasks.length * (W + 70)
@@ -111,10 +136,13 @@ const height = TOP + 2 * (H + 80) + 20
 writeFileSync(
   at('curves.svg'),
   [
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="sans-serif" font-size="12">`, // prettier-ignore
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="sans-serif" font-size="12">`,
     `<rect width="${width}" height="${height}" fill="white"/>`,
     ...tasks.flatMap((task, i) => [panel(task, i, 'forwards', 0), panel(task, i, 'seconds', 1)]),
-    ...labels.map((label, i) => `<text x="${LEFT + i * 130}" y="${height - 10}" fill="${COLOURS[i]}" font-weight="bold">${label}</text>`), // prettier-ignore
+    ...labels.map(
+      (label, i) =>
+        `<text x="${LEFT + i * 130}" y="${height - 10}" fill="${COLOURS[i]}" font-weight="bold">${label}</text>`,
+    ),
     '</svg>\n',
   ].join('\n'),
 )

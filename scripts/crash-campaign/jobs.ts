@@ -57,14 +57,19 @@ export async function makeJobs(home: string): Promise<Job[]> {
     '2',
   ]
   const run = (name: string, ...own: string[]): Job => ({
-    ...{ name, resumes: true, rhythm, targets: RUN },
+    name,
+    resumes: true,
+    rhythm,
+    targets: RUN,
     args: (dir) => {
       const shared = [...tiny, ...common, ...schedule, '--lr', '1e-4', '--output-dir', dir]
       return ['finetune', TINY, ...shared, '--method', ...own]
     },
   })
   const once = (name: string, ...command: string[]): Job => ({
-    ...{ name, resumes: false, targets: ['export'] },
+    name,
+    resumes: false,
+    targets: ['export'],
     rhythm: {
       evalSteps: 0,
       saveSteps: 0,
@@ -76,25 +81,68 @@ export async function makeJobs(home: string): Promise<Job[]> {
     args: (dir) => [...command, join(dir, 'model')],
   })
   const jobs = [
-    run('mezo-sgd', 'mezo-sgd', '--replay-window', '2', '--save-total-limit', '1', '--load-best-model-at-end'),
+    run(
+      'mezo-sgd',
+      'mezo-sgd',
+      '--replay-window',
+      '2',
+      '--save-total-limit',
+      '1',
+      '--load-best-model-at-end',
+    ),
     run('mezo-sgd on disk', 'mezo-sgd', '--replay-window', '3', '--ram', '1B'),
     run('lozo', 'lozo', '--window', '3', '--fold-windows', '1', '--save-total-limit', '2'),
-    run('lozo-m on disk', 'lozo-m', '--window', '3', '--fold-windows', '2', '--ram', '1B', '--load-best-model-at-end'),
+    run(
+      'lozo-m on disk',
+      'lozo-m',
+      '--window',
+      '3',
+      '--fold-windows',
+      '2',
+      '--ram',
+      '1B',
+      '--load-best-model-at-end',
+    ),
     run('kronzo', 'kronzo', '--window', '4', '--fold-windows', '1', '--ram', '1B'),
     run('kronzo-m', 'kronzo-m', '--window', '4', '--fold-windows', '1', '--save-total-limit', '1'),
     pretrainJob(data!, [...common, ...schedule], rhythm),
     once('zo2 export', 'export', trained!),
     once('zo2 convert', 'convert', TINY),
-  ] // prettier-ignore
+  ]
   await done(jobs[0]!.args(trained!))
   return jobs
 }
 
 function pretrainJob(data: string, shared: readonly string[], rhythm: Rhythm): Job {
-  const shape = ['--n-layer', '2', '--n-head', '2', '--n-embd', '64', '--block-size', '32', '--eval-iters', '8'] // prettier-ignore
-  const own = ['--method', 'lozo', '--window', '3', '--fold-windows', '1', '--lr', '1e-2', '--init-from', 'scratch'] // prettier-ignore
+  const shape = [
+    '--n-layer',
+    '2',
+    '--n-head',
+    '2',
+    '--n-embd',
+    '64',
+    '--block-size',
+    '32',
+    '--eval-iters',
+    '8',
+  ]
+  const own = [
+    '--method',
+    'lozo',
+    '--window',
+    '3',
+    '--fold-windows',
+    '1',
+    '--lr',
+    '1e-2',
+    '--init-from',
+    'scratch',
+  ]
   return {
-    ...{ name: 'pretrain', resumes: true, rhythm, targets: RUN },
+    name: 'pretrain',
+    resumes: true,
+    rhythm,
+    targets: RUN,
     args: (dir) => [
       'pretrain',
       '--dataset',

@@ -22,8 +22,16 @@ const FORWARDS = 3000
 const EVALUATIONS = 5
 
 const SETUP = {
-  ...{ nLayer: 2, nHead: 2, nEmbd: 64, maxLength: 64, batchSize: 12, evalIters: 40 },
-  ...{ lrSchedule: 'cosine', eps: 1e-3, device: 'cpu', threads: 1 },
+  nLayer: 2,
+  nHead: 2,
+  nEmbd: 64,
+  maxLength: 64,
+  batchSize: 12,
+  evalIters: 40,
+  lrSchedule: 'cosine',
+  eps: 1e-3,
+  device: 'cpu',
+  threads: 1,
 }
 
 const METHODS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
@@ -74,7 +82,9 @@ try {
     runs[key] = run
     const results: Results = { setup: SETUP, forwards: FORWARDS, unigram_loss, runs }
     writeFileSync(FILE, JSON.stringify(results, null, 1) + '\n')
-    process.stdout.write(`${key}: ${run.curve.at(0)?.val_loss.toFixed(4)} -> ${run.curve.at(-1)?.val_loss.toFixed(4)}, ${run.seconds} s\n`) // prettier-ignore
+    process.stdout.write(
+      `${key}: ${run.curve.at(0)?.val_loss.toFixed(4)} -> ${run.curve.at(-1)?.val_loss.toFixed(4)}, ${run.seconds} s\n`,
+    )
   }
   for (const method of Object.keys(METHODS)) for (const lr of RATES) await once(method, lr, 0)
   for (const method of Object.keys(METHODS)) {
@@ -95,8 +105,16 @@ async function train(dataset: string, method: string, lr: number, seed: number):
   const perStep = 2 * Number(options['probes'] ?? 1)
   const steps = FORWARDS / perStep
   const config = parseConfig({
-    ...{ ...SETUP, ...options, dataset, lr, seed, steps, outputDir },
-    ...{ evalSteps: steps / EVALUATIONS, tensorboard: false, saveModel: false },
+    ...SETUP,
+    ...options,
+    dataset,
+    lr,
+    seed,
+    steps,
+    outputDir,
+    evalSteps: steps / EVALUATIONS,
+    tensorboard: false,
+    saveModel: false,
   })
   const started = performance.now()
   await pretrain(config, silent, new AbortController().signal)
@@ -104,7 +122,9 @@ async function train(dataset: string, method: string, lr: number, seed: number):
   const digits = (x: unknown) => Math.round(Number(x) * 1e5) / 1e5
   const evaluations = await readSteps(join(outputDir, 'evals.jsonl'))
   const curve = evaluations.map(({ step, loss, train_loss }) => ({
-    ...{ forwards: step * perStep, val_loss: digits(loss), train_loss: digits(train_loss) },
+    forwards: step * perStep,
+    val_loss: digits(loss),
+    train_loss: digits(train_loss),
   }))
   rmSync(outputDir, { recursive: true, force: true })
   return { method, lr, seed, curve, seconds }

@@ -51,14 +51,27 @@ const lines = [
   '',
   `Untrained: ${mean(untrained).toFixed(3)} (ln 65 = ${Math.log(65).toFixed(3)}). Unigram frequencies of train.bin: ${unigram_loss.toFixed(3)}.`,
   '',
-  row(['method', 'lr', ...marks.map((mark) => `${mark} passes`), `${forwards} passes`, ...seeds.map((seed) => `seed ${seed}`), 'seconds']), // prettier-ignore
+  row([
+    'method',
+    'lr',
+    ...marks.map((mark) => `${mark} passes`),
+    `${forwards} passes`,
+    ...seeds.map((seed) => `seed ${seed}`),
+    'seconds',
+  ]),
   row([...Array<string>(5 + seeds.length + 1)].map(() => '---')),
   ...methods.map((method) => {
     const own = chosen(method)
     const means = [...marks, forwards].map((mark) =>
       mean(own.map((run) => lossAt(run, mark))).toFixed(3),
     )
-    return row([method, own[0]!.lr, ...means, ...own.map((run) => end(run).toFixed(3)), mean(own.map((run) => run.seconds)).toFixed(0)]) // prettier-ignore
+    return row([
+      method,
+      own[0]!.lr,
+      ...means,
+      ...own.map((run) => end(run).toFixed(3)),
+      mean(own.map((run) => run.seconds)).toFixed(0),
+    ])
   }),
   '',
   `Every method comes down steadily to what the frequencies of single characters give (${below} of ${ends.length} runs end`,

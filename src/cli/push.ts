@@ -35,7 +35,11 @@ export function pushCommand(contextOf: ContextOf): Command {
       const total = files.reduce((sum, { bytes }) => sum + bytes, 0)
       report.line(`publishing ${files.length} files, ${formatBytes(total)}, on ${repo}`)
       const { commit, url } = await push({
-        ...{ repo, files, report, signal: stop, private: flags['private'] === true },
+        repo,
+        files,
+        report,
+        signal: stop,
+        private: flags['private'] === true,
         message: (flags['message'] as string | undefined) ?? `zo2: ${repo.split('/')[1]}`,
         ...(typeof flags['revision'] === 'string' && { revision: flags['revision'] }),
       })

@@ -118,7 +118,9 @@ export function checkBatch(
   const { choices, examples } = batch
   if (choices) checkChoices(choices, batch.inputIds.length)
   const checked = {
-    ...{ inputIds: batch.inputIds, attentionMask, labels: batch.labels },
+    inputIds: batch.inputIds,
+    attentionMask,
+    labels: batch.labels,
     ...(choices && { choices }),
     ...(examples && { examples }),
   }

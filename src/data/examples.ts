@@ -92,7 +92,10 @@ function chooseMaker(
   const { template, labelWords, textColumn = 'text', labelColumn = 'label' } = options
   if (template !== undefined && labelWords !== undefined) {
     return classificationMaker(path, Object.keys(values), tokenizer, {
-      ...{ template, labelWords, textColumn, labelColumn },
+      template,
+      labelWords,
+      textColumn,
+      labelColumn,
       maxLength: options.maxLength,
     })
   }

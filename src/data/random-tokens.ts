@@ -25,5 +25,9 @@ export const wordless = (vocabSize: number, padId: number): Tokenizer => ({
   encode: () => [],
   decode: () => '',
   tokenOf: () => undefined,
-  ...{ bosId: padId, eosId: padId, eosIds: [padId], padId, vocabSize },
+  bosId: padId,
+  eosId: padId,
+  eosIds: [padId],
+  padId,
+  vocabSize,
 })

@@ -55,7 +55,10 @@ export async function withPrefixFile(base: Checkpoint, dir: string): Promise<Che
   const path = join(dir, PREFIX_FILE)
   const { tensors } = await readSafetensorsHeader(path)
   const other = tensors.find(({ name, dtype }) => !isPrefix(name) || dtype !== 'F32')
-  if (other) throw new UserError(`${path}: expected a prefix in f32, found ${quote(other.name)} in ${other.dtype}; the file is damaged`) // prettier-ignore
+  if (other)
+    throw new UserError(
+      `${path}: expected a prefix in f32, found ${quote(other.name)} in ${other.dtype}; the file is damaged`,
+    )
   const all = new Map(base.tensors)
   for (const tensor of tensors) all.set(tensor.name, tensor)
   return { ...base, tensors: all }

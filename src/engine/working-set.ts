@@ -13,7 +13,7 @@ import {
   type Tensor,
   type TensorDType,
 } from '../device/device.ts'
-import type { Allocation } from '../device/memory.ts' // prettier-ignore
+import type { Allocation } from '../device/memory.ts'
 import type { Vectors } from './vectors.ts'
 import { DTYPE_BYTES } from '../util/dtypes.ts'
 

@@ -34,9 +34,17 @@ export async function modelCard(dir: string, { updates, adapter = false }: CardO
   const config = parseConfig(record.config)
   const base = basename(record.model)
   const rows: [string, string | null][] = [
-    ['base model', record.commit ? `[${record.model}](https://huggingface.co/${record.model}) at \`${record.commit.slice(0, 12)}\`` : base], // prettier-ignore
+    [
+      'base model',
+      record.commit
+        ? `[${record.model}](https://huggingface.co/${record.model}) at \`${record.commit.slice(0, 12)}\``
+        : base,
+    ],
     ['method', config.method],
-    ['updates', `${updates} of ${run.planned ?? updates}${run.skipped > 0 ? `, ${run.skipped} skipped` : ''}`], // prettier-ignore
+    [
+      'updates',
+      `${updates} of ${run.planned ?? updates}${run.skipped > 0 ? `, ${run.skipped} skipped` : ''}`,
+    ],
     ['batch', `${config.batchSize} x ${config.maxLength} tokens at most`],
     ['last training loss, smoothed', shown(run.lastLoss, (loss) => loss.toFixed(4))],
     ['best evaluation loss', score(run.bestLoss)],

@@ -21,7 +21,9 @@ export async function convertNanogpt(from: string, to: string, dtype: unknown): 
   if (!imports && !exports) return false
   if ((imports && exports) || dtype !== undefined) {
     const found = dtype === undefined ? 'two of them' : '--to'
-    throw new UserError(`convert takes a ckpt.pt to a folder or back as it is; found ${found}`, { exitCode: 2 }) // prettier-ignore
+    throw new UserError(`convert takes a ckpt.pt to a folder or back as it is; found ${found}`, {
+      exitCode: 2,
+    })
   }
   if (imports) await importNanogpt(from, to)
   else await exportNanogpt(from, to, await notesOf(from))

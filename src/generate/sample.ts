@@ -34,7 +34,8 @@ export interface SampleOptions {
  * @throws UserError where there is none of these
  */
 export async function modelIn(outDir: string, scratch: string): Promise<string> {
-  if (!existsSync(outDir)) throw new UserError(`${outDir}: no such folder; name the --out_dir of zo2 pretrain`) // prettier-ignore
+  if (!existsSync(outDir))
+    throw new UserError(`${outDir}: no such folder; name the --out_dir of zo2 pretrain`)
   const [kept] = await keptCheckpoints(outDir)
   if (kept) return kept.dir
   for (const dir of [join(outDir, 'model'), outDir]) {
@@ -94,9 +95,14 @@ export async function sample(
       engine,
       texts.map((text) => text.slice(length - keep)),
       {
-        ...{ maxNewTokens: count, temperature, topK, topP: 1 },
+        maxNewTokens: count,
+        temperature,
+        topK,
+        topP: 1,
         // Each round draws numbers of its own. No token ends a text, as in nanoGPT.
-        ...{ seed: seed + round * 2 ** 32, padId: 0, eosIds: [] },
+        seed: seed + round * 2 ** 32,
+        padId: 0,
+        eosIds: [],
         ...(onToken && { onToken }),
       },
     )

@@ -48,7 +48,9 @@ export function checkRepo(repo: string): void {
 export async function filesOf(dir: string): Promise<PushFile[]> {
   const names: string[] = await readdir(dir).catch(() => [])
   if (!names.includes(CONFIG_FILE) && !names.includes(ADAPTER_FILE)) {
-    throw new UserError(`${dir} is no model folder (no config.json); name a run or a folder that zo2 export wrote`) // prettier-ignore
+    throw new UserError(
+      `${dir} is no model folder (no config.json); name a run or a folder that zo2 export wrote`,
+    )
   }
   const files: PushFile[] = []
   for (const name of names.filter((name) => !name.startsWith('.')).sort()) {
@@ -111,7 +113,9 @@ async function commitFiles({ id, endpoint, fetch, signal }: Hub, options: PushOp
       content,
     })),
     ...(revision !== undefined && { branch: revision }),
-    ...{ hubUrl: endpoint, fetch, abortSignal: signal },
+    hubUrl: endpoint,
+    fetch,
+    abortSignal: signal,
   })
   for (;;) {
     const next = await events.next()

@@ -46,8 +46,13 @@ export function startFactored(
     matrices.map((shape) => [
       shape.name,
       {
-        ...{ shape, structure: structureOf(shape), right: null, sum: null, momentum: null },
-        ...{ past: [], decay: 1 },
+        shape,
+        structure: structureOf(shape),
+        right: null,
+        sum: null,
+        momentum: null,
+        past: [],
+        decay: 1,
       },
     ]),
   )

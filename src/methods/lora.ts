@@ -118,7 +118,6 @@ function startLora(
           [A, a],
           [B, b],
         ] as const) {
-          // prettier-ignore
           const own = terms(scope, loraName(name, part), update, true)
           kernel.apply(bytesOf(value), 'F32', 0, { terms: own, scales: [] }, [], value)
         }

@@ -193,9 +193,13 @@ export async function benchKernels(
 
 /** A table of kernels, one line each, the chosen ones marked. */
 export function kernelLines({ adapter, kernels }: KernelBench): string[] {
-  const rows = kernels.map(
-    ({ shape, variant, gflops, chosen }) =>
-    [`  ${shape} rows`.padEnd(24), variant.padEnd(34), gflops.toFixed(1).padStart(9), chosen ? '  chosen' : ''].join(''), // prettier-ignore
+  const rows = kernels.map(({ shape, variant, gflops, chosen }) =>
+    [
+      `  ${shape} rows`.padEnd(24),
+      variant.padEnd(34),
+      gflops.toFixed(1).padStart(9),
+      chosen ? '  chosen' : '',
+    ].join(''),
   )
   return [adapter, `${'  shape'.padEnd(24)}${'kernel'.padEnd(34)}${'GFLOP/s'.padStart(9)}`, ...rows]
 }

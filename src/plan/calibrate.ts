@@ -26,7 +26,10 @@ const RANK = 4
 const KEY = { k0: 1, k1: 2 }
 const PLAIN: Recipe = { terms: [], scales: [0] }
 const NOISE: Recipe = { terms: [], probe: KEY, scales: [2 ** -10, -(2 ** -10)] }
-const OWED: Recipe = { ...NOISE, terms: [1, 2].map(() => ({ ...KEY, coefficient: 2 ** -12, decay: 1 })) } // prettier-ignore
+const OWED: Recipe = {
+  ...NOISE,
+  terms: [1, 2].map(() => ({ ...KEY, coefficient: 2 ** -12, decay: 1 })),
+}
 
 const ENOUGH_RUNS = 12
 const ENOUGH_MS = 350
@@ -50,10 +53,23 @@ export type DeviceRates = Omit<Rates, keyof HostRates>
 /** Rates of a device that has nothing allocated; leaves it so. `threads` is how many cores it uses. */
 export async function calibrate(device: Device, threads: number): Promise<DeviceRates> {
   device.reserve({
-    ...{ probes: 2, rows: ROWS, batch: 16, tokens: ROWS, keys: ROWS, heads: HEADS },
-    ...{ headSize: HEAD_SIZE, tileElements: TILE * K, tileRows: TILE, headRows: ROWS },
-    ...{ terms: 2, versions: 2, projectionCols: TILE, addendElements: 8 * TILE, halfCols: 0 },
-    ...{ slabBytes: 4 * ELEMENTS, slots: 1 },
+    probes: 2,
+    rows: ROWS,
+    batch: 16,
+    tokens: ROWS,
+    keys: ROWS,
+    heads: HEADS,
+    headSize: HEAD_SIZE,
+    tileElements: TILE * K,
+    tileRows: TILE,
+    headRows: ROWS,
+    terms: 2,
+    versions: 2,
+    projectionCols: TILE,
+    addendElements: 8 * TILE,
+    halfCols: 0,
+    slabBytes: 4 * ELEMENTS,
+    slots: 1,
   })
   const held: (Tensor | Slot)[] = []
   const keep = <T extends Tensor | Slot>(memory: T): T => {
@@ -89,7 +105,11 @@ async function uploads(device: Device, slot: Slot): Promise<number> {
 }
 
 const weights = (dtype: DType, recipe: Recipe, tiles = TILES): Weights => ({
-  ...{ name: 'calibration', dtype, cols: K, tiles: tilesOf(N, K).slice(0, tiles), recipe },
+  name: 'calibration',
+  dtype,
+  cols: K,
+  tiles: tilesOf(N, K).slice(0, tiles),
+  recipe,
 })
 
 async function products(device: Device, slot: Slot, x: Tensor, y: Tensor) {
@@ -121,7 +141,8 @@ async function products(device: Device, slot: Slot, x: Tensor, y: Tensor) {
   const logit = (await heads(device, slot, x)) - plain
   /** ns of a multiply-add with factors. */
   const addend = async (which: Addend, macs: number) =>
-    Math.max(0, (await withAddend(device, slot, x, y, which)) - plain) * ((TILE * K) / (MANY.rows * macs)) // prettier-ignore
+    Math.max(0, (await withAddend(device, slot, x, y, which)) - plain) *
+    ((TILE * K) / (MANY.rows * macs))
   const addends = {
     'low-rank': await addend(LOW_RANK, RANK * (TILE + K)),
     kronecker: await addend(KRONECKER, M2 * K + N1 * TILE),
@@ -183,7 +204,11 @@ const [M1, M2] = [TILE / 48, 48]
 const [N1, N2] = [K / 32, 32]
 const KRONECKER: Addend = {
   kind: 'kronecker',
-  ...{ terms: 1, m1: M1, m2: M2, n1: N1, n2: N2 },
+  terms: 1,
+  m1: M1,
+  m2: M2,
+  n1: N1,
+  n2: N2,
   right: values(M2 * N2),
   left: values(M1 * N1),
 }
@@ -191,7 +216,12 @@ const KRONECKER: Addend = {
 type MakeTensor = (label: string, rows: number, cols: number) => Tensor
 
 async function rowOperations(device: Device, tensor: MakeTensor) {
-  const [q, k, v, y] = ['q', 'k', 'v', 'y'].map((label) => tensor(label, ROWS, COLS)) as [Tensor, Tensor, Tensor, Tensor] // prettier-ignore
+  const [q, k, v, y] = ['q', 'k', 'v', 'y'].map((label) => tensor(label, ROWS, COLS)) as [
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+  ]
   const [one, other] = [tensor('one', 1, COLS), tensor('other', 1, COLS)]
   const many = { probes: 1, rows: 1024 }
   for (const each of [q, k, v]) device.write(each, values(ROWS * COLS))

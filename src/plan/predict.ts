@@ -147,7 +147,8 @@ function computeMs(work: StepWork, rates: Rates, batch: number): number {
     (work.addend ? all * work.addend.macs * rates.addends[work.addend.kind] : 0) +
     layers * all * tokens * hidden * interpolate(rates.attention, Math.log2(tokens), 0) +
     SWEEPS_PER_LAYER * layers * all * hidden * rates.element
-  const foldMs = (work.foldElements * (rates.fold + work.foldTerms * rates.foldTerm) * NS) / rates.threads // prettier-ignore
+  const foldMs =
+    (work.foldElements * (rates.fold + work.foldTerms * rates.foldTerm) * NS) / rates.threads
   const host = rows * rates.rowReadMs + (rates.sharesCores ? foldMs : 0)
   return ns * NS + CALLS_PER_LAYER * layers * passes * rates.callMs + host
 }

@@ -25,11 +25,22 @@ const rate = z.number().positive()
 const cost = z.number().nonnegative()
 const Measured = z.object({
   sharesCores: z.boolean(),
-  ...{ threads: rate, products: Curve, widen: cost, version: cost, term: cost, logit: cost },
-  ...{ attention: Curve, element: cost, callMs: cost, rowReadMs: cost },
+  threads: rate,
+  products: Curve,
+  widen: cost,
+  version: cost,
+  term: cost,
+  logit: cost,
+  attention: Curve,
+  element: cost,
+  callMs: cost,
+  rowReadMs: cost,
   addends: z.object({ 'low-rank': cost, kronecker: cost }),
-  ...{ fold: cost, foldTerm: cost, uploadRate: rate.nullable() },
-  ...{ cachedRate: rate, syntheticRate: rate },
+  fold: cost,
+  foldTerm: cost,
+  uploadRate: rate.nullable(),
+  cachedRate: rate,
+  syntheticRate: rate,
 }) satisfies z.ZodType<Rates>
 const Cache = z.object({
   devices: z.record(z.string(), z.object({ load: cost, rates: Measured })),

@@ -113,8 +113,16 @@ export function predictionReport(
   const parts = `compute ${seconds(p.computeMs)}, upload ${seconds(p.uploadMs)}, reads ${seconds(p.diskMs)}`
   const lines = table([
     ['step', `${seconds(p.stepMs)}, bound by ${p.bound} (${parts})`],
-    ['break-even batch', p.breakEvenBatch === null ? 'none' : `${p.breakEvenBatch} x ${work.tokens} tokens`], // prettier-ignore
-    ['more memory', faster ? `${seconds(most.stepMs)} with --memory ${formatBytes(ample.peakBytes, 'up')}` : 'would not be faster'], // prettier-ignore
+    [
+      'break-even batch',
+      p.breakEvenBatch === null ? 'none' : `${p.breakEvenBatch} x ${work.tokens} tokens`,
+    ],
+    [
+      'more memory',
+      faster
+        ? `${seconds(most.stepMs)} with --memory ${formatBytes(ample.peakBytes, 'up')}`
+        : 'would not be faster',
+    ],
   ])
   return { json, lines }
 }
@@ -128,9 +136,16 @@ function sweepReport(planned: Engine['planFor'], config: Config) {
   const batches = whole ? batchesPerSweep(planned, config.memory, shape, MANY_BATCHES) : 1
   const { plan } = planned({ probes: 1, ...part, ...(batches > 1 && { sweep: batches }) })
   return {
-    json: { eval_batches_per_sweep: batches, eval_passes_per_batch: cut.passes, eval_device_peak_bytes: plan.peakBytes }, // prettier-ignore
+    json: {
+      eval_batches_per_sweep: batches,
+      eval_passes_per_batch: cut.passes,
+      eval_device_peak_bytes: plan.peakBytes,
+    },
     lines: table([
-      ['evaluation', `${batches} x ${part.batch} sequences per upload, peak ${formatBytes(plan.peakBytes)}`], // prettier-ignore
+      [
+        'evaluation',
+        `${batches} x ${part.batch} sequences per upload, peak ${formatBytes(plan.peakBytes)}`,
+      ],
     ]),
   }
 }
@@ -202,7 +217,10 @@ function describe(
       ['slots', `${plan.slots} of ${formatBytes(plan.slotBytes)}`],
       ['host memory', formatBytes(json.host_bytes)],
       ['scratch file', formatBytes(json.disk_bytes)],
-      ['read per step', `${formatBytes(json.read_bytes)}, ${formatBytes(json.folded_read_bytes)} once folded`], // prettier-ignore
+      [
+        'read per step',
+        `${formatBytes(json.read_bytes)}, ${formatBytes(json.folded_read_bytes)} once folded`,
+      ],
       ['down per step', formatBytes(json.download_bytes)],
     ]),
   ]

@@ -34,15 +34,28 @@ export function stepWork(input: WorkInput): FullWork {
   const { steps, window, replayWindow } = config
   const dense = method.addend === null
   const trains = ({ name }: { name: string }) => methodOptions.selection.trains(name)
-  const foldEvery = !folds ? Infinity : dense ? replayWindow : window * method.foldWindows(methodOptions) // prettier-ignore
+  const foldEvery = !folds
+    ? Infinity
+    : dense
+      ? replayWindow
+      : window * method.foldWindows(methodOptions)
   const trained = elements(model.matrices.filter(trains))
   const all = elements(model.matrices)
   const parted = dense ? trained : 0
 
   const base = bytesOf(plan, ({ rows, cols }) => rows * cols * DTYPE_BYTES[dtype])
   const folded = bytesOf(plan, ({ bytes }) => bytes)
-  const pick = (kind: 'streamed' | 'resident') => ({ baseBytes: base[kind], foldedBytes: folded[kind] }) // prettier-ignore
-  const traffic: Traffic = trafficOf({ steps, foldEvery, passes: cut.passes, streamed: pick('streamed'), resident: pick('resident') }) // prettier-ignore
+  const pick = (kind: 'streamed' | 'resident') => ({
+    baseBytes: base[kind],
+    foldedBytes: folded[kind],
+  })
+  const traffic: Traffic = trafficOf({
+    steps,
+    foldEvery,
+    passes: cut.passes,
+    streamed: pick('streamed'),
+    resident: pick('resident'),
+  })
   const owed = Math.max(0, Math.min(steps, foldEvery) - 1) / 2
   return {
     probes,

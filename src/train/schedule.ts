@@ -16,7 +16,8 @@ export function lrAt(step: number, config: Schedule): number {
   if (step < warmupSteps) return (lr * (step + 1)) / warmupSteps
   if (config.lrSchedule === 'constant') return lr
   const progress = Math.min(1, (step - warmupSteps) / Math.max(1, end - warmupSteps))
-  const share = config.lrSchedule === 'linear' ? 1 - progress : 0.5 * (1 + Math.cos(Math.PI * progress)) // prettier-ignore
+  const share =
+    config.lrSchedule === 'linear' ? 1 - progress : 0.5 * (1 + Math.cos(Math.PI * progress))
   return minLr + (lr - minLr) * share
 }
 

@@ -30,7 +30,15 @@ import { silent } from '../../src/util/console.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import { cli, cliJson, SHAKESPEARE, TINY } from '../helpers/cli.ts'
 import { filled, fixed, keeping, openDevices, scoped, WORKLOAD } from '../helpers/devices.ts'
-import { exportedDigests, openRun, syntheticBatch, tempFolder, trainSteps, type OpenDevice, type RunOptions } from '../helpers/runs.ts' // prettier-ignore
+import {
+  exportedDigests,
+  openRun,
+  syntheticBatch,
+  tempFolder,
+  trainSteps,
+  type OpenDevice,
+  type RunOptions,
+} from '../helpers/runs.ts'
 import { needsHalves } from '../helpers/needs.ts'
 import { writeSyntheticOpt } from '../helpers/synthetic-opt.ts'
 import { ADAPTER } from '../helpers/webgpu.ts'
@@ -126,7 +134,15 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
     '%s: streamed = resident, bit for bit',
     async (method) => {
       const options: RunOptions = { method, activations: 'F16', window: 2 }
-      const run = { batches: [[2, 100], [1, 30], [2, 100]], vocab: WIDE.vocab, lr: 1e-4 } // prettier-ignore
+      const run = {
+        batches: [
+          [2, 100],
+          [1, 30],
+          [2, 100],
+        ],
+        vocab: WIDE.vocab,
+        lr: 1e-4,
+      }
       const whole = await steps(wide, { ...options, resident: 'all' }, run)
       for (const slabBytes of [1, 16 * MiB]) {
         const streamed = await steps(wide, { ...options, slabBytes }, run)
@@ -193,7 +209,15 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
 
   it('keeps cached keys and values too: generation as with f32, memory as planned', async () => {
     const prompts = [[5, 17, 29], [40, 3, 8, 60, 2, 31], [9]]
-    const options = { maxNewTokens: 8, temperature: 0, topK: 0, topP: 1, seed: 3, padId: 1, eosIds: [] } // prettier-ignore
+    const options = {
+      maxNewTokens: 8,
+      temperature: 0,
+      topK: 0,
+      topP: 1,
+      seed: 3,
+      padId: 1,
+      eosIds: [],
+    }
     const texts: number[][][] = []
     const activations: number[] = []
     for (const dtype of ['F32', 'F16'] as const satisfies TensorDType[]) {
@@ -310,7 +334,17 @@ describe('--activation-dtype', () => {
 
   it('is kept by a resumed run, and part of evaluations', async () => {
     const common = ['finetune', TINY, '--train', join(SHAKESPEARE, 'train.txt'), '--device', 'cpu']
-    const sizes = ['--batch-size', '2', '--max-length', '32', '--seed', '3', '--quiet', '--save-model', 'no'] // prettier-ignore
+    const sizes = [
+      '--batch-size',
+      '2',
+      '--max-length',
+      '32',
+      '--seed',
+      '3',
+      '--quiet',
+      '--save-model',
+      'no',
+    ]
     const run = (dir: string, count: number, ...more: string[]) =>
       cliJson([
         ...common,
@@ -326,14 +360,28 @@ describe('--activation-dtype', () => {
     const parts = ['--steps', '4', '--output-dir', join(folder, 'parts'), '--resume']
     const refused = await cli([...common, ...sizes, ...parts])
     expect(refused.code).toBe(1)
-    expect(refused.stderr).toMatch(/--activation-dtype "float16", found "float32"; resume with the same/) // prettier-ignore
+    expect(refused.stderr).toMatch(
+      /--activation-dtype "float16", found "float32"; resume with the same/,
+    )
     const resumed = await run('parts', 4, '--activation-dtype', 'float16', '--resume')
     const journal = (dir: string) => readFile(join(folder, dir, 'journal.jsonl'), 'utf8')
     expect(await journal('parts')).toBe(await journal('whole'))
     expect(resumed['steps']).toBe(whole['steps'])
     const evaluate = (dtype: string) =>
-      cliJson(['eval', TINY, '--eval-file', join(SHAKESPEARE, 'val.txt'), '--device', 'cpu',
-        '--max-length', '64', '--eval-samples', '8', '--activation-dtype', dtype]) // prettier-ignore
+      cliJson([
+        'eval',
+        TINY,
+        '--eval-file',
+        join(SHAKESPEARE, 'val.txt'),
+        '--device',
+        'cpu',
+        '--max-length',
+        '64',
+        '--eval-samples',
+        '8',
+        '--activation-dtype',
+        dtype,
+      ])
     const [f32, f16] = [await evaluate('float32'), await evaluate('float16')]
     const [a, b] = [f32['loss'] as number, f16['loss'] as number]
     expect(b).not.toBe(a)

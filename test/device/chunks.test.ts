@@ -119,7 +119,11 @@ describe.each(openDevices())('batches in several passes on $name', (test) => {
       const { uploadBytes } = engine.counters
       const evaluation = await evaluateBatches(engine, batches.flat())
       const peakBytes = engine.device.ledger.peak().totalBytes
-      const losses = journal.map(({ loss_plus, loss_minus, projected_grad }) => [loss_plus, loss_minus, projected_grad]) // prettier-ignore
+      const losses = journal.map(({ loss_plus, loss_minus, projected_grad }) => [
+        loss_plus,
+        loss_minus,
+        projected_grad,
+      ])
       const result = { losses, evaluation, weights: await exportedDigests(engine) }
       const planned = engine.plannedPeakBytes
       return { result, uploadBytes, peakBytes, planned }
@@ -198,7 +202,14 @@ describe('a batch whose buffers exceed the largest that a device makes', () => {
   })
 
   it('runs on a real adapter', async () => {
-    const wide = { hidden: 16, ffn: 2 ** 14, vocab: SHAPE.vocab, layers: 1, heads: 2, positions: 1024 } // prettier-ignore
+    const wide = {
+      hidden: 16,
+      ffn: 2 ** 14,
+      vocab: SHAPE.vocab,
+      layers: 1,
+      heads: 2,
+      positions: 1024,
+    }
     const model = join(dir, '..', 'wide')
     await writeSyntheticOpt(model, wide, 'F16')
     const most = await onDevice(webgpu, ({ memory }) => memory.maxAllocationBytes)
@@ -245,7 +256,14 @@ describe('zo2 plan for an adapter', () => {
 
 describe('zo2 plan', () => {
   it('says how many passes a step takes, and what they read is what a run reads', async () => {
-    const base = { device: 'cpu', batchSize: 2, maxLength: 128, method: 'lozo', resident: 'none', steps: 1 } as const // prettier-ignore
+    const base = {
+      device: 'cpu',
+      batchSize: 2,
+      maxLength: 128,
+      method: 'lozo',
+      resident: 'none',
+      steps: 1,
+    } as const
     const source = 'synthetic:opt-350m/1'
     const plan = (memory: number) => planReport(source, parseConfig({ ...base, memory }), silent)
     const ample = await plan(2 ** 32)
@@ -265,7 +283,12 @@ describe('zo2 plan', () => {
     expect(await plan(memory - 2 ** 20).catch(String)).toMatch(/smallest that works/)
     expect(tight.json.read_bytes).toBe(passes * ample.json.read_bytes)
     const model = syntheticModel({ size: 'opt-350m', layers: 1 })
-    const run = await bench(model, parseConfig({ ...base, memory, steps: 1 }), silent, new AbortController().signal) // prettier-ignore
+    const run = await bench(
+      model,
+      parseConfig({ ...base, memory, steps: 1 }),
+      silent,
+      new AbortController().signal,
+    )
     expect(run.passes_per_step).toBe(passes)
     expect(run.device_peak_bytes).toBe(tight.json.device_peak_bytes)
     expect(Math.abs(run.read_bytes / tight.json.read_bytes - 1)).toBeLessThan(0.05)

@@ -48,8 +48,12 @@ describe('threads of the cpu device', () => {
       const mask = filled(d, 5, 13, new Float32Array(65).fill(1))
       await d.attention(y!, h!, y!, mask, x, { probes: 2, batch: 5, tokens: 13, heads: 6 })
       await d.activation('gelu', x, at)
-      const state = filled(d, rows, 3, Float32Array.from({ length: rows * 3 }, (_, i) =>
-        i % 3 ? 0 : -Infinity)) // prettier-ignore
+      const state = filled(
+        d,
+        rows,
+        3,
+        Float32Array.from({ length: rows * 3 }, (_, i) => (i % 3 ? 0 : -Infinity)),
+      )
       const targets = new Uint32Array(rows).fill(3)
       await throughSlabs(d, matrix, 1, (slot) => d.crossEntropy(x, slot, targets, state, at))
       return Promise.all([d.read(x, 0, rows), d.read(state, 0, rows)])
@@ -145,7 +149,12 @@ describe('the noise workers', () => {
       device.linear(x, slots[1]!, null, y, at),
       device.stage(slots[1]!, 64),
       device.read(y, 0, 20),
-    ].map((p) => p.then(() => 'done', (e: Error) => e.message)) // prettier-ignore
+    ].map((p) =>
+      p.then(
+        () => 'done',
+        (e: Error) => e.message,
+      ),
+    )
     await device.close()
     for (const message of await Promise.all(waits)) expect(message).toMatch(/closed/)
     expect(device.ledger.total()).toBe(0)

@@ -24,11 +24,15 @@ describe('threads of the cpu device', () => {
     const [tile, x, w] = [{ row0: row0!, rows: n! }, values(R * k!, 5), values(n! * k!, 6)]
     const kron = { m1: 5, m2: 12, n1: k! / 7, n2: 7, terms: 2 }
     const addends: Addend[] = [
-      { ...{ kind: 'low-rank', rank: 150, right: values(150 * k!, 1), left: values(N * 150, 2) },
-        scales: values(450, 3) },
-      { ...{ kind: 'kronecker', ...kron, right: values(168, 1) },
-        left: values(3 * 5 * 2 * kron.n1, 2) },
-    ] // prettier-ignore
+      {
+        kind: 'low-rank',
+        rank: 150,
+        right: values(150 * k!, 1),
+        left: values(N * 150, 2),
+        scales: values(450, 3),
+      },
+      { kind: 'kronecker', ...kron, right: values(168, 1), left: values(3 * 5 * 2 * kron.n1, 2) },
+    ]
     const scratch = {
       projection: new Float32Array(R * Math.max(153, 24 * kron.n1)),
       factors: new Float32Array(2 ** 18),
@@ -52,7 +56,13 @@ describe('threads of the cpu device', () => {
 
   it('are few enough for addends and transposed matrices', async () => {
     const all = [1, 2, 3, 8].map((threads) => createOps(threads))
-    const shapes = [[60, 49, 0], [60, 700, 0], [17, 350, 20], [1, 140, 33], [12, 7, 12]] // prettier-ignore
+    const shapes = [
+      [60, 49, 0],
+      [60, 700, 0],
+      [17, 350, 20],
+      [1, 140, 33],
+      [12, 7, 12],
+    ]
     for (const rows of [1, 2, 31]) {
       for (const shape of shapes) {
         const [one, ...others] = await Promise.all(all.map((ops) => started(ops, rows, shape)))
@@ -105,9 +115,12 @@ describe('addends of the cpu device', () => {
       const slot = d.slot('slots', 'w', matrix.bytes.length)
       const [x, y] = [filled(d, 4, 8, values(32, 1)), filled(d, 4, 12, values(48, 2))]
       const [one, two] = [1, 2].map((probes): Addend => ({
-        ...{ kind: 'low-rank', rank: 1, right: values(8, 1), left: values(12, 2) },
+        kind: 'low-rank',
+        rank: 1,
+        right: values(8, 1),
+        left: values(12, 2),
         scales: values(probes, 3),
-      })) // prettier-ignore
+      }))
       const use = async (addend: Addend, probes: number, rows: number) => {
         await load(d, slot, matrix)
         await d.linear(x, slot, null, y, { probes, rows }, { addend })

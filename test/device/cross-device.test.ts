@@ -52,7 +52,10 @@ async function withEngine<T>(
 
 const batches = Array.from({ length: STEPS }, (_, i) => [syntheticBatch(3, 8, SHAPE.vocab, i)])
 const updateOf = (step: number, grad: number, lr: number, weightDecay: number): Update => ({
-  ...{ step, lr, grads: [grad], decay: Math.fround(1 - lr * weightDecay) },
+  step,
+  lr,
+  grads: [grad],
+  decay: Math.fround(1 - lr * weightDecay),
 })
 
 /** A run on one device; `seen` is what it multiplies with at the end, as both probes see it. */

@@ -29,8 +29,11 @@ const SHARED = recipeOf([0], 0)
 
 function lowRank(probes: number, n: number, k: number, rank: number): Addend {
   return {
-    ...{ kind: 'low-rank', rank, scales: values(probes * rank, 23) },
-    ...{ right: values(rank * k, 21, 0.1), left: values(n * rank, 22, 0.1) },
+    kind: 'low-rank',
+    rank,
+    scales: values(probes * rank, 23),
+    right: values(rank * k, 21, 0.1),
+    left: values(n * rank, 22, 0.1),
   }
 }
 
@@ -41,7 +44,12 @@ function kronecker(
   terms: number,
 ): Addend {
   return {
-    ...{ kind: 'kronecker', terms, m1, m2, n1, n2 },
+    kind: 'kronecker',
+    terms,
+    m1,
+    m2,
+    n1,
+    n2,
     right: values(terms * m2 * n2, 21, 0.1),
     left: values(probes * m1 * terms * n1, 22, 0.1),
   }

@@ -107,7 +107,10 @@ describe.each(openInDtypes())('$name, activations $dtype', ({ name, open, dtype 
   it('refuses what no device does, and goes on after it', async () => {
     await scoped(device, async (d) => {
       const at = { probes: 1, rows: 4 }
-      const transposed = { ...matrixOf('F32', 6, tilesOver(0, 8, 8), recipeOf([0], 0)), transposed: true } // prettier-ignore
+      const transposed = {
+        ...matrixOf('F32', 6, tilesOver(0, 8, 8), recipeOf([0], 0)),
+        transposed: true,
+      }
       const slot = d.slot('slots', 'slot', transposed.bytes.length)
       const x = filled(d, 4, 8, values(32, 1))
       const y = d.tensor('activations', 'y', 4, 6)
@@ -170,18 +173,111 @@ describe.each(openInDtypes())('$name, activations $dtype', ({ name, open, dtype 
   /** Tokens, keys before them, heads, head size; the keys of each sequence: [first, end). */
   const attentionCases: [string, number, number, number, number, number, [number, number][]][] = [
     ['one token', 2, 1, 0, 2, 4, [[0, 1]]],
-    ['left, right and no padding', 2, 9, 0, 3, 5, [[4, 9], [0, 3], [0, 9]]],
-    ['a sequence of padding only', 1, 6, 0, 2, 8, [[0, 6], [6, 6]]],
-    ['several heads and sequences', 3, 37, 0, 4, 16, [[0, 37], [11, 37], [0, 20], [36, 37]]],
+    [
+      'left, right and no padding',
+      2,
+      9,
+      0,
+      3,
+      5,
+      [
+        [4, 9],
+        [0, 3],
+        [0, 9],
+      ],
+    ],
+    [
+      'a sequence of padding only',
+      1,
+      6,
+      0,
+      2,
+      8,
+      [
+        [0, 6],
+        [6, 6],
+      ],
+    ],
+    [
+      'several heads and sequences',
+      3,
+      37,
+      0,
+      4,
+      16,
+      [
+        [0, 37],
+        [11, 37],
+        [0, 20],
+        [36, 37],
+      ],
+    ],
     ['a long sequence', 1, 600, 0, 12, 2, [[3, 600]]],
-    ['long sequences of padding first', 1, 700, 0, 12, 8, [[500, 700], [700, 700]]],
-    ['a prefix', 2, 7, 3, 3, 6, [[0, 10], [2, 10], [0, 8]]],
-    ['one token after a cache', 1, 1, 40, 4, 16, [[0, 41], [17, 41], [40, 41]]],
-    ['one token each after a cache, two probes', 2, 1, 12, 2, 8, [[0, 13], [5, 13]]],
-    ['one token after a long cache', 1, 1, 699, 12, 64, [[0, 700], [300, 700]]],
+    [
+      'long sequences of padding first',
+      1,
+      700,
+      0,
+      12,
+      8,
+      [
+        [500, 700],
+        [700, 700],
+      ],
+    ],
+    [
+      'a prefix',
+      2,
+      7,
+      3,
+      3,
+      6,
+      [
+        [0, 10],
+        [2, 10],
+        [0, 8],
+      ],
+    ],
+    [
+      'one token after a cache',
+      1,
+      1,
+      40,
+      4,
+      16,
+      [
+        [0, 41],
+        [17, 41],
+        [40, 41],
+      ],
+    ],
+    [
+      'one token each after a cache, two probes',
+      2,
+      1,
+      12,
+      2,
+      8,
+      [
+        [0, 13],
+        [5, 13],
+      ],
+    ],
+    [
+      'one token after a long cache',
+      1,
+      1,
+      699,
+      12,
+      64,
+      [
+        [0, 700],
+        [300, 700],
+      ],
+    ],
     ['heads apart', 1, 200, 500, 12, 64, [[100, 700]]],
     ['a few tokens after a long cache', 1, 90, 610, 12, 4, [[100, 700]]],
-  ] // prettier-ignore
+  ]
   it.each(attentionCases)(
     'attention: %s, %d probes, %d tokens after %d, %d heads of %d',
     async (_name, probes, tokens, before, heads, size, spans) => {
@@ -255,8 +351,12 @@ describe.each(openInDtypes())('$name, activations $dtype', ({ name, open, dtype 
     'crossEntropy: %d probes of %d rows, V %d, K %d, tiles of %d, %d a slab',
     async (probes, rows, vocabulary, k, height, perSlab) => {
       const total = probes * rows
-      const matrix = matrixOf('F16', k, tilesOver(0, vocabulary, height), recipeOf(
-        [EPS, -EPS, 0].slice(0, probes), 1)) // prettier-ignore
+      const matrix = matrixOf(
+        'F16',
+        k,
+        tilesOver(0, vocabulary, height),
+        recipeOf([EPS, -EPS, 0].slice(0, probes), 1),
+      )
       const targets = Uint32Array.from({ length: total }, (_, i) => (i * 37 + 1) % vocabulary)
       targets[0] = vocabulary - 1
       const losses = async (d: Device) => {

@@ -14,7 +14,15 @@ import { zoStep, type StepInput } from '../../src/train/step.ts'
 import { TINY } from '../helpers/cli.ts'
 import { openDevices, type TestDevice } from '../helpers/devices.ts'
 import { leftovers, liveWorkers } from '../helpers/leftovers.ts'
-import { onFresh, openRun, syntheticBatch, tempFolder, trainSteps, type OpenDevice, type RunOptions } from '../helpers/runs.ts' // prettier-ignore
+import {
+  onFresh,
+  openRun,
+  syntheticBatch,
+  tempFolder,
+  trainSteps,
+  type OpenDevice,
+  type RunOptions,
+} from '../helpers/runs.ts'
 
 const VOCAB = 1000
 const home = tempFolder()
@@ -44,13 +52,21 @@ async function copyOfTiny(): Promise<{ dir: string; file: string }> {
 
 const steps = (engine: Engine, first: number, count: number) =>
   trainSteps(engine, {
-    ...{ batches: Array.from({ length: count }, () => [batch]), first },
-    ...{ lr: 1e-4, eps: 1e-3, weightDecay: 0 },
+    batches: Array.from({ length: count }, () => [batch]),
+    first,
+    lr: 1e-4,
+    eps: 1e-3,
+    weightDecay: 0,
   })
 
 const stepWith = (engine: Engine, part: Partial<StepInput>) =>
   zoStep(engine, {
-    ...{ batches: [batch], step: 2, lr: 1e-4, eps: 1e-3, weightDecay: 0, append: async () => {} },
+    batches: [batch],
+    step: 2,
+    lr: 1e-4,
+    eps: 1e-3,
+    weightDecay: 0,
+    append: async () => {},
     ...part,
   })
 
@@ -67,12 +83,19 @@ const truncated =
 const evaluation = (engine: Engine) => evaluateBatches(engine, [batch, batch, batch])
 const answers = (engine: Engine, onToken = () => {}) =>
   generate(engine, [[5, 6, 7]], {
-    ...{ maxNewTokens: 6, temperature: 0, topK: 0, topP: 1, seed: 1, padId: 1, eosIds: [] },
+    maxNewTokens: 6,
+    temperature: 0,
+    topK: 0,
+    topP: 1,
+    seed: 1,
+    padId: 1,
+    eosIds: [],
     onToken,
   })
 const logits = (engine: Engine) =>
   forward(engine, batch, null, {
-    ...{ kind: 'logits', rows: new Uint32Array(16) },
+    kind: 'logits',
+    rows: new Uint32Array(16),
     sink() {
       throw boom
     },
@@ -92,28 +115,61 @@ const threadsEnd =
   }
 
 const MISHAPS: [string, string | RegExp, Mishap][] = [
-  ['an objective of logits that throws', 'boom', (engine) => stepWith(engine, { objective: { kind: 'logits', score: () => throwing() } })],
-  ['an objective of losses that throws', 'boom', (engine) =>
-    stepWith(engine, { objective: { kind: 'losses', score: () => throwing() } })],
-  ['a journal that cannot be written', 'boom', (engine) => stepWith(engine, { append: async () => throwing() })],
+  [
+    'an objective of logits that throws',
+    'boom',
+    (engine) => stepWith(engine, { objective: { kind: 'logits', score: () => throwing() } }),
+  ],
+  [
+    'an objective of losses that throws',
+    'boom',
+    (engine) => stepWith(engine, { objective: { kind: 'losses', score: () => throwing() } }),
+  ],
+  [
+    'a journal that cannot be written',
+    'boom',
+    (engine) => stepWith(engine, { append: async () => throwing() }),
+  ],
   ['a consumer of logits that throws', 'boom', logits],
   ['a listener of generated tokens that throws', 'boom', (engine) => answers(engine, throwing)],
-  ['an evaluation that is stopped', 'boom', (engine) => evaluateBatches(engine, [batch, batch, batch], throwing)],
-  ['an export that is stopped', 'boom', (engine) =>
-    exportModel(engine, join(home, `stopped-${copies++}`), { dtype: 'F32', onProgress: throwing })],
-  ['a token beyond the vocabulary', /./, (engine) => stepWith(engine, { batches: [{ ...batch, inputIds: batch.inputIds.map((row) => row.map(() => 2 ** 20)) }] })],
+  [
+    'an evaluation that is stopped',
+    'boom',
+    (engine) => evaluateBatches(engine, [batch, batch, batch], throwing),
+  ],
+  [
+    'an export that is stopped',
+    'boom',
+    (engine) =>
+      exportModel(engine, join(home, `stopped-${copies++}`), {
+        dtype: 'F32',
+        onProgress: throwing,
+      }),
+  ],
+  [
+    'a token beyond the vocabulary',
+    /./,
+    (engine) =>
+      stepWith(engine, {
+        batches: [{ ...batch, inputIds: batch.inputIds.map((row) => row.map(() => 2 ** 20)) }],
+      }),
+  ],
   ['threads that end before a step', /ended/, threadsEnd(0)],
   ['threads that end in a step', /ended/, threadsEnd(25)],
-] // prettier-ignore
+]
 
 /** These meet the files themselves: what has been folded is elsewhere by then. */
 const TRUNCATED: [string, Mishap][] = [0, 0.4].flatMap((part): [string, Mishap][] => [
   [`a step, ${100 * part} % of the weights left`, truncated(part, (engine) => steps(engine, 0, 3))],
   [`an evaluation, ${100 * part} % left`, truncated(part, evaluation)],
   [`generation, ${100 * part} % left`, truncated(part, (engine) => answers(engine))],
-  [`an export, ${100 * part} % left`, truncated(part, (engine) =>
-    exportModel(engine, join(home, `cut-${copies++}`), { dtype: 'F32' }))],
-]) // prettier-ignore
+  [
+    `an export, ${100 * part} % left`,
+    truncated(part, (engine) =>
+      exportModel(engine, join(home, `cut-${copies++}`), { dtype: 'F32' }),
+    ),
+  ],
+])
 
 describe.each(openDevices())('after an error on $name', (test: TestDevice) => {
   /** Runs `body` on a device of its own, closes it, and expects that nothing is left. */

@@ -29,7 +29,15 @@ const FIXTURES = fileURLToPath(new URL('../fixtures/', import.meta.url))
 const KiB = 2 ** 10
 
 /** Seven batches of different sizes, with padding. */
-const SIZES = [[2, 9], [3, 6], [1, 12], [3, 12], [2, 2], [3, 7], [1, 5]] as const // prettier-ignore
+const SIZES = [
+  [2, 9],
+  [3, 6],
+  [1, 12],
+  [3, 12],
+  [2, 2],
+  [3, 7],
+  [1, 5],
+] as const
 const BATCHES = SIZES.map(([rows, tokens], i) => syntheticBatch(rows, tokens, 60, i))
 const LARGEST = { batch: 3, tokens: 12 }
 
@@ -102,7 +110,12 @@ describe.each(openDevices())('sweeps on $name', (test) => {
       expect(made.map(([losses]) => losses)).toEqual(expected)
       expect(new Set(expected.flatMap((losses) => [...losses])).size).toBeGreaterThan(50)
       // And a step after it is a step.
-      const [entry] = await trainSteps(engine, { batches: [batches[0]!], lr: 0, eps: 1e-3, weightDecay: 0 }) // prettier-ignore
+      const [entry] = await trainSteps(engine, {
+        batches: [batches[0]!],
+        lr: 0,
+        eps: 1e-3,
+        weightDecay: 0,
+      })
       expect(entry!.skipped).toBeUndefined()
     } finally {
       await engine.close()
@@ -126,10 +139,13 @@ describe.each(openDevices())('sweeps on $name', (test) => {
       [peaks[1]!, 4],
       [2 ** 40, 7],
     ] as const) {
-      // prettier-ignore
       const device = await test.open()
       try {
-        const small = await openRun({ device }, dir, { folds: false, slabBytes: 4 * KiB, budgetBytes }) // prettier-ignore
+        const small = await openRun({ device }, dir, {
+          folds: false,
+          slabBytes: 4 * KiB,
+          budgetBytes,
+        })
         const chosen = batchesPerSweep(small.planFor, budgetBytes, LARGEST, BATCHES.length)
         expect(chosen).toBe(sweep)
         let evaluation: unknown
@@ -216,9 +232,22 @@ describe.each(openDevices())('sweeps on $name', (test) => {
 
   it('generate what batches by themselves do, one upload per token and sweep', async () => {
     const dir = join(FIXTURES, 'layouts/post-norm-proj')
-    const prompts = [[[5, 17, 29], [40, 3, 8, 60, 2]], [[9], [7, 7]], [[11, 50, 46, 12]]] // prettier-ignore
+    const prompts = [
+      [
+        [5, 17, 29],
+        [40, 3, 8, 60, 2],
+      ],
+      [[9], [7, 7]],
+      [[11, 50, 46, 12]],
+    ]
     const options: GenerateOptions = {
-      ...{ maxNewTokens: 6, temperature: 0.8, topK: 0, topP: 1, seed: 3, padId: 1, eosIds: [] },
+      maxNewTokens: 6,
+      temperature: 0.8,
+      topK: 0,
+      topP: 1,
+      seed: 3,
+      padId: 1,
+      eosIds: [],
     }
     const engine = await openRun(on, dir, { folds: false })
     const oneByOne = async (more = {}) => {
@@ -252,7 +281,9 @@ describe.each(openDevices())('sweeps on $name', (test) => {
       // Room for two of the three batches.
       const tight = await openRun(fresh, dir, { folds: false, budgetBytes: peaks[0]! })
       expect(await generateInSweeps(tight, prompts, { ...options, eosIds })).toEqual(stopped)
-      expect(await uploaded(tight, () => generateInSweeps(tight, prompts, options))).toBe((2 * alone) / 3) // prettier-ignore
+      expect(await uploaded(tight, () => generateInSweeps(tight, prompts, options))).toBe(
+        (2 * alone) / 3,
+      )
       await tight.close()
     } finally {
       await device.close()

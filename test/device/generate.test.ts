@@ -16,9 +16,15 @@ import { openDevices } from '../helpers/devices.ts'
 import { logitsAfter, openRun, type OpenDevice } from '../helpers/runs.ts'
 
 const FIXTURES = fileURLToPath(new URL('../fixtures/', import.meta.url))
-const PROMPTS = [[5, 17, 29], [40, 3, 8, 60, 2, 31], [9]] // prettier-ignore
+const PROMPTS = [[5, 17, 29], [40, 3, 8, 60, 2, 31], [9]]
 const base: GenerateOptions = {
-  ...{ maxNewTokens: 9, temperature: 0, topK: 0, topP: 1, seed: 3, padId: 1, eosIds: [] },
+  maxNewTokens: 9,
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  seed: 3,
+  padId: 1,
+  eosIds: [],
 }
 
 /** Beam search over passes without a cache: all beams of all prompts. */
@@ -203,7 +209,18 @@ describe.each(openDevices())('on $name', (test) => {
 
 describe('zo2 generate', () => {
   const ask = (...more: string[]) =>
-    cliJson(['generate', TINY, '--device', 'cpu', '--prompt', 'The ship', 'A man', '--max-new-tokens', '8', ...more]) // prettier-ignore
+    cliJson([
+      'generate',
+      TINY,
+      '--device',
+      'cpu',
+      '--prompt',
+      'The ship',
+      'A man',
+      '--max-new-tokens',
+      '8',
+      ...more,
+    ])
   const texts = async (...more: string[]) => (await ask(...more))['texts'] as string[]
 
   it('searches with beams, returns several texts, and stops before a text', async () => {
@@ -222,7 +239,10 @@ describe('zo2 generate', () => {
 describe('beam search', () => {
   /** Logits after a text of tokens below 5: any fixed function. */
   const logits = (tokens: readonly number[]) =>
-    Float32Array.from({ length: 5 }, (_, id) => 2 * Math.sin(tokens.reduce((h, t) => 3 * h + t + 1, id * 7.3))) // prettier-ignore
+    Float32Array.from(
+      { length: 5 },
+      (_, id) => 2 * Math.sin(tokens.reduce((h, t) => 3 * h + t + 1, id * 7.3)),
+    )
   const logSoftmax = (row: Float32Array) => {
     const norm = Math.log(row.reduce((sum, x) => sum + Math.exp(x), 0))
     return [...row].map((x) => x - norm)
@@ -244,7 +264,6 @@ describe('beam search', () => {
     [2, 4],
     [-0.5, 2],
   ])(
-    // prettier-ignore
     'with beams for all texts is an exhaustive search, length penalty %d, end %i',
     (penalty, eos) => {
       const steps = 4

@@ -37,15 +37,51 @@ describe('divisorPair', () => {
   })
 
   it.each([
-    ...[[12, 3, 4], [8, 2, 4], [65, 5, 13], [384, 16, 24], [512, 16, 32]],
-    ...[[768, 24, 32], [1024, 32, 32], [1152, 32, 36], [1376, 32, 43], [1536, 32, 48]],
-    ...[[2048, 32, 64], [8192, 64, 128], [2050, 41, 50], [2304, 48, 48], [2560, 40, 64]],
-    ...[[10240, 80, 128], [3072, 48, 64], [4096, 64, 64], [5120, 64, 80], [20480, 128, 160]],
-    ...[[5461, 43, 127], [7168, 64, 112], [28672, 128, 224], [9216, 96, 96], [36864, 192, 192]],
-    ...[[32000, 160, 200], [50257, 29, 1733], [50272, 32, 1571], [50304, 192, 262], [7919, 1, 7919]],
+    ...[
+      [12, 3, 4],
+      [8, 2, 4],
+      [65, 5, 13],
+      [384, 16, 24],
+      [512, 16, 32],
+    ],
+    ...[
+      [768, 24, 32],
+      [1024, 32, 32],
+      [1152, 32, 36],
+      [1376, 32, 43],
+      [1536, 32, 48],
+    ],
+    ...[
+      [2048, 32, 64],
+      [8192, 64, 128],
+      [2050, 41, 50],
+      [2304, 48, 48],
+      [2560, 40, 64],
+    ],
+    ...[
+      [10240, 80, 128],
+      [3072, 48, 64],
+      [4096, 64, 64],
+      [5120, 64, 80],
+      [20480, 128, 160],
+    ],
+    ...[
+      [5461, 43, 127],
+      [7168, 64, 112],
+      [28672, 128, 224],
+      [9216, 96, 96],
+      [36864, 192, 192],
+    ],
+    ...[
+      [32000, 160, 200],
+      [50257, 29, 1733],
+      [50272, 32, 1571],
+      [50304, 192, 262],
+      [7919, 1, 7919],
+    ],
   ])('splits %d into %d x %d', (d, small, large) => {
     expect(divisorPair(d!, 'approx_square', 32)).toEqual([small, large])
-  }) // prettier-ignore
+  })
 
   it('takes the largest factor allowed, and powers of two', () => {
     expect(divisorPair(768, 'fixed_factor', 32)).toEqual([24, 32])
@@ -62,8 +98,14 @@ const sample = (N: number, m2: number) =>
   )
 
 /** [rows, cols] of a family's matrices: attention, feed-forward, vocabulary, positions. */
-const shapesOf = (C: number, F: number, V: number, positions = V, qkv = C) =>
-  [[C, C], [qkv, C], [F, C], [C, F], [V, C], [positions, C]] // prettier-ignore
+const shapesOf = (C: number, F: number, V: number, positions = V, qkv = C) => [
+  [C, C],
+  [qkv, C],
+  [F, C],
+  [C, F],
+  [V, C],
+  [positions, C],
+]
 
 const SHAPES = [
   ...[
@@ -131,9 +173,21 @@ describe.each(openDevices())('on $name', (test) => {
     const rows = 1
     const wanted = sample(N, addend.kind === 'kronecker' ? addend.m2 : 1)
     device.reserve({
-      ...{ probes: 2, rows, batch: 1, tokens: rows, heads: 1, headSize: 8, headRows: rows },
-      ...{ tileElements: N, tileRows: N, terms: 1, versions: 1, keys: 1 },
-      ...{ slabBytes: 4 * N, slots: 1, projectionCols: Math.max(1, projectionCols(addend)) },
+      probes: 2,
+      rows,
+      batch: 1,
+      tokens: rows,
+      heads: 1,
+      headSize: 8,
+      headRows: rows,
+      tileElements: N,
+      tileRows: N,
+      terms: 1,
+      versions: 1,
+      keys: 1,
+      slabBytes: 4 * N,
+      slots: 1,
+      projectionCols: Math.max(1, projectionCols(addend)),
       addendElements: addend.left.length + addend.right.length,
       halfCols: 0,
     })
@@ -151,7 +205,10 @@ describe.each(openDevices())('on $name', (test) => {
       await device.project(x, addend, { probes: 2, rows })
       ;(await device.stage(slot, 4 * N)).fill(0)
       device.commit(slot, {
-        ...{ name: 'w', dtype: 'F32', cols: 1, tiles: [{ row0: 0, rows: N }] },
+        name: 'w',
+        dtype: 'F32',
+        cols: 1,
+        tiles: [{ row0: 0, rows: N }],
         recipe: { terms: [], scales: [0] },
       })
       await device.linear(zero, slot, null, y, { probes: 2, rows }, { addend })
@@ -171,7 +228,9 @@ describe.each(openDevices())('on $name', (test) => {
           let sum = 0
           for (let k = 0; k < K; k++) sum += scale * formed(n, k) * values[p * K + k]!
           const off = Math.abs(found[p * N + n]! - sum)
-          expect(off, `${strategy} output ${n} of probe ${p}`).toBeLessThan(1e-5 * Math.sqrt(K) + 1e-5 * Math.abs(sum)) // prettier-ignore
+          expect(off, `${strategy} output ${n} of probe ${p}`).toBeLessThan(
+            1e-5 * Math.sqrt(K) + 1e-5 * Math.abs(sum),
+          )
         }
       }
     } finally {

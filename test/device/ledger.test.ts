@@ -60,7 +60,14 @@ describe.each(openDevices())('memory of $name', (test: TestDevice) => {
     await onFresh(test, async (on) => {
       const engine = await openRun(on, dir, options)
       try {
-        await trainSteps(engine, training([[2, 12], [1, 7], [2, 12]])) // prettier-ignore
+        await trainSteps(
+          engine,
+          training([
+            [2, 12],
+            [1, 7],
+            [2, 12],
+          ]),
+        )
         const { plan } = engine.workingSet(LARGEST)
         const { totalBytes, bytes } = on.device.ledger.peak()
         expect(bytes).toEqual(plan.bytes)
@@ -91,7 +98,14 @@ describe.each(openDevices())('memory of $name', (test: TestDevice) => {
     await onFresh(test, async (on) => {
       const engine = await openRun(on, TINY_OPT)
       try {
-        await trainSteps(engine, training([[1, 4], [3, 8], [2, 16]])) // prettier-ignore
+        await trainSteps(
+          engine,
+          training([
+            [1, 4],
+            [3, 8],
+            [2, 16],
+          ]),
+        )
         const { plan } = engine.workingSet({ probes: 2, batch: 3, tokens: 16 })
         expect(on.device.ledger.peak().totalBytes).toBe(plan.peakBytes)
       } finally {
@@ -126,7 +140,15 @@ describe.each(openDevices())('memory of $name', (test: TestDevice) => {
       const scratchDir = join(base, 'no such folder')
       const engine = await openRun(on, TINY_OPT, { replayWindow: 1, ramBytes: 1, scratchDir })
       try {
-        await expect(trainSteps(engine, training([[1, 4], [1, 4]]))).rejects.toThrow(scratchDir) // prettier-ignore
+        await expect(
+          trainSteps(
+            engine,
+            training([
+              [1, 4],
+              [1, 4],
+            ]),
+          ),
+        ).rejects.toThrow(scratchDir)
       } finally {
         await engine.close()
       }

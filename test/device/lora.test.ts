@@ -16,7 +16,14 @@ import { noiseKey } from '../../src/noise/threefry.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import { readSafetensors } from '../helpers/read-safetensors.ts'
 import { openDevices } from '../helpers/devices.ts'
-import { exportedTensors, openRun, syntheticBatch, tempFolder, trainSteps, type OpenDevice } from '../helpers/runs.ts' // prettier-ignore
+import {
+  exportedTensors,
+  openRun,
+  syntheticBatch,
+  tempFolder,
+  trainSteps,
+  type OpenDevice,
+} from '../helpers/runs.ts'
 import { meanLoss, readParameters, type Parameters } from '../reference/opt.ts'
 
 const LAYOUT = fileURLToPath(new URL('../fixtures/layouts/pre-norm-tied', import.meta.url))
@@ -73,7 +80,8 @@ describe.each(openDevices())('LoRA on $name', (test) => {
 
   const open = () =>
     openRun(on, LAYOUT, {
-      ...{ selection: loraSelection(EVERYTHING), folds: false },
+      selection: loraSelection(EVERYTHING),
+      folds: false,
       method: loraMethod(lora),
     })
 
@@ -120,7 +128,11 @@ describe.each(openDevices())('LoRA on $name', (test) => {
   })
 
   it('is what a LOZO run in factors is written as', async () => {
-    const selection = createSelection({ seed: 5, layers: 2, trainOnly: ['*proj.weight', '*fc?.weight'] }) // prettier-ignore
+    const selection = createSelection({
+      seed: 5,
+      layers: 2,
+      trainOnly: ['*proj.weight', '*fc?.weight'],
+    })
     const engine = await openRun(on, LAYOUT, { method: 'lozo', selection, window: 5 })
     try {
       await trainSteps(engine, training)

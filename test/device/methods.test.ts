@@ -7,15 +7,29 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { JournalEntry } from '../../src/run/journal.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import { openDevices } from '../helpers/devices.ts'
-import { exportedTensors, openRun, syntheticBatch, trainSteps, type OpenDevice } from '../helpers/runs.ts' // prettier-ignore
+import {
+  exportedTensors,
+  openRun,
+  syntheticBatch,
+  trainSteps,
+  type OpenDevice,
+} from '../helpers/runs.ts'
 import { readParameters, type Parameters } from '../reference/opt.ts'
 import { runPaper, type Paper, type PaperRun } from '../reference/methods.ts'
 
 const LAYOUT = fileURLToPath(new URL('../fixtures/layouts/pre-norm-tied', import.meta.url))
 
 const base: Paper = {
-  ...{ method: 'mezo-sgd', seed: 5, lr: 1e-4, eps: 1e-3, weightDecay: 0, rank: 2, window: 7 },
-  ...{ beta: 0.9, directions: 1, oneSided: false },
+  method: 'mezo-sgd',
+  seed: 5,
+  lr: 1e-4,
+  eps: 1e-3,
+  weightDecay: 0,
+  rank: 2,
+  window: 7,
+  beta: 0.9,
+  directions: 1,
+  oneSided: false,
 }
 
 interface Case extends Partial<Paper> {
@@ -35,8 +49,14 @@ const cases: readonly (readonly [name: string, paper: Case])[] = [
   ['mezo-sgd', { steps: 200, weight: 2e-5 }],
   ['mezo-sgd, 3 directions', { directions: 3, steps: 10, weight: 2e-5 }],
   ['lozo, 2 directions', { method: 'lozo', directions: 2, steps: 20, weight: 2e-5 }],
-  ['kronzo, one-sided', { method: 'kronzo', oneSided: true, directions: 3, eps: 1e-2, steps: 8, weight: 2e-5 }], // prettier-ignore
-  ['lozo, one-sided', { method: 'lozo', oneSided: true, directions: 4, eps: 1e-2, steps: 8, weight: 2e-5 }], // prettier-ignore
+  [
+    'kronzo, one-sided',
+    { method: 'kronzo', oneSided: true, directions: 3, eps: 1e-2, steps: 8, weight: 2e-5 },
+  ],
+  [
+    'lozo, one-sided',
+    { method: 'lozo', oneSided: true, directions: 4, eps: 1e-2, steps: 8, weight: 2e-5 },
+  ],
 ]
 
 interface Made extends PaperRun {
@@ -81,8 +101,13 @@ describe.each(openDevices())('on $name', (test) => {
     const paper = { ...base, ...changed }
     const expected = await reference(name, paper, steps)
     const engine = await openRun(on, LAYOUT, {
-      ...{ method: paper.method, seed: paper.seed, rank: paper.rank, window: paper.window },
-      ...{ momentum: paper.beta, probes: paper.directions, replayWindow: 8 },
+      method: paper.method,
+      seed: paper.seed,
+      rank: paper.rank,
+      window: paper.window,
+      momentum: paper.beta,
+      probes: paper.directions,
+      replayWindow: 8,
       estimator: paper.oneSided ? 'one-sided' : 'two-sided',
     })
     try {

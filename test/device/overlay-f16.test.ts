@@ -14,7 +14,15 @@ import { planReport } from '../../src/plan/report.ts'
 import { silent } from '../../src/util/console.ts'
 import { convertElements } from '../../src/util/dtypes.ts'
 import { openDevices, values } from '../helpers/devices.ts'
-import { exportedDigests, openRun, syntheticBatch, tempFolder, trainSteps, type OpenDevice, type RunOptions } from '../helpers/runs.ts' // prettier-ignore
+import {
+  exportedDigests,
+  openRun,
+  syntheticBatch,
+  tempFolder,
+  trainSteps,
+  type OpenDevice,
+  type RunOptions,
+} from '../helpers/runs.ts'
 import { SEVERAL_TILES, writeSyntheticOpt } from '../helpers/synthetic-opt.ts'
 
 const kernel = createNoiseKernel()
@@ -55,7 +63,12 @@ describe('stochastic rounding to float16', () => {
   it('keeps increments that rounding to the nearest would lose', () => {
     let weights = new Float32Array(20_000).fill(1)
     const step = 2 ** -10 / 50
-    for (let i = 0; i < 100; i++) weights = rounded(weights.map((w) => w + step), 0, i) as typeof weights // prettier-ignore
+    for (let i = 0; i < 100; i++)
+      weights = rounded(
+        weights.map((w) => w + step),
+        0,
+        i,
+      ) as typeof weights
     const mean = weights.reduce((sum, w) => sum + w, 0) / weights.length
     expect(Math.abs(mean - (1 + 100 * step))).toBeLessThan(0.02 * 100 * step)
   })
@@ -91,33 +104,49 @@ interface Run {
 }
 
 /** Steps from `updates` on; all updates, and the exported weights. */
-async function run(name: string, options: RunOptions, updates: Update[], steps: number): Promise<Run> {
+async function run(
+  name: string,
+  options: RunOptions,
+  updates: Update[],
+  steps: number,
+): Promise<Run> {
   const engine = await openRun(opened.get(name)!, join(folder, 'f16'), { ...options, updates })
   try {
-    const batches = Array.from({ length: steps }, (_, i) => [syntheticBatch(2, 5, SEVERAL_TILES.vocab, i)]) // prettier-ignore
-    const journal = await trainSteps(engine, { batches: batches.slice(updates.length), lr: 1e-2, eps: 1e-3, weightDecay: 0, first: updates.length }) // prettier-ignore
+    const batches = Array.from({ length: steps }, (_, i) => [
+      syntheticBatch(2, 5, SEVERAL_TILES.vocab, i),
+    ])
+    const journal = await trainSteps(engine, {
+      batches: batches.slice(updates.length),
+      lr: 1e-2,
+      eps: 1e-3,
+      weightDecay: 0,
+      first: updates.length,
+    })
     const weights = await exportedDigests(engine)
     return { updates: [...updates, ...journal.map((entry) => updateOf(entry, 0))], weights }
   } finally {
     await engine.close()
   }
-} // prettier-ignore
+}
 
 describe.each(METHODS)('a float16 overlay under $method', (method) => {
   const f16: RunOptions = { ...method, overlayDtype: 'float16' }
 
-  it.each(['cpu', 'webgpu'])('on %s: streamed = resident, resumed = not interrupted', async (name) => {
-    const whole = await run(name, f16, [], STEPS)
-    const small = await run(name, { ...f16, slabBytes: 1, resident: 'none' }, [], STEPS)
-    expect(small).toEqual(whole)
-    expect(await run(name, { ...f16, resident: 'all' }, [], STEPS)).toEqual(whole)
-    for (const cut of [3]) {
-      const first = await run(name, f16, [], cut)
-      expect(await run(name, f16, first.updates, STEPS)).toEqual(whole)
-    }
-    const wide = await run(name, method, [], STEPS)
-    expect(wide.weights).not.toEqual(whole.weights)
-  }) // prettier-ignore
+  it.each(['cpu', 'webgpu'])(
+    'on %s: streamed = resident, resumed = not interrupted',
+    async (name) => {
+      const whole = await run(name, f16, [], STEPS)
+      const small = await run(name, { ...f16, slabBytes: 1, resident: 'none' }, [], STEPS)
+      expect(small).toEqual(whole)
+      expect(await run(name, { ...f16, resident: 'all' }, [], STEPS)).toEqual(whole)
+      for (const cut of [3]) {
+        const first = await run(name, f16, [], cut)
+        expect(await run(name, f16, first.updates, STEPS)).toEqual(whole)
+      }
+      const wide = await run(name, method, [], STEPS)
+      expect(wide.weights).not.toEqual(whole.weights)
+    },
+  )
 
   it('is replayed to the same weights on the other device', async () => {
     const { updates, weights } = await run('webgpu', f16, [], STEPS)
@@ -128,7 +157,15 @@ describe.each(METHODS)('a float16 overlay under $method', (method) => {
 describe('a float16 overlay', () => {
   it('halves what is kept and read of folded weights', async () => {
     const plan = async (overlayDtype: string) => {
-      const config = parseConfig({ overlayDtype, steps: 100, batchSize: 1, maxLength: 16, memory: 2 ** 30, resident: 'none', ram: 2 ** 40 }) // prettier-ignore
+      const config = parseConfig({
+        overlayDtype,
+        steps: 100,
+        batchSize: 1,
+        maxLength: 16,
+        memory: 2 ** 30,
+        resident: 'none',
+        ram: 2 ** 40,
+      })
       return (await planReport('synthetic:opt-1.3b', config, silent)).json
     }
     const [wide, half] = [await plan('float32'), await plan('float16')]

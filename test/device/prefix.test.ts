@@ -25,7 +25,15 @@ import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import { cli, cliJson, makeFolder, TINY } from '../helpers/cli.ts'
 import { openDevices } from '../helpers/devices.ts'
 import { readSafetensors } from '../helpers/read-safetensors.ts'
-import { logitsAfter, openRun, syntheticBatch, tempFolder, trainSteps, type OpenDevice, type RunOptions } from '../helpers/runs.ts' // prettier-ignore
+import {
+  logitsAfter,
+  openRun,
+  syntheticBatch,
+  tempFolder,
+  trainSteps,
+  type OpenDevice,
+  type RunOptions,
+} from '../helpers/runs.ts'
 import { decode, meanLoss, readParameters, type LayerPrefix } from '../reference/opt.ts'
 
 const FIXTURES = fileURLToPath(new URL('../fixtures/', import.meta.url))
@@ -56,7 +64,9 @@ describe.each(openDevices())('a prefix on $name', (test) => {
     return openRun(on, layout, {
       checkpoint: await withPrefixFile(checkpoint, folder),
       model: withPrefix(createModel(checkpoint.config), N),
-      ...{ selection: prefixSelection(EVERYTHING), seed: SEED, ...options },
+      selection: prefixSelection(EVERYTHING),
+      seed: SEED,
+      ...options,
     })
   }
 
@@ -85,7 +95,12 @@ describe.each(openDevices())('a prefix on $name', (test) => {
     const theta = await readParameters(checkpoint)
     const batches = Array.from({ length: STEPS }, (_, i) => syntheticBatch(2, 6, 97, i))
     const ids = drawn(N, 97)
-    const start = decode(theta, checkpoint.config, ids, ids.map(() => 1)).layers // prettier-ignore
+    const start = decode(
+      theta,
+      checkpoint.config,
+      ids,
+      ids.map(() => 1),
+    ).layers
     const own = new Map(
       start.flatMap(({ keys, values }, layer) => [
         [prefixName(layer, 'keys'), Float64Array.from(keys.flatMap((row) => [...row]))] as const,
@@ -118,7 +133,12 @@ describe.each(openDevices())('a prefix on $name', (test) => {
         ),
       )
       expect(initial).toBeLessThan(1e-5)
-      const journal = await trainSteps(engine, { batches: batches.map((b) => [b]), lr: LR, eps: EPS, weightDecay: 0 }) // prettier-ignore
+      const journal = await trainSteps(engine, {
+        batches: batches.map((b) => [b]),
+        lr: LR,
+        eps: EPS,
+        weightDecay: 0,
+      })
       batches.forEach((batch, step) => {
         const loss = (scale: number) =>
           meanLoss(theta, checkpoint.config, batch, layersOf(moved(step, scale)))
@@ -149,7 +169,12 @@ describe.each(openDevices())('a prefix on $name', (test) => {
     const engine = await open(LAYOUT, { selection: prefixSelection(all) })
     try {
       const before = new Map([...engine.vectors.values].map(([name, v]) => [name, v.slice()]))
-      await trainSteps(engine, { batches: [[syntheticBatch(2, 6, 97, 0)]], lr: LR, eps: EPS, weightDecay: 0 }) // prettier-ignore
+      await trainSteps(engine, {
+        batches: [[syntheticBatch(2, 6, 97, 0)]],
+        lr: LR,
+        eps: EPS,
+        weightDecay: 0,
+      })
       const still = [0, 1].filter((layer) => {
         const name = prefixName(layer, 'keys')
         return engine.vectors.values.get(name)!.every((v, i) => v === before.get(name)![i])
@@ -164,7 +189,15 @@ describe.each(openDevices())('a prefix on $name', (test) => {
     const engine = await open()
     try {
       const prompts = [[5, 17, 29], [40, 3, 8, 60, 2, 31], [9]]
-      const options = { maxNewTokens: 7, temperature: 0, topK: 0, topP: 1, seed: 3, padId: 1, eosIds: [] } // prettier-ignore
+      const options = {
+        maxNewTokens: 7,
+        temperature: 0,
+        topK: 0,
+        topP: 1,
+        seed: 3,
+        padId: 1,
+        eosIds: [],
+      }
       const expected: number[][] = []
       for (const prompt of prompts) {
         const text: number[] = []
@@ -175,7 +208,11 @@ describe.each(openDevices())('a prefix on $name', (test) => {
         expected.push(text)
       }
       expect(await generate(engine, prompts, options)).toEqual(expected)
-      const swept = await generateInSweeps(engine, prompts.map((p) => [p]), options) // prettier-ignore
+      const swept = await generateInSweeps(
+        engine,
+        prompts.map((p) => [p]),
+        options,
+      )
       expect(swept).toEqual(expected.map((text) => [text]))
       const beams = await generate(engine, prompts.slice(0, 2), { ...options, numBeams: 3 })
       const alone = await generate(engine, prompts.slice(1, 2), { ...options, numBeams: 3 })
@@ -192,8 +229,12 @@ async function expectAdapter(engine: Engine, dir: string) {
   const config = JSON.parse(readFileSync(join(dir, 'adapter_config.json'), 'utf8')) as object
   const { layers, hidden, heads } = engine.model
   expect(config).toMatchObject({
-    ...{ peft_type: 'PREFIX_TUNING', num_virtual_tokens: N, num_layers: layers, token_dim: hidden },
-    ...{ num_attention_heads: heads, base_model_name_or_path: 'facebook/opt-test' },
+    peft_type: 'PREFIX_TUNING',
+    num_virtual_tokens: N,
+    num_layers: layers,
+    token_dim: hidden,
+    num_attention_heads: heads,
+    base_model_name_or_path: 'facebook/opt-test',
   })
   const tensors = readSafetensors(await readFile(join(dir, 'adapter_model.safetensors')))
   const { shape, values } = tensors.get('prompt_embeddings')!
@@ -206,7 +247,9 @@ async function expectAdapter(engine: Engine, dir: string) {
     const own = engine.vectors.values.get(prefixName(layer, part))!
     for (let t = 0; t < N; t++) {
       const at = (t * layers * 2 + layer * 2 + i) * hidden
-      expect([...values.slice(at, at + hidden)]).toEqual([...own.subarray(t * hidden, (t + 1) * hidden)]) // prettier-ignore
+      expect([...values.slice(at, at + hidden)]).toEqual([
+        ...own.subarray(t * hidden, (t + 1) * hidden),
+      ])
     }
   }
 }
@@ -245,9 +288,38 @@ describe('a run with --prefix-tokens', () => {
   }, 60_000)
 
   it('is planned before it runs', async () => {
-    const plan = await cliJson(['plan', TINY, '--prefix-tokens', '4', '--batch-size', '2', '--max-length', '16', '--device', 'cpu', '--steps', '2']) // prettier-ignore
-    const bench = await cliJson(['bench', TINY, '--prefix-tokens', '4', '--batch-size', '2', '--max-length', '16', '--device', 'cpu', '--steps', '2']) // prettier-ignore
-    const [planned, measured] = [Number(plan['device_peak_bytes']), Number(bench['device_peak_bytes'])] // prettier-ignore
+    const plan = await cliJson([
+      'plan',
+      TINY,
+      '--prefix-tokens',
+      '4',
+      '--batch-size',
+      '2',
+      '--max-length',
+      '16',
+      '--device',
+      'cpu',
+      '--steps',
+      '2',
+    ])
+    const bench = await cliJson([
+      'bench',
+      TINY,
+      '--prefix-tokens',
+      '4',
+      '--batch-size',
+      '2',
+      '--max-length',
+      '16',
+      '--device',
+      'cpu',
+      '--steps',
+      '2',
+    ])
+    const [planned, measured] = [
+      Number(plan['device_peak_bytes']),
+      Number(bench['device_peak_bytes']),
+    ]
     expect(Math.abs(planned / measured - 1)).toBeLessThan(0.05)
   }, 60_000)
 
@@ -259,7 +331,15 @@ describe('a run with --prefix-tokens', () => {
     [['--prefix-tokens', '0'], '--prefix-tokens'],
     [['--prefix-tokens', '4096'], 'positions, and text needs some of them'],
   ])('refuses %s', async (flags, sentence) => {
-    const { code, stderr } = await cli(['finetune', TINY, '--train', train, '--output-dir', at('no'), ...flags]) // prettier-ignore
+    const { code, stderr } = await cli([
+      'finetune',
+      TINY,
+      '--train',
+      train,
+      '--output-dir',
+      at('no'),
+      ...flags,
+    ])
     expect(code).toBe(2)
     expect(stderr).toContain(sentence)
   })

@@ -36,7 +36,9 @@ const select = (options: Partial<SelectionOptions>) =>
 
 const training = {
   batches: Array.from({ length: STEPS }, (_, i) => [syntheticBatch(BATCH, TOKENS, SHAPE.vocab, i)]),
-  ...{ lr: 1e-3, eps: 1e-3, weightDecay: 0.1 },
+  lr: 1e-3,
+  eps: 1e-3,
+  weightDecay: 0.1,
 }
 
 beforeAll(() => writeSyntheticOpt(base, SHAPE, 'F16'))
@@ -87,33 +89,43 @@ describe.each(openDevices())('on $name', (test) => {
 
   it.each([
     [{ trainOnly: ['*fc2*', '*final_layer_norm*'] }, /fc2|final_layer_norm/],
-    [{ trainOnly: ['*.layers.?.*'], freeze: ['*self_attn*', '*.bias'] }, /layers\.\d.*(fc\d|final_layer_norm)\.weight/],
+    [
+      { trainOnly: ['*.layers.?.*'], freeze: ['*self_attn*', '*.bias'] },
+      /layers\.\d.*(fc\d|final_layer_norm)\.weight/,
+    ],
     [{ freeze: ['*embed*'], layersPerStep: 3 }, /layers|decoder\.final_layer_norm/],
-  ] as const)('frozen tensors keep their bits, and are never folded: %j', async (options, trained) => {
-    const before = await bytesOf(base)
-    for (const method of METHOD_NAMES) {
-      const engine = await openRun(on, base, {
-        ...{ method, selection: select(options), ramBytes: 1, window: 1, foldWindows: 1 },
-        replayWindow: 1,
-      })
-      try {
-        await trainSteps(engine, training)
-        const dir = join(folder, `${test.name}-${method}-${JSON.stringify(options).length}`)
-        await exportModel(engine, dir, { dtype: 'F16' })
-        const after = await bytesOf(dir)
-        expect([...after.keys()].sort()).toEqual([...before.keys()].sort())
-        for (const [name, bytes] of after) {
-          const same = bytes.equals(before.get(name)!)
-          expect(same, `${method} ${name}`).toBe(!trained.test(name))
+  ] as const)(
+    'frozen tensors keep their bits, and are never folded: %j',
+    async (options, trained) => {
+      const before = await bytesOf(base)
+      for (const method of METHOD_NAMES) {
+        const engine = await openRun(on, base, {
+          method,
+          selection: select(options),
+          ramBytes: 1,
+          window: 1,
+          foldWindows: 1,
+          replayWindow: 1,
+        })
+        try {
+          await trainSteps(engine, training)
+          const dir = join(folder, `${test.name}-${method}-${JSON.stringify(options).length}`)
+          await exportModel(engine, dir, { dtype: 'F16' })
+          const after = await bytesOf(dir)
+          expect([...after.keys()].sort()).toEqual([...before.keys()].sort())
+          for (const [name, bytes] of after) {
+            const same = bytes.equals(before.get(name)!)
+            expect(same, `${method} ${name}`).toBe(!trained.test(name))
+          }
+          for (const { name } of engine.model.matrices) {
+            expect(engine.store.version(name) > 0, `${method} ${name}`).toBe(trained.test(name))
+          }
+        } finally {
+          await engine.close()
         }
-        for (const { name } of engine.model.matrices) {
-          expect(engine.store.version(name) > 0, `${method} ${name}`).toBe(trained.test(name))
-        }
-      } finally {
-        await engine.close()
       }
-    }
-  }) // prettier-ignore
+    },
+  )
 
   const journalOf = async (options: RunOptions, device: Device, lr = training.lr) => {
     const engine = await openRun({ ...on, device }, base, options)
@@ -135,50 +147,56 @@ describe.each(openDevices())('on $name', (test) => {
     ['lozo-m', 1, { freeze: ['*embed*'], layersPerStep: 1 }, null],
     ['kronzo', 2, { freeze: ['*embed*'], layersPerStep: 2 }, null],
     ['kronzo', 1, { layersPerStep: 1 }, 0],
-  ] as const)('%s of %d directions computes what probes share once: %j', async (name, probes, options, from) => {
-    const selection = select(options)
-    const firstActive = (step: number) =>
-      [0, 1, 2, 3].findIndex((block) =>
-        selection.active(step, `model.decoder.layers.${block}.fc1.weight`),
-      )
-    const parting = training.batches.map((_, step) => from ?? firstActive(step))
-    if (from === null) expect(new Set(parting).size).toBeGreaterThan(1)
+  ] as const)(
+    '%s of %d directions computes what probes share once: %j',
+    async (name, probes, options, from) => {
+      const selection = select(options)
+      const firstActive = (step: number) =>
+        [0, 1, 2, 3].findIndex((block) =>
+          selection.active(step, `model.decoder.layers.${block}.fc1.weight`),
+        )
+      const parting = training.batches.map((_, step) => from ?? firstActive(step))
+      if (from === null) expect(new Set(parting).size).toBeGreaterThan(1)
 
-    const method = createMethod(name)
-    const rest = { selection, probes, window: 2, foldWindows: 2, replayWindow: 2 }
-    const shared = counting(on.device)
-    const made = await journalOf({ ...rest, method }, shared.device)
-    const apart = counting(on.device)
-    const expected = await journalOf({ ...rest, method: unshared(method) }, apart.device)
+      const method = createMethod(name)
+      const rest = { selection, probes, window: 2, foldWindows: 2, replayWindow: 2 }
+      const shared = counting(on.device)
+      const made = await journalOf({ ...rest, method }, shared.device)
+      const apart = counting(on.device)
+      const expected = await journalOf({ ...rest, method: unshared(method) }, apart.device)
 
-    const sum = (rows: readonly number[]) => rows.reduce((a, b) => a + b, 0)
-    const P = 2 * probes
-    expect(sum(shared.rows)).toBe(sum(parting.map((block) => rowsFrom(block, P))))
-    expect(sum(apart.rows)).toBe(STEPS * rowsFrom(0, P))
-    made.forEach((entry, step) => {
-      const { loss_plus, loss_minus } = expected[step]!
-      expect(Math.abs(entry.loss_plus! - loss_plus!), `step ${step}`).toBeLessThan(1e-6)
-      expect(Math.abs(entry.loss_minus! - loss_minus!), `step ${step}`).toBeLessThan(1e-6)
-      expect(entry.projected_grad).not.toBe(0)
-    })
-  }) // prettier-ignore
+      const sum = (rows: readonly number[]) => rows.reduce((a, b) => a + b, 0)
+      const P = 2 * probes
+      expect(sum(shared.rows)).toBe(sum(parting.map((block) => rowsFrom(block, P))))
+      expect(sum(apart.rows)).toBe(STEPS * rowsFrom(0, P))
+      made.forEach((entry, step) => {
+        const { loss_plus, loss_minus } = expected[step]!
+        expect(Math.abs(entry.loss_plus! - loss_plus!), `step ${step}`).toBeLessThan(1e-6)
+        expect(Math.abs(entry.loss_minus! - loss_minus!), `step ${step}`).toBeLessThan(1e-6)
+        expect(entry.projected_grad).not.toBe(0)
+      })
+    },
+  )
 
   it.each([
     ['lozo', 1e-3],
     ['lozo-m', 1e-2],
     ['kronzo', 1e-3],
     ['kronzo-m', 1e-2],
-  ])('%s in factors and folded see the same weights where a layer rests for a step', async (method, lr) => {
-    const selection = select({ freeze: ['*embed*'], layersPerStep: 2 })
-    const rest = { method, selection, window: 1 }
-    const folded = await journalOf({ ...rest, foldWindows: 1 }, on.device, lr)
-    const inFactors = await journalOf({ ...rest, foldWindows: STEPS + 1 }, on.device, lr)
-    const untrained = await journalOf(rest, on.device, 0)
-    const apart = (other: readonly JournalEntry[]) =>
-      Math.max(...folded.map(({ loss_plus }, i) => Math.abs(loss_plus! - other[i]!.loss_plus!)))
-    expect(apart(inFactors)).toBeLessThan(1e-5)
-    expect(apart(untrained)).toBeGreaterThan(1e-3)
-  }) // prettier-ignore
+  ])(
+    '%s in factors and folded see the same weights where a layer rests for a step',
+    async (method, lr) => {
+      const selection = select({ freeze: ['*embed*'], layersPerStep: 2 })
+      const rest = { method, selection, window: 1 }
+      const folded = await journalOf({ ...rest, foldWindows: 1 }, on.device, lr)
+      const inFactors = await journalOf({ ...rest, foldWindows: STEPS + 1 }, on.device, lr)
+      const untrained = await journalOf(rest, on.device, 0)
+      const apart = (other: readonly JournalEntry[]) =>
+        Math.max(...folded.map(({ loss_plus }, i) => Math.abs(loss_plus! - other[i]!.loss_plus!)))
+      expect(apart(inFactors)).toBeLessThan(1e-5)
+      expect(apart(untrained)).toBeGreaterThan(1e-3)
+    },
+  )
 })
 
 it('LeZO perturbs n blocks a step, and every block in the long run', () => {
@@ -186,7 +204,9 @@ it('LeZO perturbs n blocks a step, and every block in the long run', () => {
   const name = (i: number) => `model.decoder.layers.${i}.fc1.weight`
   const seen = new Set<number>()
   for (let step = 0; step < 40; step++) {
-    const active = Array.from({ length: 12 }, (_, i) => i).filter((i) => selection.active(step, name(i))) // prettier-ignore
+    const active = Array.from({ length: 12 }, (_, i) => i).filter((i) =>
+      selection.active(step, name(i)),
+    )
     expect(active).toHaveLength(3)
     active.forEach((i) => seen.add(i))
     expect(selection.active(step, 'model.decoder.embed_tokens.weight')).toBe(true)

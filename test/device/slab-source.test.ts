@@ -11,7 +11,9 @@ import { onFresh, openRun, syntheticBatch, trainSteps, type RunOptions } from '.
 const F16 = join(fileURLToPath(new URL('../fixtures/', import.meta.url)), 'layouts/f16')
 const TRAINING = {
   batches: [0, 1, 2].map((i) => [syntheticBatch(2, 8, 60, i)]),
-  ...{ lr: 1e-3, eps: 1e-3, weightDecay: 0 },
+  lr: 1e-3,
+  eps: 1e-3,
+  weightDecay: 0,
 }
 
 describe.each(openDevices())('resident slabs on $name', (test) => {

@@ -12,7 +12,10 @@ import { seeded } from '../helpers/crash.ts'
 
 const STEPS = 24
 const SHAPES = [0, 1, 2].map((i) => ({
-  ...{ name: `m.layers.${i}.w.weight`, rows: 6, cols: 8, transposed: i === 1 },
+  name: `m.layers.${i}.w.weight`,
+  rows: 6,
+  cols: 8,
+  transposed: i === 1,
 }))
 const kernel = createNoiseKernel()
 
@@ -60,7 +63,12 @@ function randomRun(seed: number): Random {
   const selection = createSelection({ seed, layers: 3, layersPerStep: count(3) })
   const options: MethodOptions = {
     ...METHOD_DEFAULTS,
-    ...{ seed, selection, directions, rank: count(3), window: count(5), foldWindows: count(3) },
+    seed,
+    selection,
+    directions,
+    rank: count(3),
+    window: count(5),
+    foldWindows: count(3),
     replayWindow: count(4),
   }
   return { options, steps }

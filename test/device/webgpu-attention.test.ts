@@ -22,7 +22,11 @@ const [PROBES, BATCH, HEADS, KEYS] = [2, 3, 2, 45]
 const SEQUENCES = PROBES * BATCH
 const HEAD_SIZES = [4, 64, 80, 128]
 /** Keys of each sequence that are tokens: padding on the left, whose rows see no key, on the right, none. */
-const SPANS = [[9, KEYS], [0, 40], [0, KEYS]] as const // prettier-ignore
+const SPANS = [
+  [9, KEYS],
+  [0, 40],
+  [0, KEYS],
+] as const
 const MASK = Float32Array.from({ length: BATCH * KEYS }, (_, i) => {
   const [from, to] = SPANS[Math.floor(i / KEYS)]!
   return Number(i % KEYS >= from && i % KEYS < to)
@@ -66,7 +70,11 @@ describe('attention kernels', () => {
       commands.compile(kernel.spec(headSize)),
       { q: q!, k: k!, v: v!, key_mask: mask!, y },
       {
-        ...{ batch: BATCH, tokens, keys: KEYS, heads: HEADS, sequences: SEQUENCES },
+        batch: BATCH,
+        tokens,
+        keys: KEYS,
+        heads: HEADS,
+        sequences: SEQUENCES,
         scale: headSize ** -0.5,
       },
       commands.flat(Math.ceil(tokens / kernel.rows) * HEADS * SEQUENCES),

@@ -47,8 +47,11 @@ function operationsOn(adapter: OpenAdapter, maxGroups?: number) {
 }
 
 const lowRank = (n: number, k: number, rank: number): Addend => ({
-  ...{ kind: 'low-rank', rank, scales: values(2 * rank, 23) },
-  ...{ right: values(rank * k, 21, 0.1), left: values(n * rank, 22, 0.1) },
+  kind: 'low-rank',
+  rank,
+  scales: values(2 * rank, 23),
+  right: values(rank * k, 21, 0.1),
+  left: values(n * rank, 22, 0.1),
 })
 
 /** Workgroups in a dimension that is made small. */
@@ -78,17 +81,28 @@ async function everything(d: Device): Promise<Float32Array> {
   await throughSlabs(d, few, 1, (slot) => d.linear(low, slot, null, wide, { probes: 2, rows: 4 }))
   results.push(d.read(wide, 0, 8))
   const factors: Addend = {
-    ...{ kind: 'kronecker', terms: 2, m1: 32, m2: 16, n1: 8, n2: 8 },
+    kind: 'kronecker',
+    terms: 2,
+    m1: 32,
+    m2: 16,
+    n1: 8,
+    n2: 8,
     right: values(2 * 16 * 8, 24, 0.1),
     left: values(2 * 32 * 2 * 8, 25, 0.1),
   }
   await d.project(x, factors, at)
   await throughSlabs(d, plain, 2, (slot) => d.linear(x, slot, null, y, at, { addend: factors }))
   keep()
-  const transposed = { ...matrixOf('BF16', N, tilesOver(0, K, 40), recipeOf([0.02, -0.02], 0)), transposed: true } // prettier-ignore
+  const transposed = {
+    ...matrixOf('BF16', N, tilesOver(0, K, 40), recipeOf([0.02, -0.02], 0)),
+    transposed: true,
+  }
   await throughSlabs(d, transposed, 1, (slot) => d.linear(x, slot, bias, y, at))
   keep()
-  const [z, picked] = [0, 1].map(() => d.tensor('activations', 'z', rows, K)) as [typeof x, typeof x] // prettier-ignore
+  const [z, picked] = [0, 1].map(() => d.tensor('activations', 'z', rows, K)) as [
+    typeof x,
+    typeof x,
+  ]
   await d.layerNorm(x, null, null, 1e-5, z, at)
   await d.activation('gelu', z, at)
   await d.activation('gelu_new', z, at)
@@ -177,7 +191,12 @@ describe('grids', () => {
     const R = Math.ceil((65_600 * candidates(adapter, 'many')[0]!.rows) / n1)
     const [K, N] = [n1 * n2, m1 * m2]
     const factors: Addend = {
-      ...{ kind: 'kronecker', terms: 1, m1, m2, n1, n2 },
+      kind: 'kronecker',
+      terms: 1,
+      m1,
+      m2,
+      n1,
+      n2,
       right: values(m2 * n2, 1),
       left: values(m1 * n1, 2),
     }
@@ -190,7 +209,10 @@ describe('grids', () => {
       new Float32Array(R * K).map((_, i) => ((i * 37) % 101) / 50 - 1),
     )
     const y = d.tensor('activations', 'y', R, N)
-    const zero = { ...matrixOf('F32', K, tilesOver(0, N, N), recipeOf([0], 0)), bytes: new Uint8Array(4 * N * K) } // prettier-ignore
+    const zero = {
+      ...matrixOf('F32', K, tilesOver(0, N, N), recipeOf([0], 0)),
+      bytes: new Uint8Array(4 * N * K),
+    }
     await d.project(x, factors, at)
     await throughSlabs(d, zero, 1, (slot) => d.linear(x, slot, null, y, at, { addend: factors }))
     const [rows, got] = [await d.read(x, 0, R), await d.read(y, 0, R)]

@@ -153,8 +153,14 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
       commands.compile(perturbKernel(dtype)),
       { raw: upload(words), recipe: upload(rows), w },
       {
-        ...{ offset, count, lead: first % 2, recipe0: 0, versions, zero: 0 },
-        ...{ pair_low: pair % 2 ** 32, pair_high: Math.floor(pair / 2 ** 32) },
+        offset,
+        count,
+        lead: first % 2,
+        recipe0: 0,
+        versions,
+        zero: 0,
+        pair_low: pair % 2 ** 32,
+        pair_high: Math.floor(pair / 2 ** 32),
         terms: recipe.terms.length,
       },
       commands.flat(Math.ceil((count + 1) / 512)),
@@ -264,7 +270,10 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
     const terms = [{ k0: 5, k1: 6, coefficient: 0, decay }]
     const want = w.slice()
     applyTerms(want, 0, terms)
-    const found = await perturb(new Uint8Array(w.buffer), 'F32', 0, w.length, 0, { ...plain, terms }) // prettier-ignore
+    const found = await perturb(new Uint8Array(w.buffer), 'F32', 0, w.length, 0, {
+      ...plain,
+      terms,
+    })
     const got = new Float32Array(found.buffer, found.byteOffset, found.length)
     expect([...got].every((v, i) => v === (flushes ? 0 : want[i]))).toBe(true)
   })
@@ -412,12 +421,12 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
     on.run(
       on.compile(matmul.spec),
       {
-        ...{
-          x: upload(types.x === 'f16' ? toHalves(input) : input),
-          w: upload(w),
-          bias: upload(bias),
-        },
-        ...{ projection: nothing, factors: nothing, y },
+        x: upload(types.x === 'f16' ? toHalves(input) : input),
+        w: upload(w),
+        bias: upload(bias),
+        projection: nothing,
+        factors: nothing,
+        y,
       },
       { ...params, probe_rows: rows, version: cols * depth, flags: FLAG.bias, ...PLAIN },
       [...on.flat(blocksOf(matmul, rows, cols)), 2],

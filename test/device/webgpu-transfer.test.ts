@@ -30,7 +30,10 @@ describe.each(['ring', 'direct'] as const)('uploads by %s', (transfer) => {
   })
 
   const weights = (name: string, dtype: DType = 'F32'): Weights => ({
-    ...{ name, dtype, cols, tiles },
+    name,
+    dtype,
+    cols,
+    tiles,
     recipe: plain,
   })
 

@@ -123,7 +123,12 @@ describe('kernels of an adapter', () => {
         const recipe = { terms: [], probe: { k0: 1, k1: 2 }, scales: [2 ** -10, -(2 ** -10)] }
         for (const part of [{}, { recipe }]) {
           const whole = await multiply([tiles], part)
-          expect(await multiply(tiles.map((tile) => [tile]), part)).toEqual(whole) // prettier-ignore
+          expect(
+            await multiply(
+              tiles.map((tile) => [tile]),
+              part,
+            ),
+          ).toEqual(whole)
         }
       } finally {
         await device.close()

@@ -3,7 +3,7 @@
 // tests; it does not skip them.
 
 import type { Device, Slot, Tensor, TensorDType, Tile } from '../../src/device/device.ts'
-import type { Workload } from '../../src/device/memory.ts' // prettier-ignore
+import type { Workload } from '../../src/device/memory.ts'
 import { openCpu } from '../../src/device/cpu/device.ts'
 import { openWebgpu } from '../../src/device/webgpu/device.ts'
 import { NOISE_STD, round16, type Recipe } from '../../src/noise/distributions.ts'

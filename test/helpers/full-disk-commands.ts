@@ -14,7 +14,14 @@ export async function writingCommands(home: string): Promise<Command[]> {
     join(home, name),
   ) as [string, string, string, string]
   writeFileSync(text, readFileSync(join(SHAKESPEARE, 'train.txt'), 'utf8').slice(0, 3000))
-  const prepare = (dir: string) => ['prepare', 'shakespeare_char', '--input', text, '--output-dir', dir] // prettier-ignore
+  const prepare = (dir: string) => [
+    'prepare',
+    'shakespeare_char',
+    '--input',
+    text,
+    '--output-dir',
+    dir,
+  ]
 
   const common = ['--device', 'cpu', '--threads', '1', '--batch-size', '1', '--lr', '1e-4']
   const run = (dir: string, steps: number, ...more: string[]) => [
@@ -22,12 +29,34 @@ export async function writingCommands(home: string): Promise<Command[]> {
     ...['--max-length', '8', '--eval-steps', '2', '--steps', `${steps}`, ...common],
     ...['--output-dir', dir, ...more],
   ]
-  const dense = ['--save-steps', '2', '--save-total-limit', '1', '--replay-window', '1', '--ram', '1B'] // prettier-ignore
+  const dense = [
+    '--save-steps',
+    '2',
+    '--save-total-limit',
+    '1',
+    '--replay-window',
+    '1',
+    '--ram',
+    '1B',
+  ]
   const factored = ['--method', 'lozo-m', '--window', '1', '--fold-windows', '1']
-  const gpt = ['--n-layer', '1', '--n-head', '1', '--n-embd', '16', '--block-size', '16', '--eval-iters', '1'] // prettier-ignore
+  const gpt = [
+    '--n-layer',
+    '1',
+    '--n-head',
+    '1',
+    '--n-embd',
+    '16',
+    '--block-size',
+    '16',
+    '--eval-iters',
+    '1',
+  ]
 
   const once = (name: string, args: Command['args'], before?: Command['before']): Command => ({
-    ...{ name, args, resumes: false },
+    name,
+    args,
+    resumes: false,
     ...(before && { before }),
   })
   const pretrain = (dir: string) => [
@@ -42,22 +71,27 @@ export async function writingCommands(home: string): Promise<Command[]> {
 
   return [
     {
-      ...{ name: 'finetune, mezo-sgd on disk', resumes: true },
+      name: 'finetune, mezo-sgd on disk',
+      resumes: true,
       args: (dir) => run(dir, 4, ...dense, '--trace', join(dir, 'trace.json')),
     },
     {
-      ...{ name: 'finetune, lozo-m, best model', resumes: true },
+      name: 'finetune, lozo-m, best model',
+      resumes: true,
       args: (dir) => run(dir, 4, ...factored, '--load-best-model-at-end'),
     },
     {
-      ...{ name: 'finetune, adapter', resumes: true },
+      name: 'finetune, adapter',
+      resumes: true,
       args: (dir) => run(dir, 2, '--lora-rank', '2'),
     },
     {
-      ...{ name: 'finetune, resumed', resumes: false, before: goOn },
+      name: 'finetune, resumed',
+      resumes: false,
+      before: goOn,
       args: (dir) => [...run(dir, 4, '--save-steps', '2', '--save-total-limit', '1'), '--resume'],
     },
-    { ...{ name: 'pretrain', resumes: true }, args: pretrain },
+    { name: 'pretrain', resumes: true, args: pretrain },
     once('prepare', (dir) => prepare(join(dir, 'data'))),
     once('export', (dir) => ['export', trained, join(dir, 'model')]),
     once('export --as-lora', (dir) => ['export', trained, join(dir, 'adapter'), '--as-lora']),

@@ -10,7 +10,15 @@ import { leftovers } from './leftovers.ts'
 
 const [device, folder] = process.argv.slice(2) as ['cpu' | 'webgpu', string]
 const adapter = device === 'webgpu' ? { adapter: TEST_ADAPTER } : {}
-const model = await fromPretrained(TINY, { device, ...adapter, threads: 1, ram: '1B', resident: 'none', slab: '1B', scratchDir: folder }) // prettier-ignore
+const model = await fromPretrained(TINY, {
+  device,
+  ...adapter,
+  threads: 1,
+  ram: '1B',
+  resident: 'none',
+  slab: '1B',
+  scratchDir: folder,
+})
 const { ledger } = model.device
 let said = ''
 try {
@@ -19,8 +27,14 @@ try {
   const trainer = new ZOTrainer({
     model,
     args: {
-      ...{ outputDir: join(folder, 'run'), maxSteps: 4, replayWindow: 1, learningRate: 1e-4 },
-      ...{ evalStrategy: 'steps', evalSteps: 2, saveSteps: 2, disableTqdm: true },
+      outputDir: join(folder, 'run'),
+      maxSteps: 4,
+      replayWindow: 1,
+      learningRate: 1e-4,
+      evalStrategy: 'steps',
+      evalSteps: 2,
+      saveSteps: 2,
+      disableTqdm: true,
     },
     trainDataset: examples.slice(0, 4),
     evalDataset: examples.slice(0, 2),

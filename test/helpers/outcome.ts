@@ -9,7 +9,16 @@ import { scalarsOf } from './event-file.ts'
 export type Outcome = ReadonlyMap<string, Buffer>
 
 /** Of one process, or of a clock. */
-const PASSING = ['step_ms', 'wait_ms', 'rss_bytes', 'read_bytes', 'upload_bytes', 'device_peak_bytes', 'download_bytes', 'tokens'] // prettier-ignore
+const PASSING = [
+  'step_ms',
+  'wait_ms',
+  'rss_bytes',
+  'read_bytes',
+  'upload_bytes',
+  'device_peak_bytes',
+  'download_bytes',
+  'tokens',
+]
 const PASSING_SCALARS = ['step_ms', 'rss_bytes', 'device_bytes']
 
 /** Everything below a folder, hidden files included. */

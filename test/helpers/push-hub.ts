@@ -48,7 +48,8 @@ export async function startPushHub(token: string): Promise<PushHub> {
       repos.set(id, { private: visibility === 'private', title: '', files: new Map() })
       return [200, { url: `${endpoint}/${id}`, id }]
     }
-    const [, id = '', what = ''] = /^\/(?:api\/models\/)?([\w.-]+\/[\w-]+)(?:\.git)?\/?(.*)$/.exec(path) ?? [] // prettier-ignore
+    const [, id = '', what = ''] =
+      /^\/(?:api\/models\/)?([\w.-]+\/[\w-]+)(?:\.git)?\/?(.*)$/.exec(path) ?? []
     const repo = repos.get(id)
     if (!repo) return [404, { error: 'RepoNotFound' }]
     if (what.startsWith('preupload')) {
@@ -66,7 +67,11 @@ export async function startPushHub(token: string): Promise<PushHub> {
       return [200, { transfer: 'basic', objects }]
     }
     if (what.startsWith('commit')) {
-      const lines = body.toString().trim().split('\n').map((line) => JSON.parse(line) as CommitLine) // prettier-ignore
+      const lines = body
+        .toString()
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as CommitLine)
       const files = new Map<string, Buffer>()
       for (const { key, value } of lines) {
         if (key === 'header') repo.title = value.summary!
@@ -75,9 +80,20 @@ export async function startPushHub(token: string): Promise<PushHub> {
       }
       repo.files = files
       const oid = 'c'.repeat(40)
-      return [200, { success: true, commitOid: oid, commitUrl: `${endpoint}/${id}/commit/${oid}`, hookOutput: '' }] // prettier-ignore
+      return [
+        200,
+        {
+          success: true,
+          commitOid: oid,
+          commitUrl: `${endpoint}/${id}/commit/${oid}`,
+          hookOutput: '',
+        },
+      ]
     }
-    return [200, { _id: 'x', id, sha: 'a'.repeat(40), lastModified: '2024-01-01', private: repo.private }] // prettier-ignore
+    return [
+      200,
+      { _id: 'x', id, sha: 'a'.repeat(40), lastModified: '2024-01-01', private: repo.private },
+    ]
   }
 
   const handle = (req: IncomingMessage, res: ServerResponse, body: Buffer) => {
@@ -98,7 +114,11 @@ export async function startPushHub(token: string): Promise<PushHub> {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   return {
-    ...{ endpoint, repos, faults, requests, stored },
+    endpoint,
+    repos,
+    faults,
+    requests,
+    stored,
     close: () =>
       new Promise((resolve) => {
         server.closeAllConnections()

@@ -63,9 +63,17 @@ export type RunOptions = Partial<Omit<EngineOptions, 'method' | 'methodOptions' 
   }
 
 export const METHOD_DEFAULTS: MethodOptions = {
-  ...{ seed: 5, selection: EVERYTHING, replayWindow: 4, directions: 1, rank: 2, window: 3 },
+  seed: 5,
+  selection: EVERYTHING,
+  replayWindow: 4,
+  directions: 1,
+  rank: 2,
+  window: 3,
   overlayDtype: 'float32',
-  ...{ rankScaling: 'paper', kronStrategy: 'approx_square', kronMaxFactor: 32, momentum: 0.9 },
+  rankScaling: 'paper',
+  kronStrategy: 'approx_square',
+  kronMaxFactor: 32,
+  momentum: 0.9,
 }
 
 /** An engine that trains the checkpoint in `dir`; everything else has a default. */

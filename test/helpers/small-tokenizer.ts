@@ -7,9 +7,26 @@ import { join } from 'node:path'
 import { afterAll } from 'vitest'
 
 const MERGES = [
-  'Ġ t', 'h e', 'Ġt he', 'Ġ g', 'r e', 'Ġg re', 'a t', 'Ġgre at', 'e r', 'Ġt er',
-  'r i', 'b l', 'ri bl', 'Ġter ribl', 'Ġterribl e', 'Ã ©', 'Ċ Ċ', 'Ġ Ġ', "' s",
-] // prettier-ignore
+  'Ġ t',
+  'h e',
+  'Ġt he',
+  'Ġ g',
+  'r e',
+  'Ġg re',
+  'a t',
+  'Ġgre at',
+  'e r',
+  'Ġt er',
+  'r i',
+  'b l',
+  'ri bl',
+  'Ġter ribl',
+  'Ġterribl e',
+  'Ã ©',
+  'Ċ Ċ',
+  'Ġ Ġ',
+  "' s",
+]
 
 /** GPT-2's characters for the 256 bytes, in the order of its vocabulary. */
 function byteCharacters(): string[] {
@@ -46,8 +63,13 @@ export const FILES = {
 export const TOKENIZER_JSON = {
   version: '1.0',
   added_tokens: [1, 2].map((id) => ({
-    ...{ id, content: SPECIALS[id], special: true },
-    ...{ single_word: false, lstrip: false, rstrip: false, normalized: true },
+    id,
+    content: SPECIALS[id],
+    special: true,
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: true,
   })),
   normalizer: null,
   pre_tokenizer: {

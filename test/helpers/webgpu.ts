@@ -30,15 +30,23 @@ export const plain: Recipe = { terms: [], scales: [0] }
 
 export function workload(part: Partial<Workload>): Workload {
   return {
-    ...{ probes: 1, rows: 8, batch: 1, tokens: 8, heads: 1, headSize: 8 },
-    ...{ tileElements: 4096, tileRows: 64, headRows: 8, terms: 4, slabBytes: 16384, slots: 2 },
-    ...{
-      versions: part.probes ?? 1,
-      keys: part.tokens ?? 8,
-      projectionCols: 0,
-      addendElements: 0,
-      halfCols: 0,
-    },
+    probes: 1,
+    rows: 8,
+    batch: 1,
+    tokens: 8,
+    heads: 1,
+    headSize: 8,
+    tileElements: 4096,
+    tileRows: 64,
+    headRows: 8,
+    terms: 4,
+    slabBytes: 16384,
+    slots: 2,
+    versions: part.probes ?? 1,
+    keys: part.tokens ?? 8,
+    projectionCols: 0,
+    addendElements: 0,
+    halfCols: 0,
     ...part,
   }
 }

@@ -149,16 +149,44 @@ describe('a bad model', () => {
       ),
     ]
     const cases: Case[] = [
-      { what: 'cut', args: weights('cut', (b) => b.subarray(0, b.length - 5)), says: ['cut/model.safetensors'] },
+      {
+        what: 'cut',
+        args: weights('cut', (b) => b.subarray(0, b.length - 5)),
+        says: ['cut/model.safetensors'],
+      },
       { what: 'empty', args: weights('void', () => ''), says: ['void/model.safetensors'] },
-      { what: 'noise', args: weights('noise', () => Buffer.alloc(5000, 0xab)), says: ['noise/model.safetensors'] },
+      {
+        what: 'noise',
+        args: weights('noise', () => Buffer.alloc(5000, 0xab)),
+        says: ['noise/model.safetensors'],
+      },
       { what: 'lie', args: weights('lie', header(longer)), says: ['lie/model.safetensors'] },
-      { what: 'lfs', args: weights('lfs', () => 'version https://git-lfs.github.com/spec/v1\n'), says: ['lfs/', 'LFS'] },
-      { what: 'missing tensor', args: weights('gap', missing), says: ['gap', 'no tensor', 'fc1.weight'] },
-      { what: 'cut .bin', args: bin('cutbin', (b) => b.subarray(0, b.length / 2)), says: ['cutbin/pytorch_model.bin'] },
-      { what: 'noisy .bin', args: bin('noisebin', () => Buffer.alloc(5000, 0xab)), says: ['noisebin/pytorch_model.bin'] },
-      { what: 'old .bin', args: bin('pickle', () => Buffer.from('80027d71002e', 'hex')), says: ['pickle/pytorch_model.bin'] },
-    ] // prettier-ignore
+      {
+        what: 'lfs',
+        args: weights('lfs', () => 'version https://git-lfs.github.com/spec/v1\n'),
+        says: ['lfs/', 'LFS'],
+      },
+      {
+        what: 'missing tensor',
+        args: weights('gap', missing),
+        says: ['gap', 'no tensor', 'fc1.weight'],
+      },
+      {
+        what: 'cut .bin',
+        args: bin('cutbin', (b) => b.subarray(0, b.length / 2)),
+        says: ['cutbin/pytorch_model.bin'],
+      },
+      {
+        what: 'noisy .bin',
+        args: bin('noisebin', () => Buffer.alloc(5000, 0xab)),
+        says: ['noisebin/pytorch_model.bin'],
+      },
+      {
+        what: 'old .bin',
+        args: bin('pickle', () => Buffer.from('80027d71002e', 'hex')),
+        says: ['pickle/pytorch_model.bin'],
+      },
+    ]
     await refused(cases)
   })
 
@@ -185,16 +213,40 @@ describe('bad data', () => {
       { what: 'folder', args: train(home), says: [home] },
       { what: 'unknown kind', args: train(data('a.doc', 'a')), says: ['a.doc', '.jsonl'] },
       { what: 'empty file', args: train(data('empty.txt', '')), says: ['empty.txt', 'no'] },
-      { what: 'empty jsonl', args: train(data('empty.jsonl', '\n')), says: ['empty.jsonl', 'no records'] },
+      {
+        what: 'empty jsonl',
+        args: train(data('empty.jsonl', '\n')),
+        says: ['empty.jsonl', 'no records'],
+      },
       { what: 'no JSON', args: train(broken), says: ['broken.jsonl:2', 'not valid JSON'] },
-      { what: 'columns', args: train(data('c.jsonl', '{"a":1}\n')), says: ['c.jsonl', 'a', '--text-column'] },
-      { what: 'template', args: train(DEV, '--template', '{nosuch}', '--label-words', 'a,b'), says: ['{nosuch}', 'text'] },
+      {
+        what: 'columns',
+        args: train(data('c.jsonl', '{"a":1}\n')),
+        says: ['c.jsonl', 'a', '--text-column'],
+      },
+      {
+        what: 'template',
+        args: train(DEV, '--template', '{nosuch}', '--label-words', 'a,b'),
+        says: ['{nosuch}', 'text'],
+      },
       { what: 'half', args: train(DEV, ...WORDS), says: ['--template needs --label-words'] },
-      { what: 'one word', args: train(DEV, ...WORDS, '--label-words', 'a'), says: ['--label-words'] },
+      {
+        what: 'one word',
+        args: train(DEV, ...WORDS, '--label-words', 'a'),
+        says: ['--label-words'],
+      },
       { what: 'no word', args: train(DEV, ...WORDS, '--label-words', 'good,'), says: ['label'] },
-      { what: 'class', args: train(strange, ...WORDS, '--label-words', 'a,b'), says: ['strange.jsonl:1', '7'] },
-      { what: 'too long', args: tune(TINY, '--max-length', '99999'), says: ['--max-length 99999', 'positions'] },
-    ]) // prettier-ignore
+      {
+        what: 'class',
+        args: train(strange, ...WORDS, '--label-words', 'a,b'),
+        says: ['strange.jsonl:1', '7'],
+      },
+      {
+        what: 'too long',
+        args: tune(TINY, '--max-length', '99999'),
+        says: ['--max-length 99999', 'positions'],
+      },
+    ])
   })
 
   it('is noticed, not refused, where it only needs a word', async () => {
@@ -221,15 +273,38 @@ describe('bad usage', () => {
       usage('infinite', tune(TINY, '--lr', '1e999'), '--lr', 'number', '1e999'),
       usage('rank 0', tune(TINY, '--method', 'lozo', '--rank', '0'), '--rank', 'at least 1', '"0"'),
       usage('rank of MeZO', tune(TINY, '--rank', '4'), '--rank', 'lozo', 'mezo-sgd'),
-      usage('window 0', tune(TINY, '--method', 'kronzo', '--window', '0'), '--window', 'at least 1'),
+      usage(
+        'window 0',
+        tune(TINY, '--method', 'kronzo', '--window', '0'),
+        '--window',
+        'at least 1',
+      ),
       usage('beta 1', tune(TINY, '--method', 'lozo-m', '--momentum', '1'), '--momentum', 'below 1'),
       usage('momentum of lozo', tune(TINY, '--method', 'lozo', '--momentum', '0.5'), 'lozo-m'),
       usage('K of lozo', tune(TINY, '--method', 'lozo', '--replay-window', '4'), 'mezo-sgd'),
-      usage('one-sided, one probe', tune(TINY, '--estimator', 'one-sided'), '--probes', 'at least 2'),
-      usage('factor limit', tune(TINY, '--method', 'kronzo', '--kron-max-factor', '8'), 'fixed_factor'),
-      usage('strategy', tune(TINY, '--method', 'kronzo', '--kron-strategy', 'best'), 'approx_square'),
+      usage(
+        'one-sided, one probe',
+        tune(TINY, '--estimator', 'one-sided'),
+        '--probes',
+        'at least 2',
+      ),
+      usage(
+        'factor limit',
+        tune(TINY, '--method', 'kronzo', '--kron-max-factor', '8'),
+        'fixed_factor',
+      ),
+      usage(
+        'strategy',
+        tune(TINY, '--method', 'kronzo', '--kron-strategy', 'best'),
+        'approx_square',
+      ),
       usage('no layers', tune(TINY, '--layers-per-step', '0'), '--layers-per-step', 'at least 1'),
-      usage('lora of lozo', tune(TINY, '--method', 'lozo', '--lora-rank', '2'), '--lora-rank', 'mezo-sgd'),
+      usage(
+        'lora of lozo',
+        tune(TINY, '--method', 'lozo', '--lora-rank', '2'),
+        '--lora-rank',
+        'mezo-sgd',
+      ),
       usage('lora without rank', tune(TINY, '--lora-alpha', '2'), '--lora-alpha', '--lora-rank'),
       {
         what: 'nothing trains',
@@ -252,10 +327,14 @@ describe('bad usage', () => {
       usage('method', tune(TINY, '--method', 'adam'), '--method', 'mezo-sgd', 'adam'),
       usage('adapter on cpu', tune(TINY, '--adapter', 'x'), '--adapter'),
       usage('no output', tune(TINY).slice(0, -2), '--output-dir is required'),
-      usage('no data', ['finetune', TINY, '--output-dir', at('out')], '--train (or --task) is required'),
+      usage(
+        'no data',
+        ['finetune', TINY, '--output-dir', at('out')],
+        '--train (or --task) is required',
+      ),
       usage('dtype', ['convert', TINY, at('o'), '--to', 'int8'], '--to', 'float16', 'int8'),
       usage('top-k', ['generate', TINY, '--prompt', 'a', '--top-k', '1.5'], '--top-k', '1.5'),
-    ]) // prettier-ignore
+    ])
   })
 })
 

@@ -33,12 +33,22 @@ beforeAll(() => prepare(home))
 afterAll(() => rmSync(home, { recursive: true, force: true }))
 
 describe('a file of options', () => {
-  const values = { lr: 1e-4, maxLength: 32, labelWords: ['bad', 'good'], memory: 2 ** 28, adaptiveEps: true } // prettier-ignore
+  const values = {
+    lr: 1e-4,
+    maxLength: 32,
+    labelWords: ['bad', 'good'],
+    memory: 2 ** 28,
+    adaptiveEps: true,
+  }
   const texts = {
-    'a.yaml': '# mine\nmodel: m\nlearning_rate: 1e-4\nmaxLength: 32\nlabel-words: [bad, good]\nmemory: 256MiB\nadaptive-eps: true\neval-file:\n', // prettier-ignore
-    'a.yml': 'model: m\nlr: 1.0e-4\nmax_length: "32"\nlabel_words: bad,good\nmemory: 268435456\nadaptiveEps: true\n', // prettier-ignore
-    'a.toml': 'model = "m"\nlr = 1e-4\nmax-length = 32\nlabelWords = ["bad", "good"]\nmemory = "256 MiB"\nadaptive_eps = true\n', // prettier-ignore
-    'a.json': '\uFEFF{"model":"m","lr":"1e-4","max-length":32,"label-words":["bad","good"],"memory":268435456,"adaptive-eps":true,"freeze":null}', // prettier-ignore
+    'a.yaml':
+      '# mine\nmodel: m\nlearning_rate: 1e-4\nmaxLength: 32\nlabel-words: [bad, good]\nmemory: 256MiB\nadaptive-eps: true\neval-file:\n',
+    'a.yml':
+      'model: m\nlr: 1.0e-4\nmax_length: "32"\nlabel_words: bad,good\nmemory: 268435456\nadaptiveEps: true\n',
+    'a.toml':
+      'model = "m"\nlr = 1e-4\nmax-length = 32\nlabelWords = ["bad", "good"]\nmemory = "256 MiB"\nadaptive_eps = true\n',
+    'a.json':
+      '\uFEFF{"model":"m","lr":"1e-4","max-length":32,"label-words":["bad","good"],"memory":268435456,"adaptive-eps":true,"freeze":null}',
   }
   for (const [name, text] of Object.entries(texts)) {
     it(`may be ${name}`, () => {
@@ -63,7 +73,12 @@ describe('a file of options', () => {
   })
 
   it('is what configYaml writes', () => {
-    const config = parseConfig({ method: 'lozo', rank: 4, template: 'a: {text}\n# b', labelWords: ['no', 'yes'] }) // prettier-ignore
+    const config = parseConfig({
+      method: 'lozo',
+      rank: 4,
+      template: 'a: {text}\n# b',
+      labelWords: ['no', 'yes'],
+    })
     const { model, values } = readConfigFile(file('round.yaml', configYaml('a/b', config)))
     expect({ model, config: parseConfig(values) }).toEqual({ model: 'a/b', config })
   })
@@ -80,11 +95,19 @@ describe('a bad file', () => {
     ['b.yaml', '- lr\n', /^expected options as "name: value", found \["lr"\]$/],
     ['b.json', '"lr"', /^expected options as "name: value", found "lr"$/],
     ['b.yaml', 'stepz: 3\n', /^unknown option "stepz" \(did you mean "steps"\?\); "zo2 config"/],
-    ['b.yaml', 'leraning_rate: 3\nbatchsize: 1\n', /^unknown options "leraning_rate" \(did you mean "learning-rate"\?\), "batchsize" \(did you mean "batch-size"\?\)/], // prettier-ignore
+    [
+      'b.yaml',
+      'leraning_rate: 3\nbatchsize: 1\n',
+      /^unknown options "leraning_rate" \(did you mean "learning-rate"\?\), "batchsize" \(did you mean "batch-size"\?\)/,
+    ],
     ['b.json', `{"${'k'.repeat(1e6)}": 1}`, /^unknown option "k{60}" /],
     ['b.json', '{"__proto__": 1}', /^unknown option "__proto__"/],
     ['b.yaml', 'lr: 1\nlearning_rate: 2\n', /^"lr" and "learning_rate" are the same option/],
-    ['b.yaml', 'learning_rate: fast\n', /^learning_rate: expected a number of at least 0, found "fast"$/], // prettier-ignore
+    [
+      'b.yaml',
+      'learning_rate: fast\n',
+      /^learning_rate: expected a number of at least 0, found "fast"$/,
+    ],
     ['b.yaml', 'steps: 1.5\n', /^steps: expected a whole number/],
     ['b.yaml', 'memory: 3 parsecs\n', /^memory: "3 parsecs" is no byte size/],
     ['b.toml', '[method]\nlr = 1\n', /^method: .+ found {"lr":1}$/],
@@ -115,7 +138,14 @@ describe('--config', () => {
   it('stands between defaults and flags, and gives the model', async () => {
     const config = await cliJson(['config', '--config', yaml(), '--max_steps', '3', '--lr=1e-5'])
     const { model, steps, lr, eps, 'batch-size': batch, 'max-length': length } = config
-    expect({ model, steps, lr, eps, batch, length }).toEqual({ model: TINY, steps: 3, lr: 1e-5, eps: 1e-3, batch: 2, length: 16 }) // prettier-ignore
+    expect({ model, steps, lr, eps, batch, length }).toEqual({
+      model: TINY,
+      steps: 3,
+      lr: 1e-5,
+      eps: 1e-3,
+      batch: 2,
+      length: 16,
+    })
     expect((await cliJson(['config', 'other', '--config', yaml()]))['model']).toBe('other')
   })
 
@@ -136,12 +166,21 @@ describe('--config', () => {
   })
 
   it('of a run on the hub means the commit of that run', () => {
-    const record = { zo2: '0', model: 'a/b', commit: 'c0', fingerprint: '', train_sha256: '', config: { lr: 1 } } // prettier-ignore
+    const record = {
+      zo2: '0',
+      model: 'a/b',
+      commit: 'c0',
+      fingerprint: '',
+      train_sha256: '',
+      config: { lr: 1 },
+    }
     const path = file('hub.json', JSON.stringify(record))
     expect(readConfigFile(path)).toEqual({ model: 'a/b', commit: 'c0', values: { lr: 1 } })
     return Promise.all([
       expect(cliJson(['config', '--config', path])).resolves.toMatchObject({ revision: 'c0' }),
-      expect(cliJson(['config', '--config', path, '--revision', 'x'])).resolves.toMatchObject({ revision: 'x' }), // prettier-ignore
+      expect(cliJson(['config', '--config', path, '--revision', 'x'])).resolves.toMatchObject({
+        revision: 'x',
+      }),
       expect(cliJson(['config', 'c/d', '--config', path])).resolves.not.toHaveProperty('revision'),
     ])
   })

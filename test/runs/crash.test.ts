@@ -103,7 +103,6 @@ describe.each([
       ['--fold-windows', '3'],
       method === 'kronzo' ? ['--kron-strategy', 'power2'] : ['--rank', '4'],
     ]) {
-      // prettier-ignore
       const args = [...runArgs(home, `${method}-whole`, 0, flags), '--resume', flag!, value!]
       const { code, stderr } = await cli(args)
       expect(code).toBe(1)

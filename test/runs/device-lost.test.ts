@@ -59,7 +59,17 @@ const STREAMED = ['--resident', 'none', '--slab', '1B']
 /** Dawn must not take mapped memory away from a read under way: only uploads of plain memory lose it so. */
 const RUNS = {
   destroy: ['--transfer', 'direct', '--replay-window', '2', ...STREAMED],
-  silent: ['--transfer', 'ring', '--method', 'lozo', '--window', '1', '--fold-windows', '1', ...STREAMED], // prettier-ignore
+  silent: [
+    '--transfer',
+    'ring',
+    '--method',
+    'lozo',
+    '--window',
+    '1',
+    '--fold-windows',
+    '1',
+    ...STREAMED,
+  ],
 }
 
 /** Runs `zo2` on an adapter that goes away; fails if it does not end. */
@@ -90,18 +100,21 @@ describe.each(['destroy', 'silent'] as const)('a run that loses its adapter (%s)
     ['in a step after a checkpoint', 'saved', 12, 2],
     ['in an evaluation', 'step 3/6', 9, 3],
     ['in the last evaluation', 'step 6/6', 9, 6],
-  ])('ends with one sentence %s, and resumed it is as undisturbed', async (_at, after, submit, steps) => {
-    const name = `${after.replaceAll(/\W+/g, '-')}${submit}`
-    const dir = join(home, `${how}-${name}`)
-    await lost(args(name), { after, submit, how })
-    const journal = readFileSync(join(dir, 'journal.jsonl'), 'utf8')
-    expect(journal.split('\n')).toHaveLength(steps + 1)
-    expect(undisturbed().get('journal.jsonl')!.toString().startsWith(journal)).toBe(true)
-    expect(halfWritten(dir, undisturbed())).toEqual([])
-    expect(readdirSync(dir).filter((file) => /^\.|lock|tmp$/.test(file))).toEqual([])
-    await finish([...args(name), '--resume'])
-    expect(differences(undisturbed(), outcome(dir))).toEqual([])
-  }) // prettier-ignore
+  ])(
+    'ends with one sentence %s, and resumed it is as undisturbed',
+    async (_at, after, submit, steps) => {
+      const name = `${after.replaceAll(/\W+/g, '-')}${submit}`
+      const dir = join(home, `${how}-${name}`)
+      await lost(args(name), { after, submit, how })
+      const journal = readFileSync(join(dir, 'journal.jsonl'), 'utf8')
+      expect(journal.split('\n')).toHaveLength(steps + 1)
+      expect(undisturbed().get('journal.jsonl')!.toString().startsWith(journal)).toBe(true)
+      expect(halfWritten(dir, undisturbed())).toEqual([])
+      expect(readdirSync(dir).filter((file) => /^\.|lock|tmp$/.test(file))).toEqual([])
+      await finish([...args(name), '--resume'])
+      expect(differences(undisturbed(), outcome(dir))).toEqual([])
+    },
+  )
 
   it('goes on with --device cpu', async () => {
     await lost(args('moved'), { after: 'step 2/6', submit: 9, how })

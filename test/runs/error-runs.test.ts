@@ -48,7 +48,15 @@ describe('fold threads that are ended while they fold', () => {
 
 describe.each(['cpu', 'webgpu'] as const)('after an error on %s', (kind) => {
   const options = kind === 'cpu' ? { device: 'cpu' as const } : { adapter: TEST_ADAPTER }
-  const events = ['onTrainBegin', 'onStepBegin', 'onStepEnd', 'onLog', 'onEvaluate', 'onSave', 'onTrainEnd'] as const // prettier-ignore
+  const events = [
+    'onTrainBegin',
+    'onStepBegin',
+    'onStepEnd',
+    'onLog',
+    'onEvaluate',
+    'onSave',
+    'onTrainEnd',
+  ] as const
   const examples = [4, 5, 6, 7].map((length) => {
     const inputIds = Array.from({ length }, (_, i) => 5 + 3 * i + length)
     return { inputIds, labels: [IGNORED, ...inputIds.slice(1)] } satisfies Example
@@ -68,10 +76,20 @@ describe.each(['cpu', 'webgpu'] as const)('after an error on %s', (kind) => {
       }
       const listens = events.some((event) => event === where)
       const trainer = new ZOTrainer({
-        ...{ model, trainDataset: examples, evalDataset: examples, signal: stop.signal },
+        model,
+        trainDataset: examples,
+        evalDataset: examples,
+        signal: stop.signal,
         args: {
-          ...{ outputDir: dir, maxSteps: 4, saveSteps: 2, evalStrategy: 'steps', evalSteps: 2 },
-          ...{ replayWindow: 1, disableTqdm: true, perDeviceTrainBatchSize: 2, reportTo: 'none' },
+          outputDir: dir,
+          maxSteps: 4,
+          saveSteps: 2,
+          evalStrategy: 'steps',
+          evalSteps: 2,
+          replayWindow: 1,
+          disableTqdm: true,
+          perDeviceTrainBatchSize: 2,
+          reportTo: 'none',
         },
         ...(where === 'objective' && {
           objective: { of: 'losses' as const, score: () => (fails(), [1, 2]) },

@@ -26,7 +26,13 @@ const FIXTURES = fileURLToPath(new URL('../fixtures/', import.meta.url))
 const TINY = join(FIXTURES, 'tiny-opt')
 const OPT = join(FIXTURES, 'layouts/pre-norm-tied')
 const greedy: GenerateOptions = {
-  ...{ maxNewTokens: 6, temperature: 0, topK: 0, topP: 1, seed: 3, padId: 1, eosIds: [] },
+  maxNewTokens: 6,
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  seed: 3,
+  padId: 1,
+  eosIds: [],
 }
 
 /** A copy of a fixture whose last norm is the number. */

@@ -108,7 +108,11 @@ describe('a pre-training run', () => {
     const texts: string[] = []
     const report = { ...silent, line: (text: string) => void texts.push(text) }
     const options = { method: 'lozo', lr: 3e-2, lrSchedule: 'cosine', minLr: 1e-3, steps: 300 }
-    const summary = await run(dir, { ...options, batchSize: 16, evalSteps: 100, evalIters: 4 }, report) // prettier-ignore
+    const summary = await run(
+      dir,
+      { ...options, batchSize: 16, evalSteps: 100, evalIters: 4 },
+      report,
+    )
     const evaluations = lines(dir, 'evals.jsonl')
     const losses = evaluations.map((e) => e['loss']!)
     expect(losses[0]).toBeCloseTo(Math.log(14), 0)
@@ -178,12 +182,25 @@ describe('the shipped configurations', () => {
   it.each(NAMES)('%s is whole, and runs', async (name) => {
     const { values } = readConfigFile(join(ROOT, 'config', `${name}.yaml`))
     const { nLayer, nHead, nEmbd, bias, maxLength, outputDir, dataset } = parseConfig(values)
-    const shape = nanogptConfig({ n_layer: nLayer!, n_head: nHead!, n_embd: nEmbd!, bias: bias!, block_size: maxLength }) // prettier-ignore
+    const shape = nanogptConfig({
+      n_layer: nLayer!,
+      n_head: nHead!,
+      n_embd: nEmbd!,
+      bias: bias!,
+      block_size: maxLength,
+    })
     expect(createModel(shape).layers).toBe(nLayer)
     expect(dataset).toMatch(/^(shakespeare|shakespeare_char|openwebtext)$/)
     expect(outputDir).toMatch(/^out-/)
     const small = { ...SHAPE, batchSize: 2, accumulate: 2, steps: 1, evalIters: 1 }
-    const summary = await run(join(folder, name), { ...values, ...CPU, ...small, dataset: data, outputDir: join(folder, name), saveModel: false }) // prettier-ignore
+    const summary = await run(join(folder, name), {
+      ...values,
+      ...CPU,
+      ...small,
+      dataset: data,
+      outputDir: join(folder, name),
+      saveModel: false,
+    })
     expect(summary.steps).toBe(1)
   })
 })
@@ -194,13 +211,26 @@ describe('commands', () => {
     ...['--n_layer=1', '--n_head=2', '--n_embd=16', '--block_size=16', '--batch_size=2'],
     ...['--gradient_accumulation_steps=1', '--eval_iters=1', '--eval_interval=1', '--max_iters=2'],
     ...['--bias=False', '--dropout=0.0', '--always_save_checkpoint=True', '--decay_lr=False'],
-    ...['--warmup_iters=0', '--learning_rate=1e-3', '--log_interval=1', '--device=cpu', '--threads=1'], // prettier-ignore
+    ...[
+      '--warmup_iters=0',
+      '--learning_rate=1e-3',
+      '--log_interval=1',
+      '--device=cpu',
+      '--threads=1',
+    ],
   ]
 
   it("prepare, pretrain and sample with nanoGPT's spellings", async () => {
     const prepared = join(folder, 'prepared')
     const text = join(folder, 'text.txt')
-    const meta = await cliJson(['prepare', 'shakespeare_char', '--input', text, '--output-dir', prepared]) // prettier-ignore
+    const meta = await cliJson([
+      'prepare',
+      'shakespeare_char',
+      '--input',
+      text,
+      '--output-dir',
+      prepared,
+    ])
     expect(meta).toMatchObject({ vocab_size: 14, train_tokens: 2160, val_tokens: 240 })
 
     const out = join(folder, 'commands')
@@ -214,7 +244,17 @@ describe('commands', () => {
     // 40 new tokens at a block of 16: the context slides.
     const start = join(folder, 'start.txt')
     writeFileSync(start, 'to be ')
-    const ask = ['sample', `--out_dir=${out}`, `--start=FILE:${start}`, '--num_samples=2', '--max_new_tokens=40', '--temperature=0.9', '--top_k=5', '--seed=3', '--device=cpu'] // prettier-ignore
+    const ask = [
+      'sample',
+      `--out_dir=${out}`,
+      `--start=FILE:${start}`,
+      '--num_samples=2',
+      '--max_new_tokens=40',
+      '--temperature=0.9',
+      '--top_k=5',
+      '--seed=3',
+      '--device=cpu',
+    ]
     const first = await cliJson(ask)
     const samples = first['samples'] as string[]
     expect(samples.map((s) => [s.length, s.slice(0, 6)])).toEqual(Array(2).fill([46, 'to be ']))
@@ -222,7 +262,16 @@ describe('commands', () => {
     expect(samples[0]).not.toBe(samples[1])
     expect((await cliJson(ask))['samples']).toEqual(samples)
     // The exported model has the same alphabet, and generate reads it.
-    const said = await cliJson(['generate', join(out, 'model'), '--prompt', 'to be', '--max-new-tokens', '3', '--device', 'cpu']) // prettier-ignore
+    const said = await cliJson([
+      'generate',
+      join(out, 'model'),
+      '--prompt',
+      'to be',
+      '--max-new-tokens',
+      '3',
+      '--device',
+      'cpu',
+    ])
     expect((said['tokens'] as number[][])[0]!.length).toBe(3)
   })
 
@@ -246,7 +295,21 @@ describe('commands', () => {
     cpSync(join(GPT, 'nanogpt-no-bias/ckpt.pt'), join(out, 'ckpt.pt'))
     mkdirSync(join(folder, 'data', 'shakespeare_char'))
     cpSync(join(data, 'meta.json'), join(folder, 'data', 'shakespeare_char', 'meta.json'))
-    const ask = ['sample', '--out_dir', out, '--start', 'to be', '--num_samples', '1', '--max_new_tokens', '4', '--temperature', '0', '--device', 'cpu'] // prettier-ignore
+    const ask = [
+      'sample',
+      '--out_dir',
+      out,
+      '--start',
+      'to be',
+      '--num_samples',
+      '1',
+      '--max_new_tokens',
+      '4',
+      '--temperature',
+      '0',
+      '--device',
+      'cpu',
+    ]
     const { samples } = (await cliJson(ask, { cwd: folder })) as { samples: string[] }
     expect(samples[0]).toMatch(/^to be/)
   })
@@ -269,7 +332,13 @@ describe('refusals', () => {
     ],
     [
       'more positions than the model has',
-      { initFrom: join(GPT, 'gpt2-hub'), nLayer: undefined, nHead: undefined, nEmbd: undefined, maxLength: 4096 }, // prettier-ignore
+      {
+        initFrom: join(GPT, 'gpt2-hub'),
+        nLayer: undefined,
+        nHead: undefined,
+        nEmbd: undefined,
+        maxLength: 4096,
+      },
       /--block-size 4096: .* positions/,
     ],
     ['a block longer than the text', { maxLength: 1000 }, /too few for a block size of 1000/],
@@ -289,7 +358,9 @@ describe('refusals', () => {
     const file = join(folder, 'other.txt')
     writeFileSync(file, [...TEXT].reverse().join(''))
     await prepare('shakespeare_char', { inputs: [file], outputDir: other })
-    await expect(run(dir, { ...on, lr: 1e-3, dataset: other })).rejects.toThrow(/other training data/) // prettier-ignore
+    await expect(run(dir, { ...on, lr: 1e-3, dataset: other })).rejects.toThrow(
+      /other training data/,
+    )
     await expect(run(dir, { ...small(), lr: 1e-3 })).rejects.toThrow(/holds a run already/)
   })
 

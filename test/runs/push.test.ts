@@ -23,15 +23,27 @@ beforeAll(async () => {
   prepare(home)
   await cliJson([
     ...['finetune', TINY, '--train', at('train.txt'), '--eval-file', at('train.txt')],
-    ...['--steps', '3', '--batch-size', '2', '--max-length', '16', '--lr', '1e-4', '--eval-steps', '2'],
+    ...[
+      '--steps',
+      '3',
+      '--batch-size',
+      '2',
+      '--max-length',
+      '16',
+      '--lr',
+      '1e-4',
+      '--eval-steps',
+      '2',
+    ],
     ...['--output-dir', at('run'), '--device', 'cpu', '--threads', '1', '--quiet'],
-  ]) // prettier-ignore
+  ])
 })
 afterAll(() => hub.close())
 
 describe('zo2 export --step', () => {
   it('writes the weights of that step, of the best evaluation, or refuses', async () => {
-    const made = async (step: string) => cliJson(['export', at('run'), at(`step-${step}`), '--step', step]) // prettier-ignore
+    const made = async (step: string) =>
+      cliJson(['export', at('run'), at(`step-${step}`), '--step', step])
     expect(await made('1')).toMatchObject({ step: 1, updates: 1 })
     const evals = readFileSync(at('run/evals.jsonl'), 'utf8').trim().split('\n')
     const scores = evals.map((line) => JSON.parse(line) as { step: number; loss: number })
@@ -42,8 +54,11 @@ describe('zo2 export --step', () => {
     expect(weights('step-last').equals(weights('run/model'))).toBe(true)
     expect(weights('step-1').equals(weights('run/model'))).toBe(false)
     const { code, stderr } = await cli(['export', at('run'), at('none'), '--step', '4'])
-    expect([code, stderr]).toEqual([2, 'zo2: --step: expected last, best or a number up to 3, found "4"\n'])
-  }) // prettier-ignore
+    expect([code, stderr]).toEqual([
+      2,
+      'zo2: --step: expected last, best or a number up to 3, found "4"\n',
+    ])
+  })
 })
 
 describe('zo2 push', () => {
@@ -108,20 +123,34 @@ describe('zo2 push', () => {
     const { code, stderr } = await cli(['push', at('run'), 'me/never', '--quiet'], env())
     hub.faults.clear()
     expect(code).toBe(1)
-    expect(stderr).toMatch(/^zo2: me\/never could not be published \(.*500.*\): nothing of it is visible/) // prettier-ignore
+    expect(stderr).toMatch(
+      /^zo2: me\/never could not be published \(.*500.*\): nothing of it is visible/,
+    )
     expect(hub.repos.get('me/never')!.files.size).toBe(0)
   }, 40_000)
 
   it.each([
-    ['no token', ['push', at('run'), 'me/x'], { HF_TOKEN: '' }, /needs an access token that may write/, 1],
+    [
+      'no token',
+      ['push', at('run'), 'me/x'],
+      { HF_TOKEN: '' },
+      /needs an access token that may write/,
+      1,
+    ],
     ['a wrong token', ['push', at('run'), 'me/x'], { HF_TOKEN: 'other' }, /may not write there/, 1],
     ['no repository name', ['push', at('run'), 'first'], {}, /no repository; write OWNER\/NAME/, 2],
     ['a folder without a model', ['push', home, 'me/x'], {}, /is no model folder/, 1],
-    ['a wrong endpoint', ['push', at('run'), 'me/x'], { HF_ENDPOINT: 'ftp://x' }, /HF_ENDPOINT should be/, 1],
+    [
+      'a wrong endpoint',
+      ['push', at('run'), 'me/x'],
+      { HF_ENDPOINT: 'ftp://x' },
+      /HF_ENDPOINT should be/,
+      1,
+    ],
   ] as const)('refuses %s', async (_, args, more, message, expected) => {
     const { code, stderr } = await cli([...args, '--quiet'], env(more))
     expect(stderr).toMatch(message)
     expect(stderr).not.toContain(TOKEN)
     expect(code).toBe(expected)
-  }) // prettier-ignore
+  })
 })

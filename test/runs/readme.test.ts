@@ -69,7 +69,10 @@ describe('README.md', () => {
     ['the trainer', 1, 'out/trainer/model', /eval_accuracy: [01]/],
     ['a task', 2, 'out/task', /eval_option_loss: \d/],
   ] as const)('has a program that runs: %s', async (_name, index, folder, output) => {
-    const source = blocks('ts')[index]!.replace("from 'zo2'", `from '${pathToFileURL(join(ROOT, 'src/index.ts')).href}'`) // prettier-ignore
+    const source = blocks('ts')[index]!.replace(
+      "from 'zo2'",
+      `from '${pathToFileURL(join(ROOT, 'src/index.ts')).href}'`,
+    )
     const path = join(dir, `program-${index}.mts`)
     writeFileSync(path, source)
     const tsx = pathToFileURL(join(ROOT, 'node_modules/tsx/dist/loader.mjs')).href

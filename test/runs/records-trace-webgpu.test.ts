@@ -33,7 +33,16 @@ afterAll(() => rmSync(home, { recursive: true, force: true }))
 
 const openTimed = () => openWebgpu({ adapter: TEST_ADAPTER, timed: true })
 
-const OPERATIONS = ['project', 'linear', 'layerNorm', 'attention', 'activation', 'add', 'gatherRows', 'crossEntropy'] as const // prettier-ignore
+const OPERATIONS = [
+  'project',
+  'linear',
+  'layerNorm',
+  'attention',
+  'activation',
+  'add',
+  'gatherRows',
+  'crossEntropy',
+] as const
 
 /** The device, with how often it was called. */
 function counted(device: Device) {
@@ -52,7 +61,9 @@ describe('a streamed run on a device that measures itself', () => {
   const shape = { ...SEVERAL_TILES, layers: 3 }
   const training = {
     batches: [0, 1, 2].map((i) => [syntheticBatch(4, 32, shape.vocab, i)]),
-    ...{ lr: 1e-4, eps: 1e-3, weightDecay: 0 },
+    lr: 1e-4,
+    eps: 1e-3,
+    weightDecay: 0,
   }
 
   it('has a span for each operation, at its time, beside the reads of slabs to come', async () => {
@@ -62,7 +73,9 @@ describe('a streamed run on a device that measures itself', () => {
     const [device, plainDevice] = [await openTimed(), await openWebgpu({ adapter: TEST_ADAPTER })]
     try {
       const plain = await openRun({ device: plainDevice }, dir, {
-        ...{ method: 'lozo', resident: 'none', slabBytes: 2 ** 20 },
+        method: 'lozo',
+        resident: 'none',
+        slabBytes: 2 ** 20,
       })
       const journal = await trainSteps(plain, training)
       const { options } = plain

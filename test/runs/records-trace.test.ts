@@ -70,7 +70,18 @@ describe('--trace', () => {
   })
 
   it('traces evaluation and generation too', async () => {
-    const args = ['generate', TINY, '--prompt', 'a', '--max-new-tokens', '2', '--device', 'cpu', '--threads', '1'] // prettier-ignore
+    const args = [
+      'generate',
+      TINY,
+      '--prompt',
+      'a',
+      '--max-new-tokens',
+      '2',
+      '--device',
+      'cpu',
+      '--threads',
+      '1',
+    ]
     await cliJson([...args, '--trace', at('generate.json')])
     const events = eventsOf(at('generate.json'))
     expect(events.filter((e) => e.name === 'logits').length).toBeGreaterThanOrEqual(2)
@@ -82,7 +93,9 @@ describe('--trace', () => {
     expect(none.stderr).toMatch(/^zo2: --trace .*trace\.json: cannot be written/)
     const full = await cli(tune('full', '--trace', '/dev/full'))
     expect(full.code).toBe(1)
-    expect(full.stderr).toBe('zo2: --trace /dev/full: not written whole (ENOSPC); free some disk space\n') // prettier-ignore
+    expect(full.stderr).toBe(
+      'zo2: --trace /dev/full: not written whole (ENOSPC); free some disk space\n',
+    )
     const lines = readFileSync(join(at('full'), 'journal.jsonl'), 'utf8')
       .trimEnd()
       .split('\n')

@@ -180,13 +180,32 @@ describe('the records of a killed and resumed run', () => {
 })
 
 describe('the progress line', () => {
-  const at = { done: 9, steps: 100, loss: 2.5, grad: -1.25, lr: 1e-4, stepMs: 250, tokens: 1024, readBytes: 2 ** 28, deviceBytes: 2 ** 28, leftSeconds: 75 } // prettier-ignore
+  const at = {
+    done: 9,
+    steps: 100,
+    loss: 2.5,
+    grad: -1.25,
+    lr: 1e-4,
+    stepMs: 250,
+    tokens: 1024,
+    readBytes: 2 ** 28,
+    deviceBytes: 2 ** 28,
+    leftSeconds: 75,
+  }
 
   it('has the same columns for small and large numbers', () => {
     expect(progressLine(at)).toBe(
       'step   9/100  loss 2.5000  grad    -1.250  lr 1.00e-4    250 ms   4096 tok/s  read 1.00 GiB/s  device  256 MiB  left 1m15s',
     )
-    const other = progressLine({ ...at, done: 100, grad: 123.4567, readBytes: 0, stepMs: 33, deviceBytes: 5, leftSeconds: 0 }) // prettier-ignore
+    const other = progressLine({
+      ...at,
+      done: 100,
+      grad: 123.4567,
+      readBytes: 0,
+      stepMs: 33,
+      deviceBytes: 5,
+      leftSeconds: 0,
+    })
     for (const column of ['loss', 'grad', 'lr', 'tok/s', 'read', 'device', 'left']) {
       expect(other.indexOf(column), column).toBe(progressLine(at).indexOf(column))
     }

@@ -28,7 +28,6 @@ describe('the synthetic page', () => {
       [1_048_570, 100],
       [2_000_001, 1_100_000],
     ] as const) {
-      // prettier-ignore
       const part = new Uint8Array(length)
       fillSynthetic(at, part)
       expect(Buffer.compare(part, whole.subarray(at, at + length))).toBe(0)
@@ -41,11 +40,17 @@ describe('the synthetic page', () => {
 
 describe('a synthetic model', () => {
   it('has the parameters of its namesake', async () => {
-    const millions: Record<string, number> = { 'opt-125m': 125.2, 'opt-350m': 331.2, 'opt-1.3b': 1315.8, 'opt-13b': 12853.5, 'opt-175b': 174604.5 } // prettier-ignore
+    const millions: Record<string, number> = {
+      'opt-125m': 125.2,
+      'opt-350m': 331.2,
+      'opt-1.3b': 1315.8,
+      'opt-13b': 12853.5,
+      'opt-175b': 174604.5,
+    }
     for (const size of SYNTHETIC_SIZES) {
       const config = parseConfig({ device: 'cpu', batchSize: 1, maxLength: 2048, memory: '24GiB' })
       const started = performance.now()
-      const { json } = await planReport(`synthetic:${size}`, config, silent) // prettier-ignore
+      const { json } = await planReport(`synthetic:${size}`, config, silent)
       expect(performance.now() - started).toBeLessThan(60_000) // 2.5 s seen for opt-175b with nothing else running
       if (millions[size]) expect(json.parameters / 1e6).toBeCloseTo(millions[size], 0)
     }
@@ -91,9 +96,37 @@ describe('a synthetic model', () => {
   })
 
   it('is a command line away', async () => {
-    const plan = await cliJson(['plan', '--synthetic', 'opt-175b', '--method', 'lozo', '--batch-size', '1', '--max-length', '2048', '--memory', '8GiB', '--device', 'cpu']) // prettier-ignore
+    const plan = await cliJson([
+      'plan',
+      '--synthetic',
+      'opt-175b',
+      '--method',
+      'lozo',
+      '--batch-size',
+      '1',
+      '--max-length',
+      '2048',
+      '--memory',
+      '8GiB',
+      '--device',
+      'cpu',
+    ])
     expect(plan['device_peak_bytes']).toBeLessThanOrEqual(8 * 2 ** 30)
-    const made = await cliJson(['bench', '--synthetic', 'opt-125m', '--layers', '1', '--steps', '1', '--batch-size', '1', '--max-length', '8', '--device', 'cpu']) // prettier-ignore
+    const made = await cliJson([
+      'bench',
+      '--synthetic',
+      'opt-125m',
+      '--layers',
+      '1',
+      '--steps',
+      '1',
+      '--batch-size',
+      '1',
+      '--max-length',
+      '8',
+      '--device',
+      'cpu',
+    ])
     expect(made).toMatchObject({ layers: 1, method: 'mezo-sgd', steps: 1 })
     for (const [args, says] of [
       [['plan', '--synthetic', 'opt-9b'], 'opt-9b'],
@@ -112,7 +145,19 @@ describe('a synthetic model', () => {
     const dir = makeFolder()
     try {
       const size = ['--synthetic', 'opt-125m', '--layers', '1']
-      const run = ['finetune', ...size, '--batch-size', '2', '--max-length', '6', '--device', 'cpu', '--lr', '1e-3', '--output-dir'] // prettier-ignore
+      const run = [
+        'finetune',
+        ...size,
+        '--batch-size',
+        '2',
+        '--max-length',
+        '6',
+        '--device',
+        'cpu',
+        '--lr',
+        '1e-3',
+        '--output-dir',
+      ]
       const [whole, cut] = [join(dir, 'whole'), join(dir, 'cut')]
       const made = await cliJson([...run, whole, '--steps', '3'])
       expect(made).toMatchObject({ steps: 3, model_dir: null })
@@ -124,9 +169,19 @@ describe('a synthetic model', () => {
       const folder = join(dir, 'model')
       await cliJson(['convert', ...size, folder])
       const [real, synthetic] = await Promise.all(
-        [[folder], size].map(
-          (model) =>
-          cliJson(['bench', ...model, '--batch-size', '1', '--max-length', '6', '--device', 'cpu', '--steps', '1']), // prettier-ignore
+        [[folder], size].map((model) =>
+          cliJson([
+            'bench',
+            ...model,
+            '--batch-size',
+            '1',
+            '--max-length',
+            '6',
+            '--device',
+            'cpu',
+            '--steps',
+            '1',
+          ]),
         ),
       )
       expect(real!['loss']).toBe(synthetic!['loss'])

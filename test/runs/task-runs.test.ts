@@ -148,7 +148,10 @@ describe('calibration', () => {
     const { config, loaded, tokenizer } = await examplesOf({ task: 'copa', sfc: true })
     const examples = await contextData(loaded, config, tokenizer, silent, NEVER)
     const total = async (sequence: Example) =>
-      (await evaluateExamples(engine, [{ inputIds: sequence.inputIds, labels: sequence.labels }], { batchSize: 1, ...padding })) // prettier-ignore
+      await evaluateExamples(engine, [{ inputIds: sequence.inputIds, labels: sequence.labels }], {
+        batchSize: 1,
+        ...padding,
+      })
     let right = 0
     for (const { options = [], calibration = [], answer } of examples) {
       expect(calibration.length).toBe(options.length)
@@ -220,12 +223,32 @@ describe('commands', () => {
     ])
     // The exported model scores the same from the command line.
     const own = flags.filter((flag) => /mezo|tokens|^3$/.test(flag))
-    const score = await cliJson(['eval', join(dir, 'model'), '--task', task, ...small, '--batch-size', '2', ...own]) // prettier-ignore
+    const score = await cliJson([
+      'eval',
+      join(dir, 'model'),
+      '--task',
+      task,
+      ...small,
+      '--batch-size',
+      '2',
+      ...own,
+    ])
     expect(score['examples']).toBe(held)
     for (const metric of metrics) expect(score[metric]).toBeCloseTo(evaluation[metric]!, 5)
     expect(score['loss']).toBeCloseTo(evaluation['loss']!, 5)
     // It goes on with --resume, and only as it began.
-    const again = [...args, '--output-dir', dir, '--resume', '--steps', '3', '--num-eval', '0', '--save-model', 'no'] // prettier-ignore
+    const again = [
+      ...args,
+      '--output-dir',
+      dir,
+      '--resume',
+      '--steps',
+      '3',
+      '--num-eval',
+      '0',
+      '--save-model',
+      'no',
+    ]
     const other = await cli([...again, '--train-set-seed', '5'])
     expect(other.code).toBe(1)
     expect(other.stderr).toMatch(/other training data|--train-set-seed/)
@@ -239,7 +262,17 @@ describe('commands', () => {
     ] as const) {
       const dir = join(tempFolder(), 'run')
       const flags = ['--objective', objective, '--max-new-tokens', '2', '--save-model', 'no']
-      await cliJson(['finetune', TINY, '--task', task, ...small, ...sizes, ...flags, '--output-dir', dir]) // prettier-ignore
+      await cliJson([
+        'finetune',
+        TINY,
+        '--task',
+        task,
+        ...small,
+        ...sizes,
+        ...flags,
+        '--output-dir',
+        dir,
+      ])
       for (const { loss_plus } of lines(dir, 'journal.jsonl')) {
         expect(loss_plus).toBeGreaterThanOrEqual(0)
         expect(loss_plus).toBeLessThanOrEqual(1)
@@ -249,8 +282,23 @@ describe('commands', () => {
 
   it('compares the label words of a file too', async () => {
     const dir = join(tempFolder(), 'run')
-    const data = ['--train', join(SENTIMENT, 'train.jsonl'), '--template', '{text} It was', '--label-words', 'terrible,great'] // prettier-ignore
-    const flags = ['--train-as-classification', '--steps', '1', '--batch-size', '4', '--save-model', 'no'] // prettier-ignore
+    const data = [
+      '--train',
+      join(SENTIMENT, 'train.jsonl'),
+      '--template',
+      '{text} It was',
+      '--label-words',
+      'terrible,great',
+    ]
+    const flags = [
+      '--train-as-classification',
+      '--steps',
+      '1',
+      '--batch-size',
+      '4',
+      '--save-model',
+      'no',
+    ]
     await cliJson(['finetune', TINY, '--device', 'cpu', ...data, ...flags, '--output-dir', dir])
     const [entry] = lines(dir, 'journal.jsonl')
     // Two options: near log 2 where the token loss is above 4.
@@ -259,7 +307,16 @@ describe('commands', () => {
 
   it('shows demonstrations and calibrates in eval', async () => {
     const plain = await cliJson(['eval', TINY, '--task', 'rte', ...small])
-    const shown = await cliJson(['eval', TINY, '--task', 'rte', ...small, '--num-train', '2', '--icl-sfc']) // prettier-ignore
+    const shown = await cliJson([
+      'eval',
+      TINY,
+      '--task',
+      'rte',
+      ...small,
+      '--num-train',
+      '2',
+      '--icl-sfc',
+    ])
     expect(shown['loss']).not.toBe(plain['loss'])
     expect(shown['examples']).toBe(2)
   })
@@ -319,7 +376,24 @@ describe('splits from a hub', () => {
     closers.push(() => hub.close())
     const home = tempFolder()
     const env = { HF_ENDPOINT: hub.endpoint, HF_HOME: home }
-    const args = ['finetune', TINY, '--device', 'cpu', '--task', 'sst2', '--num-train', '5', '--num-dev', '2', '--steps', '1', '--batch-size', '2', '--save-model', 'no'] // prettier-ignore
+    const args = [
+      'finetune',
+      TINY,
+      '--device',
+      'cpu',
+      '--task',
+      'sst2',
+      '--num-train',
+      '5',
+      '--num-dev',
+      '2',
+      '--steps',
+      '1',
+      '--batch-size',
+      '2',
+      '--save-model',
+      'no',
+    ]
     const first = await cli([...args, '--output-dir', join(home, 'a')], { env })
     expect(first.code, first.stderr).toBe(0)
     expect(first.stderr).toMatch(/task sst2: 5 training, 2 development and 4 evaluation examples/)
@@ -335,7 +409,9 @@ describe('splits from a hub', () => {
     expect(hub.requests.length).toBe(asked)
     const journal = (run: string) => readFileSync(join(home, run, 'journal.jsonl'), 'utf8')
     expect(journal('b')).toBe(journal('a'))
-    const missing = await cli([...args, '--task', 'rte', '--output-dir', join(home, 'c')], { env: offline }) // prettier-ignore
+    const missing = await cli([...args, '--task', 'rte', '--output-dir', join(home, 'c')], {
+      env: offline,
+    })
     expect(missing.stderr).toMatch(/HF_HUB_OFFLINE is set.*rte\/train.*--data-dir/)
   })
 

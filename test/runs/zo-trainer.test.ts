@@ -51,7 +51,13 @@ afterAll(() => model.close())
 
 let runs = 0
 const folder = () => join(home, `run-${runs++}`)
-const SMALL = { perDeviceTrainBatchSize: 2, maxSteps: 4, learningRate: 1e-3, disableTqdm: true, reportTo: 'none' } // prettier-ignore
+const SMALL = {
+  perDeviceTrainBatchSize: 2,
+  maxSteps: 4,
+  learningRate: 1e-3,
+  disableTqdm: true,
+  reportTo: 'none',
+}
 
 function trainer(
   args: TrainingArgumentsSpelled = {},
@@ -59,7 +65,13 @@ function trainer(
 ): ZOTrainer & { dir: string } {
   const outputDir = folder()
   const merged = { ...SMALL, outputDir, ...args }
-  const made = new ZOTrainer({ model, args: merged, trainDataset: train, evalDataset: held, ...options }) // prettier-ignore
+  const made = new ZOTrainer({
+    model,
+    args: merged,
+    trainDataset: train,
+    evalDataset: held,
+    ...options,
+  })
   return Object.assign(made, { dir: merged.outputDir })
 }
 
@@ -110,8 +122,14 @@ describe('a loop of one’s own and the trainer', () => {
     await own.saveModel()
     const dir = folder()
     const config = parseConfig({
-      ...{ device: 'cpu', threads: 1, train: join(home, 'train.jsonl'), maxLength: 16 },
-      ...{ batchSize: 2, steps: 4, lr: 1e-3, outputDir: dir },
+      device: 'cpu',
+      threads: 1,
+      train: join(home, 'train.jsonl'),
+      maxLength: 16,
+      batchSize: 2,
+      steps: 4,
+      lr: 1e-3,
+      outputDir: dir,
     })
     await finetune(TINY, config, silent, NEVER)
     expect(journal(dir)).toEqual(journal(own.dir))
@@ -149,7 +167,9 @@ describe('a loop of one’s own and the trainer', () => {
     expect(weights(join(cut.dir, 'model')).equals(weights(join(whole.dir, 'model')))).toBe(true)
     const other = trainer({ outputDir: cut.dir, learningRate: 1 })
     expect(await rejection(other.train({ resumeFromCheckpoint: cut.dir }))).toMatch(/--lr 0.001/)
-    expect(await rejection(other.train({ resumeFromCheckpoint: '/elsewhere' }))).toMatch(/own folder/) // prettier-ignore
+    expect(await rejection(other.train({ resumeFromCheckpoint: '/elsewhere' }))).toMatch(
+      /own folder/,
+    )
   })
 })
 
@@ -165,12 +185,12 @@ describe('callbacks', () => {
         if (name === 'stepEnd' && state.globalStep === 3) control.shouldTrainingStop = true
       }
     const callback: TrainerCallback<TrainingArguments> = {
-      ...{
-        onTrainBegin: tell('begin'),
-        onStepBegin: tell('stepBegin'),
-        onStepEnd: tell('stepEnd'),
-      },
-      ...{ onLog: tell('log'), onEvaluate: tell('evaluate'), onSave: tell('save') },
+      onTrainBegin: tell('begin'),
+      onStepBegin: tell('stepBegin'),
+      onStepEnd: tell('stepEnd'),
+      onLog: tell('log'),
+      onEvaluate: tell('evaluate'),
+      onSave: tell('save'),
       onTrainEnd: (args, state, control) => {
         told.push(`end ${args.maxSteps} ${state.epoch.toFixed(3)} ${control.shouldTrainingStop}`)
       },
@@ -244,9 +264,18 @@ describe('the best evaluation', () => {
     // The same from the command line, with the run cut in between.
     const dir = folder()
     const config = parseConfig({
-      ...{ device: 'cpu', threads: 1, train: join(home, 'train.jsonl'), maxLength: 16 },
-      ...{ evalFile: join(home, 'train.jsonl'), evalSamples: 3, batchSize: 2, lr: 30 },
-      ...{ evalSteps: 1, loadBestModelAtEnd: true, earlyStoppingPatience: 2, outputDir: dir },
+      device: 'cpu',
+      threads: 1,
+      train: join(home, 'train.jsonl'),
+      maxLength: 16,
+      evalFile: join(home, 'train.jsonl'),
+      evalSamples: 3,
+      batchSize: 2,
+      lr: 30,
+      evalSteps: 1,
+      loadBestModelAtEnd: true,
+      earlyStoppingPatience: 2,
+      outputDir: dir,
     })
     await finetune(TINY, { ...config, steps: 1 }, silent, NEVER)
     const summary = await finetune(TINY, { ...config, steps: 6, resume: true }, silent, NEVER)
@@ -258,8 +287,37 @@ describe('the best evaluation', () => {
 
   it('is asked for by flags', async () => {
     const dir = folder()
-    const args = ['finetune', TINY, '--device', 'cpu', '--train', join(home, 'train.jsonl'), '--eval-file', join(home, 'train.jsonl'), '--max-length', '16', '--batch_size', '2', '--lr', '2e-3'] // prettier-ignore
-    const flags = ['--load_best_model_at_end', '--early-stopping-patience', '1', '--eval-on-start', 'no', '--eval-steps', '2', '--save-steps', '2', '--save-total-limit', '1', '--metric_for_best_model', 'perplexity'] // prettier-ignore
+    const args = [
+      'finetune',
+      TINY,
+      '--device',
+      'cpu',
+      '--train',
+      join(home, 'train.jsonl'),
+      '--eval-file',
+      join(home, 'train.jsonl'),
+      '--max-length',
+      '16',
+      '--batch_size',
+      '2',
+      '--lr',
+      '2e-3',
+    ]
+    const flags = [
+      '--load_best_model_at_end',
+      '--early-stopping-patience',
+      '1',
+      '--eval-on-start',
+      'no',
+      '--eval-steps',
+      '2',
+      '--save-steps',
+      '2',
+      '--save-total-limit',
+      '1',
+      '--metric_for_best_model',
+      'perplexity',
+    ]
     const { code, stderr } = await cli([...args, ...flags, '--steps', '9', '--output-dir', dir])
     expect(code, stderr).toBe(0)
     expect(stderr).toMatch(
@@ -269,7 +327,9 @@ describe('the best evaluation', () => {
     const best = bestOf(evaluations as never, { metric: 'perplexity', greaterIsBetter: false })!
     expect(evaluations[0]!['step']).toBe(2)
     expect(journal(dir).length).toBe(best.step + 2)
-    expect(readdirSync(dir).filter((name) => name.startsWith('checkpoint'))).toEqual([`checkpoint-${best.step + 2}`]) // prettier-ignore
+    expect(readdirSync(dir).filter((name) => name.startsWith('checkpoint'))).toEqual([
+      `checkpoint-${best.step + 2}`,
+    ])
     const scored = await fromPretrained(join(dir, 'model'), { device: 'cpu', threads: 1 })
     const zo = await zoInit(scored)
     const { perplexity } = await zo.evaluate([collateExamples(train, { padId: 1, padTo: 'right' })])
@@ -284,7 +344,12 @@ describe('the best evaluation', () => {
     const saves = { saveSteps: 1, saveTotalLimit: 5 }
     const args = { evalSteps: 1, loadBestModelAtEnd: true, metricForBestModel: 'score', ...saves }
     const best = trainer(args, { computeMetrics })
-    expect(await best.train()).toMatchObject({ globalStep: 4, bestStep: 2, modelStep: 2, bestMetric: 5 }) // prettier-ignore
+    expect(await best.train()).toMatchObject({
+      globalStep: 4,
+      bestStep: 2,
+      modelStep: 2,
+      bestMetric: 5,
+    })
     await best.saveModel()
     const short = trainer({ maxSteps: 2 })
     await short.train()
@@ -294,9 +359,13 @@ describe('the best evaluation', () => {
   })
 
   it('cannot be had without evaluations', async () => {
-    expect(await rejection(trainer({ loadBestModelAtEnd: true }).train())).toMatch(/give evalStrategy/) // prettier-ignore
+    expect(await rejection(trainer({ loadBestModelAtEnd: true }).train())).toMatch(
+      /give evalStrategy/,
+    )
     const none = trainer({ evalStrategy: 'epoch' }, { evalDataset: [] })
-    expect(await rejection(none.train())).toBe('evalStrategy needs an evalDataset; found an empty one') // prettier-ignore
+    expect(await rejection(none.train())).toBe(
+      'evalStrategy needs an evalDataset; found an empty one',
+    )
     const given = { train: 'x', outputDir: 'y' }
     const start = async (more: object) =>
       finetune(TINY, parseConfig({ ...given, ...more }, 'finetune'), silent, NEVER)
@@ -340,7 +409,9 @@ describe('metrics, collators, predictions', () => {
     expect(losses.reduce((a, b) => a + b) / losses.length).toBeCloseTo(scores['eval_loss']!, 4)
     const bad = (figures: object) =>
       trainer({}, { computeMetrics: () => figures as never }).evaluate()
-    expect(await rejection(bad({ bleu: 'x' }))).toBe('computeMetrics: bleu: expected a number, found x') // prettier-ignore
+    expect(await rejection(bad({ bleu: 'x' }))).toBe(
+      'computeMetrics: bleu: expected a number, found x',
+    )
     expect(await rejection(bad({ step: 1 }))).toMatch(/take another name/)
     const { labelIds } = await own.predict(train.slice(0, 1))
     expect(labelIds).toEqual([train[0]!.labels.filter((label) => label >= 0)])
@@ -354,7 +425,13 @@ describe('metrics, collators, predictions', () => {
       return { inputIds: rows, labels: rows.map((row) => [-100, ...row.slice(1)]) }
     }
     const args = { ...SMALL, outputDir: folder(), evalSteps: 2, numTrainEpochs: 1, maxSteps: -1 }
-    const own = new ZOTrainer({ model, args, trainDataset: words, evalDataset: words, dataCollator }) // prettier-ignore
+    const own = new ZOTrainer({
+      model,
+      args,
+      trainDataset: words,
+      evalDataset: words,
+      dataCollator,
+    })
     expect(await own.train()).toMatchObject({ globalStep: 2 })
     expect(lines(own.args.outputDir, 'evals.jsonl')).toMatchObject([{ step: 2, tokens: 12 }])
     expect(await rejection(own.evaluate([]))).toMatch(/needs an evalDataset; found an empty one/)
@@ -415,12 +492,21 @@ describe('objectives of a program', () => {
     const { loss_plus } = await firstStep({ objective: 'accuracy' }, rows)
     expect([0, 0.5, 1]).toContain(loss_plus)
     const sentence = await rejection(firstStep({ objective: 'accuracy' }))
-    expect(sentence).toBe('the objective compares options, but the batch has none: collate examples with options') // prettier-ignore
-    expect(await rejection(firstStep({}, { ...rows, choices: [{ first: 0, count: 2, right: [2] }] }))).toMatch(/choices\[0\]\.right/) // prettier-ignore
-    const own = trainer({ maxSteps: 2, evalSteps: 2 }, { trainDataset: copa, evalDataset: dev, trainAsClassification: true }) // prettier-ignore
+    expect(sentence).toBe(
+      'the objective compares options, but the batch has none: collate examples with options',
+    )
+    expect(
+      await rejection(firstStep({}, { ...rows, choices: [{ first: 0, count: 2, right: [2] }] })),
+    ).toMatch(/choices\[0\]\.right/)
+    const own = trainer(
+      { maxSteps: 2, evalSteps: 2 },
+      { trainDataset: copa, evalDataset: dev, trainAsClassification: true },
+    )
     await own.train()
     expect(lines(own.dir, 'evals.jsonl')[0]).toHaveProperty('accuracy')
-    expect(await rejection(trainer({}, { trainAsClassification: true }).train())).toMatch(/trainDataset\[0\] has none/) // prettier-ignore
+    expect(await rejection(trainer({}, { trainAsClassification: true }).train())).toMatch(
+      /trainDataset\[0\] has none/,
+    )
   })
 
   it('say what is wrong with them', async () => {
@@ -430,7 +516,9 @@ describe('objectives of a program', () => {
     expect(await wrong({ of: 'losses' })).toMatch(/with a function as score/)
     expect(await wrong(() => [1])).toMatch(/must give 4 numbers.*found 1 of them/)
     expect(await wrong(() => 'x')).toMatch(/must give 4 numbers.*found x/)
-    expect(await rejection(zoInit(model, { objective: 'f1', trainAsClassification: true }))).toMatch(/leave it or the objective out/) // prettier-ignore
+    expect(
+      await rejection(zoInit(model, { objective: 'f1', trainAsClassification: true })),
+    ).toMatch(/leave it or the objective out/)
   })
 })
 
@@ -438,13 +526,39 @@ describe('TrainingArguments', () => {
   const outputDir = 'out'
 
   it('takes Hugging Face’s names in both spellings, frozen', () => {
-    const args = new TrainingArguments({ output_dir: 'out', learning_rate: 1e-5, maxSteps: 3, evaluation_strategy: 'steps' } as never) // prettier-ignore
-    expect({ ...args }).toEqual({ outputDir, learningRate: 1e-5, maxSteps: 3, evaluationStrategy: 'steps' }) // prettier-ignore
+    const args = new TrainingArguments({
+      output_dir: 'out',
+      learning_rate: 1e-5,
+      maxSteps: 3,
+      evaluation_strategy: 'steps',
+    } as never)
+    expect({ ...args }).toEqual({
+      outputDir,
+      learningRate: 1e-5,
+      maxSteps: 3,
+      evaluationStrategy: 'steps',
+    })
     expect(Object.isFrozen(args)).toBe(true)
   })
 
   it('refuses by name what means nothing without a backward pass', () => {
-    const refused = ['optim', 'adam_beta1', 'max_grad_norm', 'gradientCheckpointing', 'fp16', 'bf16', 'deepspeed', 'fsdp_config', 'torch_compile', 'dataSeed', 'label_smoothing_factor', 'pushToHub', 'dataloader_num_workers', 'no_cuda', 'local_rank'] // prettier-ignore
+    const refused = [
+      'optim',
+      'adam_beta1',
+      'max_grad_norm',
+      'gradientCheckpointing',
+      'fp16',
+      'bf16',
+      'deepspeed',
+      'fsdp_config',
+      'torch_compile',
+      'dataSeed',
+      'label_smoothing_factor',
+      'pushToHub',
+      'dataloader_num_workers',
+      'no_cuda',
+      'local_rank',
+    ]
     for (const name of refused) {
       const make = () => new TrainingArguments({ outputDir, [name]: 1 } as never)
       expect(make, name).toThrow(new RegExp(`^${name}: .{20,}; leave it out$`))
@@ -472,12 +586,33 @@ describe('TrainingArguments', () => {
     const of = (given: TrainingArgumentsSpelled) =>
       configOf(new TrainingArguments({ outputDir, ...given }), 100, { device: 'cpu' })
     expect(
-      of({ perDeviceTrainBatchSize: 4, gradientAccumulationSteps: 2, numTrainEpochs: 2.5, warmupRatio: 0.1, evalStrategy: 'epoch', saveStrategy: 'steps', lrSchedulerType: 'constant_with_warmup', per_device_eval_batch_size: 7 }), // prettier-ignore
+      of({
+        perDeviceTrainBatchSize: 4,
+        gradientAccumulationSteps: 2,
+        numTrainEpochs: 2.5,
+        warmupRatio: 0.1,
+        evalStrategy: 'epoch',
+        saveStrategy: 'steps',
+        lrSchedulerType: 'constant_with_warmup',
+        per_device_eval_batch_size: 7,
+      }),
     ).toMatchObject({
-      ...{ batchSize: 4, accumulate: 2, steps: 32, warmupSteps: 4, evalSteps: 13, saveSteps: 500 },
-      ...{ lrSchedule: 'constant', evalBatchSize: 7, evalOnStart: false, device: 'cpu' },
+      batchSize: 4,
+      accumulate: 2,
+      steps: 32,
+      warmupSteps: 4,
+      evalSteps: 13,
+      saveSteps: 500,
+      lrSchedule: 'constant',
+      evalBatchSize: 7,
+      evalOnStart: false,
+      device: 'cpu',
     })
-    expect(of({ maxSteps: 5, evalSteps: 2, evalStrategy: 'no', reportTo: [] })).toMatchObject({ steps: 5, evalSteps: 0, tensorboard: true }) // prettier-ignore
+    expect(of({ maxSteps: 5, evalSteps: 2, evalStrategy: 'no', reportTo: [] })).toMatchObject({
+      steps: 5,
+      evalSteps: 0,
+      tensorboard: true,
+    })
     expect(of({ reportTo: 'none', zoEps: 0.5 })).toMatchObject({ tensorboard: false, eps: 0.5 })
   })
 })

@@ -17,18 +17,36 @@ describe('collating', () => {
 
   it('pads on the right', () => {
     expect(collate(rows, { padId: 1, padTo: 'right' })).toEqual({
-      inputIds: [[2, 5, 6], [2, 7, 1]],
-      attentionMask: [[1, 1, 1], [1, 1, 0]],
-      labels: [[-100, 5, 6], [-100, 7, -100]],
-    }) // prettier-ignore
+      inputIds: [
+        [2, 5, 6],
+        [2, 7, 1],
+      ],
+      attentionMask: [
+        [1, 1, 1],
+        [1, 1, 0],
+      ],
+      labels: [
+        [-100, 5, 6],
+        [-100, 7, -100],
+      ],
+    })
   })
 
   it('pads on the left', () => {
     expect(collate(rows, { padId: 1, padTo: 'left' })).toEqual({
-      inputIds: [[2, 5, 6], [1, 2, 7]],
-      attentionMask: [[1, 1, 1], [0, 1, 1]],
-      labels: [[-100, 5, 6], [-100, -100, 7]],
-    }) // prettier-ignore
+      inputIds: [
+        [2, 5, 6],
+        [1, 2, 7],
+      ],
+      attentionMask: [
+        [1, 1, 1],
+        [0, 1, 1],
+      ],
+      labels: [
+        [-100, 5, 6],
+        [-100, -100, 7],
+      ],
+    })
   })
 
   it.each(['left', 'right'] as const)('loses nothing: unpadding (%s) gives it back', (padTo) => {
@@ -59,34 +77,151 @@ describe('collating', () => {
 
 describe('a batch from a user', () => {
   const limits = { vocabSize: 10, maxPositions: 4 }
-  const good = { inputIds: [[2, 5, 1], [2, 6, 7]], labels: [[2, 5, -100], [-100, 6, 7]] } // prettier-ignore
+  const good = {
+    inputIds: [
+      [2, 5, 1],
+      [2, 6, 7],
+    ],
+    labels: [
+      [2, 5, -100],
+      [-100, 6, 7],
+    ],
+  }
 
   it('needs no mask: every position is then a real token', () => {
-    expect(checkBatch(good, limits)).toEqual({ ...good, attentionMask: [[1, 1, 1], [1, 1, 1]] }) // prettier-ignore
+    expect(checkBatch(good, limits)).toEqual({
+      ...good,
+      attentionMask: [
+        [1, 1, 1],
+        [1, 1, 1],
+      ],
+    })
   })
 
   it.each<[string, unknown, RegExp]>([
     ['nothing', undefined, /a batch must be an object with inputIds and labels, not undefined/],
     ['no labels', { inputIds: [[1, 2]] }, /labels must be an array of one or more rows .* undefin/],
     ['no rows', { ...good, inputIds: [] }, /inputIds must be .* not an empty array/],
-    ['a flat array', { ...good, inputIds: [1, 2] }, /inputIds\[0\] must be a non-empty array .* 1$/],
+    [
+      'a flat array',
+      { ...good, inputIds: [1, 2] },
+      /inputIds\[0\] must be a non-empty array .* 1$/,
+    ],
     ['an empty row', { ...good, inputIds: [[], []] }, /inputIds\[0\] must be a non-empty array/],
     ['a tensor', { ...good, inputIds: new Float32Array(3) }, /inputIds must be .* a Float32Array/],
-    ['uneven rows', { ...good, inputIds: [[1], [1, 2]] }, /inputIds\[1\] has 2 .* inputIds\[0\] has 1/],
+    [
+      'uneven rows',
+      { ...good, inputIds: [[1], [1, 2]] },
+      /inputIds\[1\] has 2 .* inputIds\[0\] has 1/,
+    ],
     ['too few labels', { ...good, labels: [[1, 2, 3]] }, /labels has 1 rows but inputIds has 2/],
-    ['short labels', { ...good, labels: [[1, 2], [1, 2]] }, /labels\[0\] has 2 columns but .* has 3/],
-    ['a large id', { ...good, inputIds: [[1, 2, 3], [1, 10, 3]] }, /inputIds\[1\]\[1\] must be an integer from 0 to 9, but it is 10/],
-    ['a fraction', { ...good, inputIds: [[1, 0.5, 3], [1, 1, 3]] }, /inputIds\[0\]\[1\] .* 0.5/],
-    ['a bigint', { ...good, inputIds: [[1, 2n, 3], [1, 1, 3]] }, /inputIds\[0\]\[1\] .* is 2/],
-    ['a hole', { ...good, inputIds: [[1, , 3], [1, 1, 3]] }, /inputIds\[0\]\[1\] .* undefined/],
-    ['a label -1', { ...good, labels: [[1, 2, -1], [1, 2, 3]] }, /labels\[0\]\[2\] must be -100 or an integer/],
-    ['a mask of 2', { ...good, attentionMask: [[1, 1, 2], [1, 1, 1]] }, /attentionMask\[0\]\[2\] must be 0 or 1, but it is 2/],
-    ['labels on padding', { ...good, attentionMask: [[1, 0, 1], [1, 1, 1]] }, /labels\[0\]\[1\] must be -100 where attentionMask is 0, but it is 5/],
-    ['long rows', { inputIds: [[1, 2, 3, 4, 5]], labels: [[1, 2, 3, 4, 5]] }, /rows have 5 tokens but the model has 4 positions: cut/],
-    ['no labelled position', { ...good, labels: [[2, -100, -100], [2, -100, -100]] }, /no labelled position: .* column >= 1/],
+    [
+      'short labels',
+      {
+        ...good,
+        labels: [
+          [1, 2],
+          [1, 2],
+        ],
+      },
+      /labels\[0\] has 2 columns but .* has 3/,
+    ],
+    [
+      'a large id',
+      {
+        ...good,
+        inputIds: [
+          [1, 2, 3],
+          [1, 10, 3],
+        ],
+      },
+      /inputIds\[1\]\[1\] must be an integer from 0 to 9, but it is 10/,
+    ],
+    [
+      'a fraction',
+      {
+        ...good,
+        inputIds: [
+          [1, 0.5, 3],
+          [1, 1, 3],
+        ],
+      },
+      /inputIds\[0\]\[1\] .* 0.5/,
+    ],
+    [
+      'a bigint',
+      {
+        ...good,
+        inputIds: [
+          [1, 2n, 3],
+          [1, 1, 3],
+        ],
+      },
+      /inputIds\[0\]\[1\] .* is 2/,
+    ],
+    [
+      'a hole',
+      {
+        ...good,
+        inputIds: [
+          [1, , 3],
+          [1, 1, 3],
+        ],
+      },
+      /inputIds\[0\]\[1\] .* undefined/,
+    ],
+    [
+      'a label -1',
+      {
+        ...good,
+        labels: [
+          [1, 2, -1],
+          [1, 2, 3],
+        ],
+      },
+      /labels\[0\]\[2\] must be -100 or an integer/,
+    ],
+    [
+      'a mask of 2',
+      {
+        ...good,
+        attentionMask: [
+          [1, 1, 2],
+          [1, 1, 1],
+        ],
+      },
+      /attentionMask\[0\]\[2\] must be 0 or 1, but it is 2/,
+    ],
+    [
+      'labels on padding',
+      {
+        ...good,
+        attentionMask: [
+          [1, 0, 1],
+          [1, 1, 1],
+        ],
+      },
+      /labels\[0\]\[1\] must be -100 where attentionMask is 0, but it is 5/,
+    ],
+    [
+      'long rows',
+      { inputIds: [[1, 2, 3, 4, 5]], labels: [[1, 2, 3, 4, 5]] },
+      /rows have 5 tokens but the model has 4 positions: cut/,
+    ],
+    [
+      'no labelled position',
+      {
+        ...good,
+        labels: [
+          [2, -100, -100],
+          [2, -100, -100],
+        ],
+      },
+      /no labelled position: .* column >= 1/,
+    ],
   ])('with %s is refused in one sentence', (_, batch, message) => {
     expect(() => checkBatch(batch as BatchInput, limits)).toThrow(message)
-  }) // prettier-ignore
+  })
 })
 
 describe('the order of examples', () => {
@@ -95,9 +230,13 @@ describe('the order of examples', () => {
       const sorted = Array.from({ length }, (_, i) => i)
       expect([...permutation(length, 5, 3)].sort((a, b) => a - b)).toEqual(sorted)
     }
-    const orders = [[0, 0], [0, 1], [1, 0], [2 ** 32, 0], [2 ** 53 - 1, 2 ** 32 - 1]].map(
-      ([seed, epoch]) => permutation(50, seed!, epoch!).join(),
-    ) // prettier-ignore
+    const orders = [
+      [0, 0],
+      [0, 1],
+      [1, 0],
+      [2 ** 32, 0],
+      [2 ** 53 - 1, 2 ** 32 - 1],
+    ].map(([seed, epoch]) => permutation(50, seed!, epoch!).join())
     expect(new Set(orders).size).toBe(orders.length)
   })
 
@@ -121,21 +260,24 @@ describe('the order of examples', () => {
     expect((chiSquare * (length - 1)) / length).toBeLessThan(39.3)
   })
 
-  it.each([[4, 10], [10, 10], [7, 3], [1, 1], [16, 600]])(
-    'in batches of %i out of %i goes through whole epochs',
-    (batchSize, count) => {
-      const epochs = 3
-      const steps = Math.ceil((epochs * count) / batchSize)
-      const line = Array.from({ length: steps }, (_, t) => indicesForStep(t, batchSize, count, 9))
-      expect(line.every((batch) => batch.length === batchSize)).toBe(true)
-      for (let epoch = 0; epoch < epochs; epoch++) {
-        expect(line.flat().slice(epoch * count, (epoch + 1) * count)).toEqual([
-          ...permutation(count, 9, epoch),
-        ])
-      }
-      expect(indicesForStep(1, batchSize, count, 9)).toEqual(line[1] ?? expect.anything())
-    },
-  ) // prettier-ignore
+  it.each([
+    [4, 10],
+    [10, 10],
+    [7, 3],
+    [1, 1],
+    [16, 600],
+  ])('in batches of %i out of %i goes through whole epochs', (batchSize, count) => {
+    const epochs = 3
+    const steps = Math.ceil((epochs * count) / batchSize)
+    const line = Array.from({ length: steps }, (_, t) => indicesForStep(t, batchSize, count, 9))
+    expect(line.every((batch) => batch.length === batchSize)).toBe(true)
+    for (let epoch = 0; epoch < epochs; epoch++) {
+      expect(line.flat().slice(epoch * count, (epoch + 1) * count)).toEqual([
+        ...permutation(count, 9, epoch),
+      ])
+    }
+    expect(indicesForStep(1, batchSize, count, 9)).toEqual(line[1] ?? expect.anything())
+  })
 })
 
 describe('windows of a text', () => {

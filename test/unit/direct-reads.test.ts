@@ -3,7 +3,15 @@
 // the store that chooses: what is kept, what goes past, the scratch file's both ways.
 // Alone: npx vitest run test/unit/direct-reads.test.ts
 
-import { existsSync, mkdtempSync, readdirSync, readlinkSync, rmSync, truncateSync, writeFileSync } from 'node:fs' // prettier-ignore
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -205,10 +213,19 @@ describe('what the page cache is for', () => {
 
   it('the tensors that come first, up to half of the room, and as they were decided', () => {
     const share = createCacheShare(100)
-    expect(['a', 'b', 'c', 'd'].map((name) => share.keeps(name, 20))).toEqual([true, true, false, false]) // prettier-ignore
+    expect(['a', 'b', 'c', 'd'].map((name) => share.keeps(name, 20))).toEqual([
+      true,
+      true,
+      false,
+      false,
+    ])
     expect(share.keeps('e', 10)).toBe(true)
     share.release('a')
-    expect([share.keeps('c', 20), share.keeps('f', 20), share.keeps('b', 20)]).toEqual([false, true, true]) // prettier-ignore
+    expect([share.keeps('c', 20), share.keeps('f', 20), share.keeps('b', 20)]).toEqual([
+      false,
+      true,
+      true,
+    ])
   })
 })
 
@@ -225,8 +242,12 @@ describe('a store of more than the page cache can hold', () => {
       cols: colsOf(i),
       tiles: tilesOf(rows, colsOf(i)),
       entry: {
-        ...{ name, dtype: 'F16' as const, shape: [rows, colsOf(i)], file: path },
-        ...{ offsetBytes: BASE + i * bytes, bytes: rows * colsOf(i) * 2 },
+        name,
+        dtype: 'F16' as const,
+        shape: [rows, colsOf(i)],
+        file: path,
+        offsetBytes: BASE + i * bytes,
+        bytes: rows * colsOf(i) * 2,
       },
       trains: name !== 'c',
     })),

@@ -161,30 +161,33 @@ describe.each([
     [2, 3, false],
     [3, 2, false],
     [50, 3, true],
-  ])('is the direction of the probes at every step: nu %d, %d directions, transposed %s', (window, directions, transposed) => {
-    const shape = { ...SHAPE, transposed }
-    const all = { ...METHOD_DEFAULTS, ...options, window, directions, foldWindows: 2 }
-    const state = createMethod(method).start(all, [shape], kernel)
-    for (let step = 0; step < 9; step++) {
-      state.begin(step)
-      state.overdue(0)
-      const before = changed(state.change(SHAPE.name))
-      const seen = Array.from({ length: directions }, (_, d) => direction(state, step, d))
-      if (method !== 'mezo-sgd') {
-        seen.forEach((z, d) => {
-          expect(hash(directionOnDevice(state, shape, step, d))).toBe(hash(z))
-        })
+  ])(
+    'is the direction of the probes at every step: nu %d, %d directions, transposed %s',
+    (window, directions, transposed) => {
+      const shape = { ...SHAPE, transposed }
+      const all = { ...METHOD_DEFAULTS, ...options, window, directions, foldWindows: 2 }
+      const state = createMethod(method).start(all, [shape], kernel)
+      for (let step = 0; step < 9; step++) {
+        state.begin(step)
+        state.overdue(0)
+        const before = changed(state.change(SHAPE.name))
+        const seen = Array.from({ length: directions }, (_, d) => direction(state, step, d))
+        if (method !== 'mezo-sgd') {
+          seen.forEach((z, d) => {
+            expect(hash(directionOnDevice(state, shape, step, d))).toBe(hash(z))
+          })
+        }
+        const grads = seen.map((_, d) => 0.5 * 2 ** d)
+        state.push({ step, lr: 0.25, grads, decay: 1 })
+        const after = changed(state.change(SHAPE.name))
+        const expected = before.map((_, i) =>
+          seen.reduce((sum, z, d) => sum - 0.25 * gain * grads[d]! * z[i]!, 0),
+        )
+        expect(hash(after.map((v, i) => v - before[i]!)), `step ${step}`).toBe(hash(expected))
+        expect(new Set(seen.map(hash)).size).toBe(directions)
       }
-      const grads = seen.map((_, d) => 0.5 * 2 ** d)
-      state.push({ step, lr: 0.25, grads, decay: 1 })
-      const after = changed(state.change(SHAPE.name))
-      const expected = before.map((_, i) =>
-        seen.reduce((sum, z, d) => sum - 0.25 * gain * grads[d]! * z[i]!, 0),
-      )
-      expect(hash(after.map((v, i) => v - before[i]!)), `step ${step}`).toBe(hash(expected))
-      expect(new Set(seen.map(hash)).size).toBe(directions)
-    }
-  }) // prettier-ignore
+    },
+  )
 })
 
 /** Steps on |W - T|^2 / 2 from W = 0, two-sided as the estimator makes it; the share of the loss left. */

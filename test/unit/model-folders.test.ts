@@ -210,17 +210,47 @@ describe('a folder that is no model', () => {
 
 describe('config.json', () => {
   it.each<[string, object, RegExp]>([
-    ['a flag that is none', { tie_word_embeddings: 'yes' }, /tie_word_embeddings must be true or false, found "yes"/],
-    ['more layers than lists can have', { num_hidden_layers: 1e9 }, /num_hidden_layers must be at most 4096/],
-    ['an infinite size', { vocab_size: '1e999' }, /vocab_size must be a positive integer, found "1e999"/],
-    ['a list for a size', { hidden_size: Array.from({ length: 5000 }, () => 1) }, /found \[1,1,.*\.\.\.; is this/],
-    ['a model_type of another kind', { model_type: { a: 'b\n' } }, /model_type an object is not supported/],
-    ['an unprintable model_type', { model_type: 'o\u001b[31mpt' }, /model_type "o\\u001b\[31mpt" is not/],
-    ['an unprintable activation', { activation_function: 'x\n'.repeat(99) }, /activation_function "x\\nx/],
+    [
+      'a flag that is none',
+      { tie_word_embeddings: 'yes' },
+      /tie_word_embeddings must be true or false, found "yes"/,
+    ],
+    [
+      'more layers than lists can have',
+      { num_hidden_layers: 1e9 },
+      /num_hidden_layers must be at most 4096/,
+    ],
+    [
+      'an infinite size',
+      { vocab_size: '1e999' },
+      /vocab_size must be a positive integer, found "1e999"/,
+    ],
+    [
+      'a list for a size',
+      { hidden_size: Array.from({ length: 5000 }, () => 1) },
+      /found \[1,1,.*\.\.\.; is this/,
+    ],
+    [
+      'a model_type of another kind',
+      { model_type: { a: 'b\n' } },
+      /model_type an object is not supported/,
+    ],
+    [
+      'an unprintable model_type',
+      { model_type: 'o\u001b[31mpt' },
+      /model_type "o\\u001b\[31mpt" is not/,
+    ],
+    [
+      'an unprintable activation',
+      { activation_function: 'x\n'.repeat(99) },
+      /activation_function "x\\nx/,
+    ],
   ])('with %s is refused in one sentence', async (_, change, message) => {
     const dir = folder(OPT, changed(OPT, change))
-    expect(await sentence(async () => createModel((await openCheckpoint(dir)).config))).toMatch(message)
-  }) // prettier-ignore
+    expect(await sentence(async () => createModel((await openCheckpoint(dir)).config))).toMatch(
+      message,
+    )
+  })
 
   it('nested 20,000 deep is refused in one sentence', async () => {
     const dir = folder(OPT, { 'config.json': `{"model_type":"opt","x":${'{"a":'.repeat(20_000)}` })
@@ -299,8 +329,13 @@ describe('what ends a generated text', () => {
 describe('the alphabet of a character-level model', () => {
   const meta = (itos: readonly string[], change: object = {}): Meta =>
     ({
-      ...{ dataset: 'set', tokenizer: 'char', vocab_size: itos.length },
-      ...{ train_tokens: 9, val_tokens: 1, itos, ...change },
+      dataset: 'set',
+      tokenizer: 'char',
+      vocab_size: itos.length,
+      train_tokens: 9,
+      val_tokens: 1,
+      itos,
+      ...change,
     }) as Meta
   const gpt2 = meta([], { tokenizer: 'gpt2', vocab_size: 50257, itos: undefined })
   const use = (dir: string, vocabSize: number) => ({
@@ -378,7 +413,13 @@ describe('the small files beside the weights', () => {
     const dir = folder(OPT, Object.fromEntries([...names].map((name) => [name, `"${name}"`])))
     const copy = mkdtempSync(join(root, 'copy-'))
     await copyModelFiles(dir, copy)
-    const wanted = ['tokenizer.model', 'chat_template.jinja', 'meta.json', 'added_tokens.json', 'generation_config.json'] // prettier-ignore
+    const wanted = [
+      'tokenizer.model',
+      'chat_template.jinja',
+      'meta.json',
+      'added_tokens.json',
+      'generation_config.json',
+    ]
     expect(SMALL_FILES).toEqual(expect.arrayContaining(wanted))
     expect(readdirSync(copy).sort()).toEqual([...SMALL_FILES].sort())
     expect(smallFiles(names)).toEqual(SMALL_FILES)

@@ -18,27 +18,47 @@ import { cliJson } from '../helpers/cli.ts'
 
 /** One nanosecond per weight element and row; everything else is free. */
 const RATES: Rates = {
-  ...{ sharesCores: false, threads: 2, products: [[1, 1], [1000, 1000]] }, // prettier-ignore
-  ...{ widen: 0, version: 0, term: 0, logit: 0, attention: [[0, 0]], element: 0 },
-  ...{ addends: { 'low-rank': 0, kronecker: 0 } },
-  ...{ callMs: 0, rowReadMs: 0, fold: 0, foldTerm: 0 },
-  ...{ uploadRate: 1e9, cachedRate: 4e9, syntheticRate: 8e9 },
+  sharesCores: false,
+  threads: 2,
+  products: [
+    [1, 1],
+    [1000, 1000],
+  ],
+  widen: 0,
+  version: 0,
+  term: 0,
+  logit: 0,
+  attention: [[0, 0]],
+  element: 0,
+  addends: { 'low-rank': 0, kronecker: 0 },
+  callMs: 0,
+  rowReadMs: 0,
+  fold: 0,
+  foldTerm: 0,
+  uploadRate: 1e9,
+  cachedRate: 4e9,
+  syntheticRate: 8e9,
 }
 const bytes = (n: number) => ({ readBytes: n, uploadBytes: n, downloadBytes: 0 })
 /** 1e6 elements, two probes of 8 rows: 16 ms of products. */
 const WORK: StepWork = {
-  ...{
-    probes: 2,
-    passes: 1,
-    sequenceParts: 1,
-    batch: 2,
-    tokens: 4,
-    layers: 2,
-    hidden: 16,
-    vocabSize: 100,
-  },
-  ...{ partedElements: 0, sharedElements: 1e6, ready: true, terms: 0, addend: null },
-  ...{ foldElements: 0, foldTerms: 0, traffic: bytes(2e6), slabBytes: 0 },
+  probes: 2,
+  passes: 1,
+  sequenceParts: 1,
+  batch: 2,
+  tokens: 4,
+  layers: 2,
+  hidden: 16,
+  vocabSize: 100,
+  partedElements: 0,
+  sharedElements: 1e6,
+  ready: true,
+  terms: 0,
+  addend: null,
+  foldElements: 0,
+  foldTerms: 0,
+  traffic: bytes(2e6),
+  slabBytes: 0,
 }
 const predict = (work: Partial<StepWork>, rates: Partial<Rates> = {}, tier = 'memory' as const) =>
   predictStep({ ...WORK, ...work }, { ...RATES, ...rates }, tier, 1e6)
@@ -67,9 +87,18 @@ describe('predictStep', () => {
     expect(predict({}, { ...free, logit: 1e3 }).computeMs).toBeCloseTo((16 * 100 * 1e3) / 1e6)
     const attention = [[0, 5e3]] as const
     const sequences = 2 * 2
-    expect(predict({}, { ...free, attention }).computeMs).toBeCloseTo((2 * sequences * 16 * 16 * 5e3) / 1e6) // prettier-ignore
-    expect(predict({}, { ...free, element: 1e3 }).computeMs).toBeCloseTo((4 * 2 * 16 * 16 * 1e3) / 1e6) // prettier-ignore
-    expect(predict({ addend: { kind: 'kronecker', macs: 50 } }, { ...free, addends: { 'low-rank': 0, kronecker: 1e3 } }).computeMs).toBeCloseTo((16 * 50 * 1e3) / 1e6) // prettier-ignore
+    expect(predict({}, { ...free, attention }).computeMs).toBeCloseTo(
+      (2 * sequences * 16 * 16 * 5e3) / 1e6,
+    )
+    expect(predict({}, { ...free, element: 1e3 }).computeMs).toBeCloseTo(
+      (4 * 2 * 16 * 16 * 1e3) / 1e6,
+    )
+    expect(
+      predict(
+        { addend: { kind: 'kronecker', macs: 50 } },
+        { ...free, addends: { 'low-rank': 0, kronecker: 1e3 } },
+      ).computeMs,
+    ).toBeCloseTo((16 * 50 * 1e3) / 1e6)
     expect(predict({ ready: false }, { ...free, widen: 2 }).computeMs).toBeCloseTo(2)
   })
 
@@ -126,7 +155,14 @@ describe('plan', () => {
   ] as const)(
     'reads what the run reads: %s, resident %s, %i steps',
     async (method, resident, steps) => {
-      const config = parseConfig({ device: 'cpu', batchSize: 1, maxLength: 8, method, resident, steps }) // prettier-ignore
+      const config = parseConfig({
+        device: 'cpu',
+        batchSize: 1,
+        maxLength: 8,
+        method,
+        resident,
+        steps,
+      })
       const planned = await planReport('synthetic:opt-350m/1', config, silent)
       const model = syntheticModel({ size: 'opt-350m', layers: 1 })
       const made = await bench(model, config, silent, new AbortController().signal)
@@ -177,7 +213,22 @@ describe('the calibration of this machine', () => {
   })
 
   it('tells the time of a step of any size at once', async () => {
-    const args = ['--synthetic', 'opt-175b', '--method', 'lozo', '--batch-size', '1', '--max-length', '2048', '--memory', '8GiB', '--device', 'cpu', '--steps', '10'] // prettier-ignore
+    const args = [
+      '--synthetic',
+      'opt-175b',
+      '--method',
+      'lozo',
+      '--batch-size',
+      '1',
+      '--max-length',
+      '2048',
+      '--memory',
+      '8GiB',
+      '--device',
+      'cpu',
+      '--steps',
+      '10',
+    ]
     const plan = await cliJson(['plan', ...args], { env: { XDG_CACHE_HOME: dir } })
     expect(plan).toMatchObject({ bound: 'compute', upload_ms: 0, download_bytes: 0 })
     expect(plan['step_ms']).toBeGreaterThan(1000)
@@ -185,7 +236,14 @@ describe('the calibration of this machine', () => {
   })
 
   it('says what more memory would give, and only where it gives something', async () => {
-    const config = parseConfig({ method: 'lozo', steps: 10, batchSize: 1, maxLength: 16, memory: 200 * 2 ** 20, device: 'cpu' }) // prettier-ignore
+    const config = parseConfig({
+      method: 'lozo',
+      steps: 10,
+      batchSize: 1,
+      maxLength: 16,
+      memory: 200 * 2 ** 20,
+      device: 'cpu',
+    })
     const planned = await planReport('synthetic:opt-125m', config, silent)
     const { json } = predictionReport(planned, RATES, 'disk', 1e6)
     expect(json.bound).toBe('disk')

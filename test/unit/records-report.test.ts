@@ -1,7 +1,15 @@
 // zo2 report: its numbers are those of the run folder, nothing is loaded from elsewhere, and a run
 // that is empty, torn or damaged gets a page or a sentence.
 
-import { appendFileSync, cpSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs' // prettier-ignore
+import {
+  appendFileSync,
+  cpSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -36,9 +44,25 @@ const copy = (name: string) => {
 }
 
 beforeAll(async () => {
-  const data = ['--train', join(SENTIMENT, 'train.jsonl'), '--eval-file', join(SENTIMENT, 'dev.jsonl')] // prettier-ignore
+  const data = [
+    '--train',
+    join(SENTIMENT, 'train.jsonl'),
+    '--eval-file',
+    join(SENTIMENT, 'dev.jsonl'),
+  ]
   const text = ['--template', '{text} </script><b>&', '--label-words', 'terrible,great']
-  const size = ['--steps', '6', '--eval-steps', '3', '--eval-samples', '4', '--batch-size', '2', '--max-length', '24'] // prettier-ignore
+  const size = [
+    '--steps',
+    '6',
+    '--eval-steps',
+    '3',
+    '--eval-samples',
+    '4',
+    '--batch-size',
+    '2',
+    '--max-length',
+    '24',
+  ]
   const rest = ['--device', 'cpu', '--threads', '1', '--save-model', 'no', '--lr', '1e-4']
   await cliJson(['finetune', TINY, ...data, ...text, ...size, ...rest, '--output-dir', at('run')])
 })
@@ -50,7 +74,10 @@ describe('zo2 report', () => {
     expect(report).toBe(join(at('run'), 'report.html'))
     const page = readFileSync(report as string, 'utf8')
     const { charts } = dataOf(page)
-    const [steps, evals] = [jsonl(join(at('run'), 'metrics.jsonl')), jsonl(join(at('run'), 'evals.jsonl'))] // prettier-ignore
+    const [steps, evals] = [
+      jsonl(join(at('run'), 'metrics.jsonl')),
+      jsonl(join(at('run'), 'evals.jsonl')),
+    ]
     const of = (lines: Line[], field: string) => ({
       x: lines.map((line) => line['step']),
       y: lines.map((line) => line[field]),
@@ -68,8 +95,11 @@ describe('zo2 report', () => {
     const best = Math.min(...losses)
     expect(run!['best_loss']).toEqual({ value: best, step: evals[losses.indexOf(best)]!['step'] })
     expect(run!['device_peak_bytes']).toBe(steps.at(-1)!['device_peak_bytes'])
-    const { bytes } = JSON.parse(readFileSync(join(at('run'), 'device.json'), 'utf8')) as { bytes: Record<string, number> } // prettier-ignore
-    for (const [category, n] of Object.entries(bytes)) if (n > 0) expect(page).toContain(`${category}</th>`) // prettier-ignore
+    const { bytes } = JSON.parse(readFileSync(join(at('run'), 'device.json'), 'utf8')) as {
+      bytes: Record<string, number>
+    }
+    for (const [category, n] of Object.entries(bytes))
+      if (n > 0) expect(page).toContain(`${category}</th>`)
   })
 
   it('needs no network, and text of a run stays text', async () => {
@@ -149,13 +179,25 @@ describe('zo2 report', () => {
       return [code, stdout, stderr]
     }
     writeFileSync(join(dir, 'device.json'), '{"kind": 3}')
-    expect(await sentence(dir)).toEqual([1, '', expect.stringMatching(/device\.json: not the device record/)]) // prettier-ignore
+    expect(await sentence(dir)).toEqual([
+      1,
+      '',
+      expect.stringMatching(/device\.json: not the device record/),
+    ])
     rmSync(join(dir, 'device.json'))
     writeFileSync(join(dir, 'journal.jsonl'), 'nonsense\n')
-    expect(await sentence(dir)).toEqual([1, '', expect.stringMatching(/journal\.jsonl: line 1 is damaged/)]) // prettier-ignore
+    expect(await sentence(dir)).toEqual([
+      1,
+      '',
+      expect.stringMatching(/journal\.jsonl: line 1 is damaged/),
+    ])
     writeFileSync(join(dir, 'config.json'), '{}')
     expect(await sentence(dir)).toEqual([1, '', expect.stringMatching(/not the record of a run/)])
-    expect(await sentence(at('nowhere'))).toEqual([1, '', `zo2: ${at('nowhere')}: no run there (no config.json)\n`]) // prettier-ignore
+    expect(await sentence(at('nowhere'))).toEqual([
+      1,
+      '',
+      `zo2: ${at('nowhere')}: no run there (no config.json)\n`,
+    ])
     expect(await sentence()).toEqual([2, '', "zo2: missing required argument 'runs'\n"])
     expect((await sentence(at('run'), '-o', join(home, 'no', 'r.html')))[0]).toBe(1)
   })

@@ -68,8 +68,12 @@ describe('eps', () => {
     steps: 400,
   } as const
   const entry = (step: number, difference: number) => ({
-    ...{ step, lr: 1, eps: 1, projected_grad: 0 },
-    ...{ loss_plus: 2 + difference, loss_minus: 2 },
+    step,
+    lr: 1,
+    eps: 1,
+    projected_grad: 0,
+    loss_plus: 2 + difference,
+    loss_minus: 2,
   })
   /** eps after `steps` steps whose loss difference is `difference`. */
   const after = (steps: number, difference: number, changed: object = {}) => {

@@ -251,17 +251,25 @@ describe('passes in turns', () => {
     s: Setup,
     bodies: ((next: NextSlab) => Promise<number>)[],
     counters?: Parameters<typeof open>[1],
-  ) =>
-    // prettier-ignore
-    inTurns(open(s, counters, bodies.length), bodies)
+  ) => inTurns(open(s, counters, bodies.length), bodies)
 
   it('use every slab one after the other, read once', async () => {
     for (const [resident, seed] of [0, 2, 6].flatMap((r) => range(4).map((i) => [r, i] as const))) {
       const random = randomOf(seed)
-      const s = setup(planOf(COUNT, resident, 3), () => delay(random.pick([0, 0, 2])), 1 + (seed % 2)) // prettier-ignore
+      const s = setup(
+        planOf(COUNT, resident, 3),
+        () => delay(random.pick([0, 0, 2])),
+        1 + (seed % 2),
+      )
       const log: string[] = []
       const counters = { readBytes: 0, uploadBytes: 0, waitMs: 0 }
-      expect(await run(s, range(3).map((pass) => user(s, log, pass)), counters)).toEqual(range(3)) // prettier-ignore
+      expect(
+        await run(
+          s,
+          range(3).map((pass) => user(s, log, pass)),
+          counters,
+        ),
+      ).toEqual(range(3))
       expect(log).toEqual(range(COUNT).flatMap((slab) => range(3).map((pass) => `${pass} ${slab}`)))
       expect(s.reads).toEqual(range(COUNT))
       expect(counters.uploadBytes).toBe(COUNT * SLAB_BYTES)
@@ -273,7 +281,6 @@ describe('passes in turns', () => {
     for (const [resident, bad] of [0, 2, 6].flatMap((r) =>
       range(COUNT).map((i) => [r, i] as const),
     )) {
-      // prettier-ignore
       await withoutUnhandled(async () => {
         const s = setup(planOf(COUNT, resident, 3), (slab) => delay(slab.index % 2), 1)
         let ended = 0
@@ -287,7 +294,9 @@ describe('passes in turns', () => {
             ended++
           }
         }
-        const bodies = range(3).map((pass) => counted(user(s, [], pass, pass === 1 ? stop : undefined))) // prettier-ignore
+        const bodies = range(3).map((pass) =>
+          counted(user(s, [], pass, pass === 1 ? stop : undefined)),
+        )
         await expect(run(s, bodies)).rejects.toThrow(`pass failed at ${bad}`)
         expect([ended, s.fake.held()]).toEqual([3, 0])
 

@@ -53,7 +53,11 @@ const characters: Tokenizer = {
   ],
   decode: (ids) => ids.map((id) => String.fromCharCode(id)).join(''),
   tokenOf: (id) => String.fromCharCode(id),
-  ...{ bosId: 0, eosId: 2, eosIds: [2], padId: 1, vocabSize: 2 ** 16 },
+  bosId: 0,
+  eosId: 2,
+  eosIds: [2],
+  padId: 1,
+  vocabSize: 2 ** 16,
 }
 
 async function rowsOf(name: string, split: string): Promise<SourceRecord[]> {
@@ -83,7 +87,10 @@ const fitted = ({ texts, answer_lengths }: Texts): Texts => ({
 describe.each([...TASKS.values()])('$name', (task: Task) => {
   const { cases, train_rows } = expected.tasks[task.name]!
   const base: EncodeOptions = {
-    ...{ maxLength: 2000, demonstrations: [], onlyAnswer: true, calibration: 'none' },
+    maxLength: 2000,
+    demonstrations: [],
+    onlyAnswer: true,
+    calibration: 'none',
   }
   const each = async (
     check: (
@@ -161,7 +168,10 @@ describe('an answer with nothing before it', () => {
     const [row] = await rowsOf('rte', 'validation')
     const encode = (calibration: EncodeOptions['calibration']) =>
       encodeSample(task.sample(row!), row!.place, bare, {
-        ...{ maxLength: 2000, demonstrations: [], onlyAnswer: true, calibration },
+        maxLength: 2000,
+        demonstrations: [],
+        onlyAnswer: true,
+        calibration,
       })
     expect(encode('none').example.options).toHaveLength(2)
     expect(() => encode('sfc')).toThrow(
@@ -179,7 +189,10 @@ describe('sampling', () => {
 
   const sizes = { numTrain: 2, numDev: 1, numEval: 1000, trainSetSeed: 3 }
   const settings = {
-    ...{ maxLength: 2000, maxNewTokens: 50, maxPositions: 2048, onlyAnswer: true },
+    maxLength: 2000,
+    maxNewTokens: 50,
+    maxPositions: 2048,
+    onlyAnswer: true,
     calibration: 'none' as const,
   }
 

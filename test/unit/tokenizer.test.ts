@@ -10,13 +10,25 @@ import { FILES, folder, SPECIALS, TOKENIZER_JSON, VOCAB } from '../helpers/small
 const HF_IDS: [string, number[]][] = [
   ['', [2]],
   ['the great', [2, 87, 261, 267]],
-  ["It was terrible and great.\n\nthe cat's", [2, 44, 87, 224, 90, 68, 86, 274, 224, 68, 81, 71, 267, 17, 202, 202, 87, 261, 224, 70, 266, 278]],
-  ['café 日本 😀', [2, 70, 68, 73, 275, 224, 166, 249, 102, 166, 254, 109, 224, 176, 257, 250, 226]],
+  [
+    "It was terrible and great.\n\nthe cat's",
+    [
+      2, 44, 87, 224, 90, 68, 86, 274, 224, 68, 81, 71, 267, 17, 202, 202, 87, 261, 224, 70, 266,
+      278,
+    ],
+  ],
+  [
+    'café 日本 😀',
+    [2, 70, 68, 73, 275, 224, 166, 249, 102, 166, 254, 109, 224, 176, 257, 250, 226],
+  ],
   ['a   b \t\r\n c', [2, 68, 277, 224, 69, 224, 201, 205, 202, 224, 70]],
-  ['x\u0085y \ufeffz\u00a0\u3000w', [2, 91, 130, 231, 92, 224, 175, 123, 127, 93, 130, 258, 163, 226, 226, 90]],
+  [
+    'x\u0085y \ufeffz\u00a0\u3000w',
+    [2, 91, 130, 231, 92, 224, 175, 123, 127, 93, 130, 258, 163, 226, 226, 90],
+  ],
   ['It</s>was<pad><s>', [2, 44, 87, 2, 90, 68, 86, 1, 31, 86, 33]],
   ["1234 ½ 'S 's", [2, 20, 21, 22, 23, 224, 130, 125, 224, 10, 54, 224, 10, 86]],
-] // prettier-ignore
+]
 
 const json = (value: unknown) => ({ 'tokenizer.json': JSON.stringify(value) })
 const loaded = async (files: Record<string, string>) => loadTokenizer(await folder(files))
@@ -37,7 +49,9 @@ describe('a tokenizer', () => {
     }
     const { bosId, eosId, padId, vocabSize } = tokenizer
     expect({ bosId, eosId, padId, vocabSize }).toEqual({
-      ...{ bosId: 2, eosId: 2, padId: 1 },
+      bosId: 2,
+      eosId: 2,
+      padId: 1,
       vocabSize: Object.keys(VOCAB).length,
     })
   })
@@ -148,7 +162,10 @@ describe('the settings beside a vocabulary', () => {
       const { bosId, eosId, padId, vocabSize } = tokenizer
       const padding = each.pad ?? padId
       expect({ bosId, eosId, padId, vocabSize }).toEqual({
-        ...{ bosId: each.bos, eosId: each.eos, padId: padding, vocabSize: each.size },
+        bosId: each.bos,
+        eosId: each.eos,
+        padId: padding,
+        vocabSize: each.size,
       })
       for (const { text, ids, decoded, visible } of each.texts) {
         expect(tokenizer.encode(text), text).toEqual(ids)

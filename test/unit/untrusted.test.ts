@@ -88,7 +88,17 @@ suite('UTF-8', () => {
     const good = new TextEncoder().encode('é日😀x'.repeat(50))
     expect(decodeUtf8(good, 'x')).toBe('é日😀x'.repeat(50))
     // Every kind of wrong sequence, after good ones of every length.
-    const wrong = [[0xff], [0x80], [0xc3], [0xc3, 0x28], [0xe6, 0x97], [0xf0, 0x9f, 0x98], [0xed, 0xa0, 0x80], [0xc0, 0x80], [0xf5, 0x80, 0x80, 0x80]] // prettier-ignore
+    const wrong = [
+      [0xff],
+      [0x80],
+      [0xc3],
+      [0xc3, 0x28],
+      [0xe6, 0x97],
+      [0xf0, 0x9f, 0x98],
+      [0xed, 0xa0, 0x80],
+      [0xc0, 0x80],
+      [0xf5, 0x80, 0x80, 0x80],
+    ]
     for (const bytes of wrong) {
       for (const before of ['', 'a', 'é', '日', '😀', 'x'.repeat(1000)]) {
         const head = new TextEncoder().encode(before)
@@ -108,7 +118,12 @@ suite('the largest and the smallest', () => {
     const numbers = Float64Array.from({ length: 1_000_000 }, (_, i) => (i * 7919) % 1_000_003)
     expect(maxOf(numbers)).toBe(numbers.reduce((a, b) => Math.max(a, b)))
     expect(minOf(numbers)).toBe(0)
-    expect([maxOf([]), minOf([]), maxOf([-5], 0), maxOf([1, NaN, 2])]).toEqual([-Infinity, Infinity, 0, NaN]) // prettier-ignore
+    expect([maxOf([]), minOf([]), maxOf([-5], 0), maxOf([1, NaN, 2])]).toEqual([
+      -Infinity,
+      Infinity,
+      0,
+      NaN,
+    ])
   })
 })
 

@@ -71,7 +71,8 @@ const ATTENTION: OnnxNode[] = [
 
 const norm = (x: string, name: string, y: string) =>
   node('LayerNormalization', [x, name, `${name}_bias`], y, {
-    ...{ epsilon: { float: 1e-5 }, axis: { int: -1 } },
+    epsilon: { float: 1e-5 },
+    axis: { int: -1 },
   })
 
 const linear = (x: string, name: string, y: string) => [

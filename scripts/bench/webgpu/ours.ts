@@ -43,11 +43,21 @@ async function setUp(device: Device, keep: Keep, shape: Shape, operands: Operand
   const tiles = matrices.flatMap((m) => tilesOf(m.cols, m.rows).map((t) => [t.rows, m.rows]))
   device.reserve({
     ...at,
-    ...{ batch, tokens, heads, headSize: operands['x']!.cols / heads, keys: tokens },
+    batch,
+    tokens,
+    heads,
+    headSize: operands['x']!.cols / heads,
+    keys: tokens,
     tileElements: Math.max(...tiles.map(([rows, cols]) => rows! * cols!)),
     tileRows: Math.max(...tiles.map(([rows]) => rows!)),
-    ...{ headRows: 1, terms: 0, versions: 1, projectionCols: 0, addendElements: 0, halfCols: 0 },
-    ...{ slabBytes: largest, slots: 1 },
+    headRows: 1,
+    terms: 0,
+    versions: 1,
+    projectionCols: 0,
+    addendElements: 0,
+    halfCols: 0,
+    slabBytes: largest,
+    slots: 1,
   })
   const tensor = (label: string, cols: number) =>
     keep(device.tensor('activations', label, total, cols))

@@ -90,7 +90,8 @@ export const flopsOf = (shape: Shape) => {
 export function operandsOf(shape: Shape): Operands {
   let seed = 0
   const made = (rows: number, cols: number, scale: number, shift = 0): Values => ({
-    ...{ rows, cols },
+    rows,
+    cols,
     data: uniform(rows * cols, ++seed, scale, shift),
   })
   if (shape.kind === 'gemm') {

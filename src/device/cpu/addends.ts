@@ -157,7 +157,11 @@ function kroneckerShare(
     rowElements: cut ? blocks * m2 : 0,
     begin(ops, { probe, probes, row, rows }, into) {
       const factors = {
-        ...{ probes, blocks, inner, width: m2, skip: tile.row0 - first * m2 },
+        probes,
+        blocks,
+        inner,
+        width: m2,
+        skip: tile.row0 - first * m2,
         rows: projection.subarray(row * cols, (row + rows) * cols),
         left: left.subarray(probe * blocks * inner, (probe + probes) * blocks * inner),
         bias: bias && bias.subarray(probe * tile.rows, (probe + probes) * tile.rows),

@@ -60,8 +60,10 @@ export function createOperations(c: CpuContext): Operations {
         const sequences = probes * batch
         const shape = { sequences, tokens, keys, heads, headSize: q.cols / heads }
         const arrays = <A>(all: (t: Tensor, row0: number, count: number) => A) => ({
-          ...{ q: all(q, 0, sequences * tokens), y: all(y, 0, sequences * tokens) },
-          ...{ k: all(k, 0, sequences * keys), v: all(v, 0, sequences * keys) },
+          q: all(q, 0, sequences * tokens),
+          y: all(y, 0, sequences * tokens),
+          k: all(k, 0, sequences * keys),
+          v: all(v, 0, sequences * keys),
           keyMask: c.rows(keyMask, 0, batch),
         })
         await (q.dtype === 'F16'

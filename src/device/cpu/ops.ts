@@ -81,7 +81,9 @@ export function createOps(threads: number): CpuOps {
       }
       const scores = take(sequences, heads, queries, keys)
       const into = {
-        ...{ s: scores, m: scores, w: scores },
+        s: scores,
+        m: scores,
+        w: scores,
         qh: take(sequences, heads, queries, size),
         kh: take(sequences, heads, keys, size),
         vh: take(sequences, heads, keys, size),
@@ -120,7 +122,9 @@ const layerNormGraph = (eps: number): OnnxGraph => ({
 
 /** [.., rows, heads, D] as [.., heads, rows, D], or back. */
 const byHead = (input: string, output: string): OnnxNode => ({
-  ...{ op: 'Transpose', inputs: [input], outputs: [output] },
+  op: 'Transpose',
+  inputs: [input],
+  outputs: [output],
   attributes: { perm: { ints: [0, 2, 1, 3] } },
 })
 
@@ -133,7 +137,10 @@ const attentionGraph = (headSize: number): OnnxGraph => ({
   nodes: [
     ...[byHead('q', 'qh'), byHead('k', 'kh'), byHead('v', 'vh')],
     {
-      ...{ op: 'FusedMatMul', domain: MS, inputs: ['qh', 'kh'], outputs: ['s'] },
+      op: 'FusedMatMul',
+      domain: MS,
+      inputs: ['qh', 'kh'],
+      outputs: ['s'],
       attributes: { alpha: { float: headSize ** -0.5 }, transB: { int: 1 } },
     },
     { op: 'Add', inputs: ['s', 'a'], outputs: ['m'] },

@@ -36,7 +36,12 @@ export function createSlabPart(runtime: Runtime, choice: Choice): SlabPart {
       checkColumns(y, job)
       const b = bias && memories.plain(bias, at.probes, cols).buffer
       const target = (tile: Tile) => ({
-        ...{ y: rows, width: cols, col0: tile.row0, bias: b, relu, addend },
+        y: rows,
+        width: cols,
+        col0: tile.row0,
+        bias: b,
+        relu,
+        addend,
       })
       Array.from(products.tiles(job, target))
       markUsed(runtime, slot)

@@ -109,7 +109,10 @@ async function pair(
   const second = fastest('few', alike)
   const rows = (shape: ShapeClass, key: 'many' | 'few', chosen: object) =>
     made.map((each) => ({
-      ...{ shape, variant: each.variant, gflops: each[key], chosen: each === chosen },
+      shape,
+      variant: each.variant,
+      gflops: each[key],
+      chosen: each === chosen,
     }))
   return [...rows(many, 'many', winner), ...rows(few, 'few', second)]
 }
@@ -125,8 +128,17 @@ function runOnce(
     kernel,
     { x, w, bias: nothing, projection: nothing, factors: nothing, y },
     {
-      ...{ rows, probe_rows: rows, cols: COLS, depth: DEPTH, version: 0, col0: 0, flags: 0 },
-      ...{ width: transposed ? DEPTH : COLS, weights0: 0, first: 0, ...NO_ADDEND },
+      rows,
+      probe_rows: rows,
+      cols: COLS,
+      depth: DEPTH,
+      version: 0,
+      col0: 0,
+      flags: 0,
+      width: transposed ? DEPTH : COLS,
+      weights0: 0,
+      first: 0,
+      ...NO_ADDEND,
     },
     commands.flat(blocksOf(matmul, rows, COLS)),
   )

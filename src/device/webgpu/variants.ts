@@ -100,7 +100,8 @@ export function createMatmuls(commands: Commands, adapter: OpenAdapter, choice: 
     return {
       plain: { many: chosen('many'), few: chosen('few'), any: compiled(general(types)) },
       transposed: {
-        ...{ many: chosen('transposed many'), few: chosen('transposed few') },
+        many: chosen('transposed many'),
+        few: chosen('transposed few'),
         any: compiled(generalTransposed(types)),
       },
     }

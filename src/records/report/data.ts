@@ -32,7 +32,18 @@ export interface RunData {
   readonly device: DeviceRecord | null
 }
 
-const METRICS = ['loss', 'projected_grad', 'lr', 'eps', 'tokens', 'step_ms', 'wait_ms', 'upload_bytes', 'device_peak_bytes', 'rss_bytes'] as const // prettier-ignore
+const METRICS = [
+  'loss',
+  'projected_grad',
+  'lr',
+  'eps',
+  'tokens',
+  'step_ms',
+  'wait_ms',
+  'upload_bytes',
+  'device_peak_bytes',
+  'rss_bytes',
+] as const
 type MetricName = (typeof METRICS)[number]
 export const SCORES = ['loss', 'accuracy', 'f1', 'exact_match'] as const
 type ScoreName = (typeof SCORES)[number]
@@ -96,5 +107,7 @@ async function readDevice(path: string): Promise<DeviceRecord | null> {
   if (!(await stat(path).catch(() => null))) return null
   const parsed = Device.safeParse(await readJsonObject(path, 2 ** 20))
   if (parsed.success) return parsed.data
-  throw new UserError(`${path}: not the device record of a run; remove it, and the report goes without`) // prettier-ignore
+  throw new UserError(
+    `${path}: not the device record of a run; remove it, and the report goes without`,
+  )
 }

@@ -115,7 +115,10 @@ function memorySection(runs: readonly RunData[]): string {
       ...known.map(({ device }) => formatBytes(device.bytes[category] ?? 0)),
     ]),
   )
-  const sum = row(['<b>peak</b>', ...known.map(({ device }) => `<b>${formatBytes(device.peak_bytes)}</b>`)]) // prettier-ignore
+  const sum = row([
+    '<b>peak</b>',
+    ...known.map(({ device }) => `<b>${formatBytes(device.peak_bytes)}</b>`),
+  ])
   return `<section><h2>Device memory at its peak</h2>${bars.join('')}${table(['', ...known.map(({ run, i }) => runName(run, i))], [...rows, sum])}</section>`
 }
 

@@ -28,7 +28,11 @@ export interface SubgroupShape {
 
 export const matmulSubgroup = ({ lanes, rows, types = F32_ROWS }: SubgroupShape): MatmulSpec =>
   subgroupMatmul({
-    ...{ lanes, rows, types, name: `matmul subgroup ${rows}x4`, transposed: false },
+    lanes,
+    rows,
+    types,
+    name: `matmul subgroup ${rows}x4`,
+    transposed: false,
     x: 'version * params.rows * depth',
     stride: 'depth',
     col: 'lane',
@@ -43,7 +47,11 @@ export const matmulTransposedSubgroup = ({
   types = F32_ROWS,
 }: SubgroupShape): MatmulSpec =>
   subgroupMatmul({
-    ...{ lanes, rows, types, name: `matmul transposed subgroup ${rows}x4`, transposed: true },
+    lanes,
+    rows,
+    types,
+    name: `matmul transposed subgroup ${rows}x4`,
+    transposed: true,
     x: '(version * params.rows * params.width + params.col0) / 4u',
     stride: 'params.width / 4u',
     col: '4u * lane',
@@ -77,9 +85,13 @@ function subgroupMatmul(layout: Layout): MatmulSpec {
   const cols = 4 * lanes
   const loads = Math.max(1, rows / lanes)
   return {
-    ...{ rows, cols, multiple: 4 },
+    rows,
+    cols,
+    multiple: 4,
     spec: defineKernel({
-      ...{ name: name + suffix(types), bindings: matmulBindings(4, types), params: MATMUL_PARAMS },
+      name: name + suffix(types),
+      bindings: matmulBindings(4, types),
+      params: MATMUL_PARAMS,
       ...elementSpec(
         types,
         [
