@@ -9,7 +9,9 @@
 
 export { fromPretrained, zoInit } from './api/model.ts'
 export type {
+  ForwardInput,
   ForwardResult,
+  ModelDevice,
   ModelOptions,
   StepResult,
   Zo,
@@ -19,6 +21,7 @@ export type {
 export { EarlyStoppingCallback } from './train/callbacks.ts'
 export type {
   EventDetails,
+  Listener,
   StepHooks,
   TrainerCallback,
   TrainerControl,
@@ -26,15 +29,34 @@ export type {
 } from './train/callbacks.ts'
 export { dataLoader } from './api/data-loader.ts'
 export type { DataCollator, LoaderOptions } from './api/data-loader.ts'
-export type { Batch, BatchInput, Example, Tokenizer } from './data/types.ts'
+export type {
+  Batch,
+  BatchInput,
+  Choice,
+  DataKind,
+  Example,
+  Sequence,
+  Tokenizer,
+} from './data/types.ts'
 export { collate, collateExamples } from './data/batches.ts'
 export { loadExamples } from './data/examples.ts'
+export type { ExampleOptions, ExampleSet } from './data/examples.ts'
 export { loadTokenizer } from './data/tokenizer.ts'
 export type { ComputeMetrics, EvalPrediction, PreprocessLogits } from './api/data.ts'
-export type { Device, DeviceInfo } from './device/device.ts'
+export type { Config } from './config/options.ts'
+export type { DeviceInfo } from './device/device.ts'
+export type { ByteTable, Category, Ledger } from './device/ledger.ts'
 export { UserError } from './util/errors.ts'
 export type { Evaluation } from './train/evaluate.ts'
-export type { CustomObjective, Goal, LogitsScore, LossesScore, TextScore } from './api/objective.ts'
+export type {
+  CustomObjective,
+  Goal,
+  LogitsScore,
+  LossesScore,
+  Scores,
+  TextScore,
+} from './api/objective.ts'
+export type { CriterionOptions, Scored } from './run/best.ts'
 export type { JournalEntry } from './run/journal.ts'
 export type { LabelLogits } from './train/logits.ts'
 export { loadTask } from './api/load-task.ts'

@@ -7,7 +7,10 @@ import { dataTokenizer } from '../data/model-tokenizer.ts'
 import { silent } from '../util/console.ts'
 import { taskData } from '../train/task.ts'
 
-/** Options of loadTask; meaning and defaults as the flags of the command line. */
+/**
+ * Options of loadTask; meaning and defaults as the flags of the command line.
+ * @interface
+ */
 export type TaskArguments = Omit<OptionsOf<'loadTask'>, 'task'> & {
   /** Stops a download. */
   readonly signal?: AbortSignal

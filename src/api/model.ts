@@ -8,7 +8,8 @@ import { parseValue } from '../config/values.ts'
 import { checkBatch, labelledTokens } from '../data/batches.ts'
 import { tokenizerOf } from '../data/model-tokenizer.ts'
 import { IGNORED, type Batch, type BatchInput, type Tokenizer } from '../data/types.ts'
-import type { Device } from '../device/device.ts'
+import type { Device, DeviceInfo } from '../device/device.ts'
+import type { Ledger } from '../device/ledger.ts'
 import type { Engine } from '../engine/engine.ts'
 import { forward } from '../engine/forward.ts'
 import { loadModel, prefixed, type LoadedModel } from '../engine/load.ts'
@@ -32,13 +33,22 @@ import { UserError } from '../util/errors.ts'
 import { goalOf, type Goal, type ResolvedGoal } from './objective.ts'
 import { createTurns, type Turns } from './turns.ts'
 
-/** Options of fromPretrained; meaning and defaults as the flags of the command line. */
+/**
+ * Options of fromPretrained; meaning and defaults as the flags of the command line.
+ * @interface
+ */
 export type ModelOptions = OptionsOf<'fromPretrained'>
 
-/** Options of zoInit: those of methods as the flags of the command line, an objective, hooks. */
+/**
+ * Options of zoInit: those of methods as the flags of the command line, an objective, hooks.
+ * @interface
+ */
 export type ZoOptions = Omit<OptionsOf<'zoInit'>, keyof Goal> & StepHooks & Goal
 
-/** A batch whose labels may be left out. */
+/**
+ * A batch whose labels may be left out.
+ * @interface
+ */
 export type ForwardInput = Omit<BatchInput, 'labels'> & Partial<Pick<BatchInput, 'labels'>>
 
 export interface ForwardResult {
@@ -48,11 +58,17 @@ export interface ForwardResult {
   readonly logits?: Float32Array
 }
 
+/** The device that a model is on, and the bytes that it holds there. */
+export interface ModelDevice {
+  readonly info: DeviceInfo
+  readonly ledger: Pick<Ledger, 'now' | 'total' | 'peak'>
+}
+
 /** A loaded model on an open device. */
 export interface ZoModel {
   /** config.json. */
   readonly config: Readonly<Record<string, unknown>>
-  readonly device: Device
+  readonly device: ModelDevice
   /** The tokenizer in the model's folder. UserError if there is none. */
   tokenizer(): Promise<Tokenizer>
   /**

@@ -9,14 +9,15 @@ import type { Total } from '../train/loss.ts'
 import { comparesOptions, objectiveOf, type Objective } from '../train/objective.ts'
 import { UserError } from '../util/errors.ts'
 
-type Numbers = readonly number[] | Promise<readonly number[]>
+/** A number for each example. */
+export type Scores = readonly number[] | Promise<readonly number[]>
 
 /** A number for each example, from the logits at its labelled tokens: logits[b][i] is [V]. */
-export type LogitsScore = (logits: LabelLogits, batch: Batch) => Numbers
+export type LogitsScore = (logits: LabelLogits, batch: Batch) => Scores
 /** From the cross-entropies, nats, of its labelled tokens: losses[b][i]. Cheaper: no logits travel. */
-export type LossesScore = (losses: readonly (readonly number[])[], batch: Batch) => Numbers
+export type LossesScore = (losses: readonly (readonly number[])[], batch: Batch) => Scores
 /** From the greedy continuation of its prompt: the tokens before its first labelled one. */
-export type TextScore = (generations: readonly string[], batch: Batch) => Numbers
+export type TextScore = (generations: readonly string[], batch: Batch) => Scores
 
 /**
  * What to make smaller: the mean over examples of what `score` gives, one number for each. An example

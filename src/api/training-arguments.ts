@@ -12,7 +12,10 @@ import { settled } from '../config/settle.ts'
 import { stepsPerEpoch } from '../train/source.ts'
 import { UserError } from '../util/errors.ts'
 
-/** All arguments in camelCase, under zo2's and Hugging Face's names; zoEps is MeZO's name of eps. */
+/**
+ * All arguments in camelCase, under zo2's and Hugging Face's names; zoEps is MeZO's name of eps.
+ * @interface
+ */
 export type TrainingArgumentsInput = Omit<
   SpelledOptionsOf<'ZOTrainer'>,
   | 'outputDir'
@@ -30,7 +33,10 @@ export type TrainingArgumentsInput = Omit<
   readonly lrSchedulerType?: Config['lrSchedule'] | 'constant_with_warmup'
 }
 
-/** Arguments in either spelling, outputDir among them. */
+/**
+ * Arguments in either spelling, outputDir among them.
+ * @interface
+ */
 export type TrainingArgumentsSpelled = Partial<TrainingArgumentsInput> &
   SnakeCase<TrainingArgumentsInput>
 

@@ -44,7 +44,7 @@ export const METHOD_OPTIONS = {
   },
   adaptiveEps: {
     group: 'method',
-    help: 'let eps follow sqrt(lr) and the clearness of the loss difference (src/schedule.ts)',
+    help: 'let eps follow sqrt(lr) and the clearness of the loss difference (src/train/schedule.ts)',
     schema: z.boolean(),
     default: false,
     commands: ['finetune', 'pretrain', 'ZOTrainer', 'plan', 'bench'],

@@ -46,18 +46,21 @@ type Kept = Exclude<OptionName, Translated>
 type Optional = { [K in Kept]: Table[K] extends { default: unknown } ? never : K }[Kept]
 type Value<K extends OptionName> = z.output<Table[K]['schema']>
 
-/** Checked values of all options; those without a default may be absent. */
+/**
+ * Checked values of all options; those without a default may be absent.
+ * @interface
+ */
 export type Config = { [K in Exclude<Kept, Optional>]: Value<K> } & { [K in Optional]?: Value<K> }
 
 type NameOf<C extends Command> = {
   [K in OptionName]: C extends Table[K]['commands'][number] ? K : never
 }[OptionName]
-/** What a program may give: byte sizes also as text, such as '4GiB'. */
-type Input<K extends OptionName> =
-  Value<K> | (Table[K] extends { value: 'bytes' } ? string : never) | undefined
 
-/** Arguments of a function of the library: its options by their own names. */
-export type OptionsOf<C extends Command> = { readonly [K in NameOf<C>]?: Input<K> }
+/** Arguments of a function of the library: its options by their own names; byte sizes also as '4GiB'. */
+export type OptionsOf<C extends Command> = {
+  readonly [K in NameOf<C>]?:
+    Value<K> | (Table[K] extends { value: 'bytes' } ? string : never) | undefined
+}
 
 type Camel<S extends string> = S extends `${infer Head}-${infer Tail}`
   ? `${Head}${Capitalize<Camel<Tail>>}`
@@ -71,7 +74,7 @@ type Snake<S extends string> = S extends `${infer Head}${infer Tail}`
 
 /** The same by every name that the table knows, in camelCase. */
 export type SpelledOptionsOf<C extends Command> = {
-  readonly [K in NameOf<C> as K | Alias<K>]?: Input<K>
+  readonly [K in NameOf<C> as K | Alias<K>]?: OptionsOf<C>[K]
 }
 /** And in snake_case. */
 export type SnakeCase<T> = { readonly [K in keyof T & string as Snake<K>]?: T[K] }

@@ -75,6 +75,7 @@ export interface Batch {
 /**
  * A batch from a user's own loop: without a mask every position is a real token. `choices` and
  * `examples` are for objectives that look at them.
+ * @interface
  */
 export type BatchInput = Pick<Batch, 'inputIds' | 'labels'> &
   Partial<Pick<Batch, 'attentionMask' | 'choices' | 'examples'>>

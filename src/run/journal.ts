@@ -31,6 +31,10 @@ const Entry = z.strictObject({
   skipped: z.literal(true).optional(),
 })
 
+/**
+ * A line of journal.jsonl.
+ * @interface
+ */
 export type JournalEntry = Readonly<z.infer<typeof Entry>>
 
 /** The loss at the centre, or its estimate as the mean of both sides; null for a skipped step. */

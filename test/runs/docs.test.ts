@@ -142,6 +142,17 @@ describe('README.md and docs/', () => {
     const explained = new Set([...rows].map((match) => match[1]!))
     expect([...explained].sort()).toEqual([...new Set(shown)].sort())
   })
+
+  it('scripts/README.md names every script', () => {
+    const names = readdirSync(join(ROOT, 'scripts')).filter(
+      (name) => !/^(README.md|__.*)$/.test(name),
+    )
+    const rows = read('scripts/README.md').matchAll(/^\| (`[^|]+)\|/gm)
+    const named = [...rows].flatMap((row) =>
+      [...row[1]!.matchAll(/`([\w.-]+)\/?`/g)].map((m) => m[1]!),
+    )
+    expect(named.sort()).toEqual(names.sort())
+  })
 })
 
 describe('docs/how-it-works.md', () => {
