@@ -1,9 +1,9 @@
 // README.md and the pages of docs/: every `npx zo2` line of an sh block and every ts block is run, in the
 // order of the pages, in this process and in one folder: a page may use what an earlier one made, and a line
 // that stands on several pages runs once. The hub is a mock on this machine that serves the tiny OPT as
-// facebook/opt-125m and rows of its own as SST-2. Counts of steps and batches are cut; of programs 'zo2' is
-// the sources; nothing else is changed. Also: links and anchors lead somewhere, every dependency is
-// explained, and the functions that how-it-works.md names call each other.
+// facebook/opt-125m and rows of its own as SST-2. Counts of steps, batches and evaluation samples are cut;
+// of programs 'zo2' is the sources; nothing else is changed. Also: links and anchors lead somewhere, every
+// dependency and script is explained, and the functions that how-it-works.md names call each other.
 // Alone: npx vitest run test/runs/docs.test.ts
 
 import {
@@ -188,9 +188,10 @@ describe('docs/how-it-works.md', () => {
   })
 })
 
-describe('commands', () => {
+describe('commands', { timeout: 600_000 }, () => {
   it.each(commands)('%s', async (line) => {
-    const args = words(line.replace(/--steps \d+/, '--steps 3')).slice(2)
+    const cut = line.replace(/--steps \d+/, '--steps 3').replace(/(--eval-samples) \d+/, '$1 8')
+    const args = words(cut).slice(2)
     const evaluates = args.includes('--eval-file') || args.includes('--task')
     if (evaluates && !args.includes('--eval-samples')) args.push('--eval-samples', '8')
     if (args[0] === 'pretrain') args.push('--eval-iters', '4')
@@ -201,7 +202,7 @@ describe('commands', () => {
 })
 
 // In the order of the pages; run after the commands.
-describe('programs', () => {
+describe('programs', { timeout: 600_000 }, () => {
   const kinds = [
     { leaves: 'out/readme/model.safetensors', output: /^(\d+\.\d+ -?\d+(\.\d+)?\n){3}$/ },
     { leaves: 'out/loop/model.safetensors', output: /^(\d+\.\d+ -?\d+(\.\d+)?\n){3}$/ },
