@@ -7,7 +7,8 @@ import { stream } from '../../scheduler/stream.ts'
 import { inTurns, type NextSlab } from '../../scheduler/interleave.ts'
 import type { Engine } from './engine.ts'
 import type { Fold, Probes } from '../methods/method.ts'
-import { onePass, type Wanted, type PassInput, type LossWanted } from './pass.ts'
+import { beginPass } from './pass.ts'
+import type { LossWanted, PassInput, Wanted } from './run.ts'
 import { slabSource } from './slabs.ts'
 import type { BatchShape } from './working-set.ts'
 import type { Cached } from './attention.ts'
@@ -96,17 +97,15 @@ export async function forwardAll(
   const set = engine.workingSet(shape ?? shapeOf(passes, probes))
   engine.vectors.upload(device, probes)
 
-  const source = slabSource(engine, probes)
+  const source = slabSource(engine, (name) => engine.state.recipe(name, probes))
   const slabs = stream(set.plan, set.slots, device, source, engine.counters, passes.length)
   const total = set.plan.slabs.length * passes.length
   try {
-    const bodies = passes.map((pass, i) => (next: NextSlab) => {
-      return onePass(engine, set.lanes[pass.lane ?? i]!, {
-        ...pass,
-        probes,
-        next,
-        alone: passes.length === 1,
-      })
+    const bodies = passes.map((pass, i) => async (next: NextSlab) => {
+      const own = { ...pass, probes, next, alone: passes.length === 1 }
+      const { run, input, losses } = beginPass(engine, set.lanes[pass.lane ?? i]!, own)
+      await engine.model.forward(run, input)
+      return losses()
     })
     return await inTurns(slabs, bodies, (used) => onSlab?.(used, total))
   } finally {

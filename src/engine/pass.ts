@@ -1,59 +1,21 @@
-// One batch's pass through the model: the hands that models work with (`Run`), over slabs that come in
-// turn from the stream. What opens the stream, and how many passes share it, is forward.ts.
+// One batch's pass through the model: its masks go to the device, the model runs over a `Run` (run.ts), and
+// its losses come back. What opens the stream, and how many passes share it, is forward.ts.
 
 import type { ModelInput, Run } from '../../models/model.ts'
-import type { StreamedSlab } from '../../scheduler/stream.ts'
-import type { NextSlab } from '../../scheduler/interleave.ts'
-import { createAttend, type Cached } from './attention.ts'
-import type { Addend, Rows, Tensor, Tile } from '../device/device.ts'
 import type { Engine } from './engine.ts'
-import { gather } from './embedding.ts'
-import type { Probes } from '../methods/method.ts'
-import { blockOf } from '../methods/selection.ts'
+import { createRun, type OnePass } from './run.ts'
 import type { Lane } from './working-set.ts'
 
-/** What the head is asked for: rows are b*T + t, the positions whose next token is meant. */
-export type Wanted =
-  | { readonly kind: 'loss'; readonly rows: Uint32Array; readonly targets: Uint32Array }
-  | {
-      readonly kind: 'logits'
-      readonly rows: Uint32Array
-      /** data is [P*M, tile.rows]: columns tile.row0.. of the vocabulary. */
-      readonly sink: (tile: Tile, data: Float32Array) => void
-    }
-
-/** Rows whose losses are wanted, b*T + t, in rising order. */
-export type LossWanted = Extract<Wanted, { kind: 'loss' }>
-
-/** What one pass of a sweep is to do. */
-export interface PassInput {
+/** A pass that is ready for the model's forward. */
+export interface BegunPass {
+  readonly run: Run
   readonly input: ModelInput
-  readonly wanted: Wanted
-  readonly cached?: Cached | undefined
-  /** Whose activations and cache it uses, of those of the sweep's shape; its own number if left out. */
-  readonly lane?: number
+  /** [P][M] once the model is through, in nats; empty where logits were wanted. */
+  losses(): Promise<Float64Array[]>
 }
 
-/** Masks of sequences behind a prefix of n, each in a row of `width`; what is not there yet is 0. */
-function behindPrefix(mask: readonly (readonly number[])[], n: number, width: number) {
-  const all = new Float32Array(mask.length * width)
-  mask.forEach((row, b) => {
-    all.fill(1, b * width, b * width + n)
-    all.set(row, b * width + n)
-  })
-  return all
-}
-
-/** One batch's pass: where it gets its slabs, and through which probes it sees them. */
-export interface OnePass extends PassInput {
-  readonly probes: Probes | null
-  readonly next: NextSlab
-  /** Whether no other pass runs between two slabs. */
-  readonly alone: boolean
-}
-
-/** Runs the model on one batch; the losses that `forward` returns. */
-export async function onePass(engine: Engine, lane: Lane, pass: OnePass): Promise<Float64Array[]> {
+/** Writes a batch's masks and makes what the model computes with. */
+export function beginPass(engine: Engine, lane: Lane, pass: OnePass): BegunPass {
   const { device, model } = engine
   const { input, cached, wanted, probes } = pass
   const P = probes?.list.length ?? 1
@@ -67,123 +29,22 @@ export async function onePass(engine: Engine, lane: Lane, pass: OnePass): Promis
   const at = { probes: P, rows: batch * tokens }
   const seen = input.inputIds.map((_, b) => n + (input.seen?.[b] ?? 0))
   const run = createRun(engine, lane, { ...pass, at, batch, tokens, keyMask })
-  await model.forward(run, { ...input, seen })
-  return wanted.kind === 'loss' ? await readLosses(lane, device, P, wanted.rows.length) : []
-}
-
-interface Pass extends OnePass {
-  readonly at: Rows
-  readonly batch: number
-  readonly tokens: number
-  readonly keyMask: Tensor
-}
-
-function createRun(engine: Engine, lane: Lane, pass: Pass): Run {
-  const { device, model, vectors, state } = engine
-  const { batch, tokens, probes, wanted } = pass
-  const shape = () => ({ probes: at.probes, batch, tokens, heads: model.heads })
-  /** Probes told apart so far: one until the first perturbed tensor. */
-  let at: Rows = perturbedBefore(engine, probes) ? pass.at : { ...pass.at, probes: 1 }
-  /** Rows that linear works on: all of them until selectRows. */
-  let chosen: Rows | null = null
-
-  /**
-   * Hands the matrix's slabs to `use`, one after another, with its addend if it has one, x's way
-   * through the right factor done: once, unless other passes put theirs in its place meanwhile.
-   */
-  const slabsOf = async (
-    name: string,
-    x: Tensor,
-    use: (slot: StreamedSlab['slot'], addend?: Addend) => Promise<void>,
-  ) => {
-    const matrix = model.matrices.find((m) => m.name === name)
-    const addend = state.addend(name, probes) ?? undefined
-    if (addend && pass.alone) await device.project(x, addend, chosen ?? at)
-    for (let row = 0; row < (matrix?.rows ?? 1);) {
-      const { slab, slot } = await pass.next()
-      if (slab.name !== name || slab.row0 !== row) {
-        throw new Error(`${name} row ${row} was asked for out of the model's own order`)
-      }
-      if (addend && !pass.alone) await device.project(x, addend, chosen ?? at)
-      await use(slot, addend)
-      row += slab.rows
-    }
-  }
-
   return {
-    device,
-    get at() {
-      return at
-    },
-    vector: (name) => vectors.tensor(name),
-    attend: createAttend(device, lane, pass, shape),
-    buffer(label) {
-      const buffer = lane.buffers.get(label)
-      if (!buffer) throw new Error(`the model names no activation buffer "${label}"`)
-      return buffer
-    },
-    async linear(x, name, y, relu = false) {
-      const bias = vectors.tensor(`${name}.bias`)
-      await slabsOf(`${name}.weight`, x, (slot, addend) =>
-        device.linear(x, slot, bias, y, chosen ?? at, { relu, ...(addend && { addend }) }),
-      )
-    },
-    gather: (name, indices, y) => gather(engine, probes, at.probes, name, indices, y),
-    async enterBlock(block, h, spare) {
-      if (at.probes === pass.at.probes) return [h, spare]
-      if (block < model.layers && !perturbedIn(engine, probes, block)) return [h, spare]
-      const { probes: P, rows } = pass.at
-      const copies = Uint32Array.from({ length: P * rows }, (_, i) => i % rows)
-      await device.gatherRows(h, copies, spare)
-      at = pass.at
-      return [spare, h]
-    },
-    async selectRows(x, y) {
-      const M = wanted.rows.length
-      const all = Uint32Array.from({ length: at.probes * M }, (_, i) => {
-        return Math.floor(i / M) * at.rows + wanted.rows[i % M]!
-      })
-      await device.gatherRows(x, all, y)
-      return (chosen = { probes: at.probes, rows: M })
-    },
-    async head(x, name) {
-      const rows = chosen ?? at
-      if (wanted.kind === 'logits') {
-        const sink: typeof wanted.sink = (tile, data) => {
-          engine.counters.downloadBytes += data.byteLength
-          wanted.sink(tile, data)
-        }
-        await slabsOf(name, x, (slot, addend) => device.logits(x, slot, rows, sink, addend))
-        return
-      }
-      const M = at.probes * wanted.rows.length
-      const start = new Float32Array(M * 3)
-      for (let i = 0; i < M; i++) start[i * 3] = -Infinity
-      device.write(lane.lossState, start)
-      const targets = new Uint32Array(M)
-      for (let p = 0; p < at.probes; p++) targets.set(wanted.targets, p * wanted.targets.length)
-      await slabsOf(name, x, (slot, addend) =>
-        device.crossEntropy(x, slot, targets, lane.lossState, rows, addend),
-      )
-    },
+    run,
+    input: { ...input, seen },
+    losses: async () =>
+      wanted.kind === 'loss' ? readLosses(lane, device, P, wanted.rows.length) : [],
   }
 }
 
-/** Whether this step's probes see different weights before the first block. */
-function perturbedBefore({ model, state }: Engine, probes: Probes | null): boolean {
-  if (!probes) return true
-  const first = [...model.tables, ...model.matrices.filter((m) => m.block < 0)]
-  return first.some(({ name }) => state.isPerturbed(probes.step, name))
-}
-
-/** Whether they do within a block. */
-function perturbedIn({ model, state, options }: Engine, probes: Probes | null, block: number) {
-  const { selection } = options.methodOptions
-  const own = ({ name }: { name: string }) => blockOf(name) === block
-  return (
-    model.matrices.some((m) => own(m) && state.isPerturbed(probes!.step, m.name)) ||
-    model.vectors.some((v) => own(v) && selection.active(probes!.step, v.name))
-  )
+/** Masks of sequences behind a prefix of n, each in a row of `width`; what is not there yet is 0. */
+function behindPrefix(mask: readonly (readonly number[])[], n: number, width: number) {
+  const all = new Float32Array(mask.length * width)
+  mask.forEach((row, b) => {
+    all.fill(1, b * width, b * width + n)
+    all.set(row, b * width + n)
+  })
+  return all
 }
 
 /** lse - logit of the target, in f64, from the state (max, sum, target logit) of each row. */

@@ -6,14 +6,17 @@
 import type { Slab } from '../../scheduler/plan.ts'
 import type { SlabSource } from '../../scheduler/stream.ts'
 import type { Engine } from './engine.ts'
-import type { Probes } from '../methods/method.ts'
+import type { Recipe } from '../noise/distributions.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 
 const UNCHANGED = { terms: [], scales: [] }
 
-/** Source of all slabs as the probes of a step see them (null: as they are). */
-export function slabSource(engine: Engine, probes: Probes | null): SlabSource {
-  const { device, model, store, state, kernel, options } = engine
+/**
+ * Source of all slabs, as probes see them.
+ * @param recipeOf terms owed by a matrix, and its scale for each probe
+ */
+export function slabSource(engine: Engine, recipeOf: (name: string) => Recipe): SlabSource {
+  const { device, model, store, kernel, options } = engine
   const transposed = new Set(model.matrices.filter((m) => m.transposed).map((m) => m.name))
   const bytesIn = (dtype: DType, { rows, cols }: Slab) => rows * cols * DTYPE_BYTES[dtype]
   const widens = device.prefersF32 && options.method.addend !== null
@@ -32,7 +35,7 @@ export function slabSource(engine: Engine, probes: Probes | null): SlabSource {
           dtype,
           cols: slab.cols,
           tiles: slab.tiles,
-          recipe: state.recipe(slab.name, probes),
+          recipe: recipeOf(slab.name),
           transposed: transposed.has(slab.name),
         },
       }

@@ -3,7 +3,7 @@
 
 import type { ModelInput } from '../../models/model.ts'
 import type { Plan } from '../../scheduler/plan.ts'
-import { type LossWanted } from './pass.ts'
+import { type LossWanted } from './run.ts'
 import { lossesOf, forwardAll } from './forward.ts'
 import type { Engine } from './engine.ts'
 import type { BatchShape } from './working-set.ts'

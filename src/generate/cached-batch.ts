@@ -5,7 +5,7 @@
 import type { Tile } from '../device/device.ts'
 import type { Engine } from '../engine/engine.ts'
 import { UserError } from '../util/errors.ts'
-import type { PassInput } from '../engine/pass.ts'
+import type { PassInput } from '../engine/run.ts'
 
 export interface TextOptions {
   readonly maxNewTokens: number
