@@ -39,7 +39,7 @@ export type ModelOptions = OptionsOf<'fromPretrained'>
 export type ZoOptions = Omit<OptionsOf<'zoInit'>, keyof Goal> & StepHooks & Goal
 
 /** A batch whose labels may be left out. */
-export type ForwardInput = Omit<BatchInput, 'labels'> & Partial<Pick<BatchInput, 'labels'>>
+type ForwardInput = Omit<BatchInput, 'labels'> & Partial<Pick<BatchInput, 'labels'>>
 
 export interface ForwardResult {
   /** Mean cross-entropy over labelled tokens, nats; NaN for a batch without labels. */
@@ -278,7 +278,7 @@ function createZo(
 }
 
 /** An object without its undefined members. */
-export const defined = (options: object): Record<string, unknown> =>
+const defined = (options: object): Record<string, unknown> =>
   Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 
 async function* checked(

@@ -32,7 +32,7 @@ const TORCH_DTYPES: Readonly<Record<DType, string>> = {
 }
 
 /** What a conversion may be told. */
-export interface ConvertOptions {
+interface ConvertOptions {
   /** Element type of every tensor written; as in the source if left out. */
   readonly dtype?: DType | undefined
   readonly maxShardBytes?: number | undefined

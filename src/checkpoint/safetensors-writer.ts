@@ -85,7 +85,7 @@ export async function writeShardedSafetensors(
 }
 
 /** Bytes of a tensor's elements. */
-export function tensorBytes(tensor: Pick<TensorSpec, 'dtype' | 'shape'>): number {
+function tensorBytes(tensor: Pick<TensorSpec, 'dtype' | 'shape'>): number {
   return tensor.shape.reduce((product, size) => product * size, DTYPE_BYTES[tensor.dtype])
 }
 

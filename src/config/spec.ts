@@ -3,23 +3,21 @@
 import type { z } from 'zod'
 
 /** Commands of the command line, and functions of the library, that take options. */
-export const COMMANDS = [
-  'finetune',
-  'pretrain',
-  'eval',
-  'generate',
-  'sample',
-  'plan',
-  'bench',
-  'export',
-  'convert',
-  'inspect',
-  'fromPretrained',
-  'zoInit',
-  'ZOTrainer',
-  'loadTask',
-] as const
-export type Command = (typeof COMMANDS)[number]
+export type Command =
+  | 'finetune'
+  | 'pretrain'
+  | 'eval'
+  | 'generate'
+  | 'sample'
+  | 'plan'
+  | 'bench'
+  | 'export'
+  | 'convert'
+  | 'inspect'
+  | 'fromPretrained'
+  | 'zoInit'
+  | 'ZOTrainer'
+  | 'loadTask'
 
 // Sets of commands that several options have.
 export const RUNS = ['finetune', 'pretrain', 'ZOTrainer'] as const
@@ -36,8 +34,7 @@ export const ON_DEVICE = [
 ] as const
 export const ON_HUB = [...ON_DEVICE, 'convert', 'inspect'] as const
 
-export type Group =
-  'model' | 'method' | 'data' | 'schedule' | 'generation' | 'device' | 'output' | 'hub'
+type Group = 'model' | 'method' | 'data' | 'schedule' | 'generation' | 'device' | 'output' | 'hub'
 
 /** Values by option name. */
 export type Values = Readonly<Record<string, unknown>>

@@ -42,7 +42,7 @@ function byteCharacters(): string[] {
 const SHOWN_CHARACTERS = 8
 
 /** A text has characters that the model's vocabulary lacks. */
-export class LostCharactersError extends UserError {}
+class LostCharactersError extends UserError {}
 
 /** @throws LostCharactersError naming characters that a text would lose */
 export function refuseLost(lost: ReadonlySet<string>): void {

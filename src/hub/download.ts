@@ -18,7 +18,7 @@ interface Partial {
   doneBytes: number
 }
 
-export type OnBytes = (doneBytes: number) => void
+type OnBytes = (doneBytes: number) => void
 
 /** Where a blob is written until it is whole. */
 export const partialPath = (blob: string): string => `${blob}.incomplete`

@@ -69,12 +69,6 @@ export async function bringSnapshot(
   return { dir: join(cache.snapshots, commit), isNew: downloads > 0 }
 }
 
-/** The weight files of a repository; its index, if it has one, is downloaded to know them. */
-export async function listWeights(remote: Remote): Promise<RemoteFile[]> {
-  await bringFiles(remote, indexFiles(remote))
-  return weightFiles(remote)
-}
-
 function indexFiles({ hub, files }: Remote): RemoteFile[] {
   const layout = chooseWeights(new Set(files.keys()))
   const index = layout?.isIndex ? files.get(layout.file)! : null

@@ -123,7 +123,7 @@ export function looksLikeLfsPointer(firstBytes: Uint8Array): boolean {
 }
 
 /** What a write says that finds no room: on the disk, in the user's share of it, in one file. */
-export const FULL_DISK: readonly string[] = ['ENOSPC', 'EDQUOT', 'EFBIG']
+const FULL_DISK: readonly string[] = ['ENOSPC', 'EDQUOT', 'EFBIG']
 
 /** Keeps a UserError; turns an operating system error into one that starts with `prefix`. */
 export function asUserError(error: unknown, prefix: string): unknown {

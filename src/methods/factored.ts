@@ -15,10 +15,7 @@ import { noiseKey } from '../noise/threefry.ts'
 import type { NoiseKernel } from '../noise/wasm.ts'
 import { addendOf } from './addend.ts'
 import type { Fold, MatrixShape, MethodOptions, Probes, TrainingState, Update } from './method.ts'
-import type { Structure } from './structure.ts'
-
-/** Variance of a product of two raw noises. */
-export const RAW_VARIANCE = 8
+import { RAW_VARIANCE, type Structure } from './structure.ts'
 
 /** One matrix's part of the state. */
 interface Tracked {

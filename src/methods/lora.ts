@@ -18,7 +18,7 @@ import type {
 import { recipe, terms, type Scope } from './perturbation.ts'
 import type { Selection } from './selection.ts'
 
-export interface LoraOptions {
+interface LoraOptions {
   readonly rank: number
   readonly alpha: number
   /** Last parts of module names, such as q_proj; as PEFT's target_modules. */

@@ -36,7 +36,7 @@ export function blockOf(name: string): number {
 }
 
 /** The blocks of a step: the n smallest of one random word per block. */
-export function layersOf(seed: number, step: number, layers: number, n: number): Set<number> {
+function layersOf(seed: number, step: number, layers: number, n: number): Set<number> {
   const key = noiseKey(seed, step, 'layers', 'layers')
   const drawn = Array.from({ length: layers }, (_, i) => ({
     i,
@@ -69,6 +69,3 @@ export function createSelection(options: SelectionOptions): Selection {
     },
   }
 }
-
-/** Every tensor trains at every step. */
-export const EVERYTHING: Selection = { trains: () => true, active: () => true }

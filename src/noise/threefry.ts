@@ -33,7 +33,7 @@ export function threefry2x32(k0: number, k1: number, c0: number, c1: number): [n
 }
 
 /** What a stream of noise is for; the number is part of the key and never changes meaning. */
-export const ROLE = {
+const ROLE = {
   z: 0,
   order: 1,
   sample: 2,

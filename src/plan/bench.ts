@@ -41,7 +41,7 @@ export interface BenchResult {
   readonly by_step: readonly BenchStep[]
 }
 
-export interface BenchStep {
+interface BenchStep {
   readonly ms: number
   /** Process memory after the step. */
   readonly rss_bytes: number
@@ -167,7 +167,7 @@ export function benchLines(r: BenchResult): string[] {
   ]
 }
 
-export interface KernelBench {
+interface KernelBench {
   readonly adapter: string
   /** Shape class by kernel; the chosen ones are what the adapter's devices use from now on. */
   readonly kernels: readonly {

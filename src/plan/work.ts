@@ -8,7 +8,7 @@ import type { Method, MethodOptions } from '../methods/method.ts'
 import { trafficOf, type StepWork, type Traffic } from './predict.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 
-export interface WorkInput {
+interface WorkInput {
   readonly model: Model
   /** Of one pass. */
   readonly plan: Plan
@@ -22,7 +22,7 @@ export interface WorkInput {
   readonly config: Pick<Config, 'batchSize' | 'maxLength' | 'steps' | 'window' | 'replayWindow'>
 }
 
-export interface FullWork extends StepWork {
+interface FullWork extends StepWork {
   /** Of all matrices in their files. */
   readonly weightBytes: number
   /** Read by a step once updates are folded. */

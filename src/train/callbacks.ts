@@ -51,7 +51,7 @@ export interface EventDetails {
   readonly checkpointDir?: string
 }
 
-export type Listener<Args> = (
+type Listener<Args> = (
   args: Args,
   state: TrainerState,
   control: TrainerControl,

@@ -17,13 +17,13 @@ import { optionCrossEntropy, optionError, tokenMean, type Total } from './loss.t
 export type Objective = LossObjective | OutputObjective
 
 /** From the losses [M] of one probe's labelled rows, in row order. */
-export interface LossObjective {
+interface LossObjective {
   readonly kind: 'losses'
   readonly score: (losses: Float64Array, batch: Batch) => Total | Promise<Total>
 }
 
 /** One that looks at more than losses. */
-export type OutputObjective =
+type OutputObjective =
   | {
       readonly kind: 'logits'
       readonly score: (logits: LabelLogits, batch: Batch) => Total | Promise<Total>

@@ -41,7 +41,7 @@ import type { DataSource } from './source.ts'
 import { stateAfter } from './state.ts'
 
 /** A run's folder, locked for this process. */
-export interface ClaimedRun {
+interface ClaimedRun {
   readonly dir: string
   /** Of the run to continue; null for a new one. */
   readonly before: RunRecord | null

@@ -12,7 +12,7 @@ export interface Reporter {
   clear(): void
 }
 
-export interface Stream {
+interface Stream {
   readonly isTTY?: boolean
   readonly columns?: number
   write(text: string): unknown
@@ -77,7 +77,7 @@ export function memoryTable(bytes: Readonly<Record<string, number>>): string[] {
 }
 
 /** What the line of a step shows. */
-export interface Progress {
+interface Progress {
   /** Steps made, this one included. */
   readonly done: number
   readonly steps: number

@@ -51,7 +51,7 @@ export function f32BitsToF16Bits(u: number): number {
 }
 
 /** Bits of the bfloat16 value nearest to the binary32 bits `u`. */
-export function f32BitsToBf16Bits(u: number): number {
+function f32BitsToBf16Bits(u: number): number {
   if ((u & 0x7fffffff) > 0x7f800000) return (u >>> 16) | 0x40
   return (u + 0x7fff + ((u >>> 16) & 1)) >>> 16
 }

@@ -21,7 +21,7 @@ export function cacheRoomBytes(): number {
 export const fitsPageCache = (bytes: number, roomBytes = cacheRoomBytes()): boolean =>
   bytes <= FITTING * roomBytes
 
-export interface CacheShare {
+interface CacheShare {
   /** Whether the tensor is to be read through the page cache; decided when first asked. */
   keeps(name: string, bytes: number): boolean
   /** Gives the tensor's part back: its bytes are not read any more. */

@@ -23,7 +23,7 @@ import { type TensorEntry } from '../checkpoint/types.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 
 /** A two-dimensional tensor of the run, with the tiles it is folded in. */
-export interface StoredMatrix {
+interface StoredMatrix {
   readonly name: string
   readonly cols: number
   readonly tiles: readonly Tile[]
@@ -59,7 +59,7 @@ export interface WeightStore {
 }
 
 /** How the overlay keeps weights: f16 is rounded stochastically by noise of the run's `seed`. */
-export interface OverlayOptions {
+interface OverlayOptions {
   readonly overlayDtype: 'float32' | 'float16'
   readonly seed: number
 }

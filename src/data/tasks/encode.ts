@@ -21,7 +21,7 @@ export interface EncodeOptions {
   readonly calibration: 'none' | 'sfc' | 'icl-sfc'
 }
 
-export interface Encoded {
+interface Encoded {
   readonly example: Example
   /** Whether a sequence lost tokens to maxLength. */
   readonly cut: boolean

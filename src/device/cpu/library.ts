@@ -26,7 +26,7 @@ export const ortPlace = (platform: string) =>
 const INSTALL = `"npm install --ignore-scripts onnxruntime-node@${ORT_VERSION}"`
 
 /** Where libraries are looked for; functions, so that a test can have its own. */
-export interface Places {
+interface Places {
   native(name: string): string | undefined
   package(name: string): string | undefined
 }

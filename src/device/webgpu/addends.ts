@@ -10,7 +10,7 @@ import type { Scratch } from './scratch.ts'
 import type { MatmulOf } from './variants.ts'
 
 /** Parameters of the epilogue. */
-export interface AddendParams {
+interface AddendParams {
   readonly left0: number
   readonly count: number
   readonly n1: number

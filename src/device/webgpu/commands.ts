@@ -15,7 +15,7 @@ export const BATCH = 32
 export type Groups = readonly [x: number, y?: number, z?: number]
 
 /** What measures passes (timer.ts). */
-export interface Timer {
+interface Timer {
   /** How the pass that begins now is measured, if it is. */
   pass(): GPUComputePassDescriptor | undefined
   /** Records what gets the batch's times; to be called once it is submitted. Never rejects. */

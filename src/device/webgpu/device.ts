@@ -23,7 +23,7 @@ export interface ChoiceStore {
   write(adapterId: string, choice: Choice): Promise<void>
 }
 
-export interface WebgpuOptions {
+interface WebgpuOptions {
   /** Part of an adapter's name; without it the first hardware adapter. */
   adapter?: string
   /** How slabs are uploaded; 'auto' measures once at the start. */

@@ -19,7 +19,7 @@ export interface Matrix {
   readonly type: Element
 }
 
-export interface SlotState {
+interface SlotState {
   readonly allocation: Allocation
   staged?: Staged | undefined
   weights?: Weights | undefined

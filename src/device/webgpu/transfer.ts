@@ -32,7 +32,7 @@ export interface Transfer {
   close(): void
 }
 
-export interface Lanes {
+interface Lanes {
   readonly stages: number
   readonly laneBytes: number
 }

@@ -13,7 +13,7 @@ import type { Commands } from './commands.ts'
 import { blocksOf, type MatmulSpec } from './kernels/matmul.ts'
 import { candidates, type Choice, choiceBy, FEW_ROWS, type ShapeClass } from './variants.ts'
 
-export interface Measured {
+interface Measured {
   readonly shape: ShapeClass
   readonly variant: string
   readonly gflops: number

@@ -67,7 +67,7 @@ export function isChoice(adapter: OpenAdapter, found: unknown): found is Choice 
 }
 
 /** A compiled matmul with the rows and columns that one workgroup makes. */
-export interface Matmul extends MatmulSpec {
+interface Matmul extends MatmulSpec {
   readonly kernel: Kernel<MatmulBindings, typeof MATMUL_PARAMS>
 }
 
@@ -85,7 +85,7 @@ function createCompiler(commands: Commands) {
 }
 
 /** Sizes that a kernel of vec4 loads wants to be multiples of four. */
-export type Sizes = readonly number[]
+type Sizes = readonly number[]
 
 /** The matmul for a product: rows of a version, whether its weights are transposed, its sizes, its rows' types. */
 export type MatmulOf = (rows: number, transposed: boolean, sizes: Sizes, types: RowTypes) => Matmul

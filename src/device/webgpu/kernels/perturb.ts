@@ -1,7 +1,7 @@
 // Perturbed weights of one compute tile, one version per probe:
 //   E = W; for each term: E = fl(fl(E*decay) + coefficient*z(key)); W_p = fl(E + scale_p*z(probe))
 // Shapes: raw holds the slab in its file's dtype (little endian, packed in u32); w is f32
-// [versions, count]. Equals probeVersion(applyTerms(...)) of noise/distributions.ts bit for bit.
+// [versions, count]. Equals probeVersion(applyTerms(...)) of test/reference/noise.ts bit for bit.
 // One invocation makes one noise pair, i.e. elements 2q and 2q+1 of the tensor; a tile may start
 // in the middle of a pair (`lead` = 1).
 //
