@@ -2,7 +2,7 @@
 // predicts the same numbers; after close() everything is back to zero.
 
 /** What device memory is used for; the rows of every memory table. */
-const CATEGORIES = ['slots', 'staging', 'activations', 'scratch', 'resident', 'method'] as const
+const CATEGORIES = ['slots', 'staging', 'activations', 'scratch', 'resident'] as const
 export type Category = (typeof CATEGORIES)[number]
 
 type ByteTable = Record<Category, number>

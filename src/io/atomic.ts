@@ -6,7 +6,7 @@ import { open, readdir, rename, rm, type FileHandle } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { UserError } from '../util/errors.ts'
-import { asUserError } from './read.ts'
+import { asUserError, isFullDisk } from './read.ts'
 import { isRunning, startOf } from './processes.ts'
 
 /** Appends bytes to the file being written; `chunk` may be reused once the promise resolves. */
@@ -102,7 +102,7 @@ async function writeFully(handle: FileHandle, chunk: Uint8Array): Promise<void> 
 
 function fullDiskError(error: unknown, path: string, neededBytes: number): UserError | undefined {
   const code = (error as NodeJS.ErrnoException | null)?.code
-  if (code !== 'ENOSPC' && code !== 'EDQUOT') return undefined
+  if (!isFullDisk(code)) return undefined
   const needed = neededBytes > 0 ? `the ${neededBytes} bytes this file needs` : 'this file'
   return new UserError(
     `${path}: no space left for ${needed} (${code}); free space there or choose another directory`,

@@ -122,8 +122,9 @@ export function looksLikeLfsPointer(firstBytes: Uint8Array): boolean {
   return Buffer.from(LFS_POINTER).equals(firstBytes.subarray(0, LFS_POINTER.length))
 }
 
-/** What a write says that finds no room: on the disk, in the user's share of it, in one file. */
-const FULL_DISK: readonly string[] = ['ENOSPC', 'EDQUOT', 'EFBIG']
+/** Whether a write found no room: on the disk, in the user's share of it, in one file. */
+export const isFullDisk = (code: string | undefined) =>
+  code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG'
 
 /** Keeps a UserError; turns an operating system error into one that starts with `prefix`. */
 export function asUserError(error: unknown, prefix: string): unknown {
@@ -134,7 +135,7 @@ export function asUserError(error: unknown, prefix: string): unknown {
   const advice =
     code === 'ENOENT'
       ? 'check the path'
-      : FULL_DISK.includes(code)
+      : isFullDisk(code)
         ? 'free some disk space there'
         : code === 'EMFILE' || code === 'ENFILE'
           ? 'too many files are open: raise the limit (ulimit -n)'
