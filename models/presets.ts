@@ -1,4 +1,5 @@
 // The config.json of a nanoGPT made from scratch.
+// Its weights are made by src/checkpoint/init.ts, its forward pass is nanogpt.ts.
 
 import type { Config } from './config.ts'
 

@@ -1,4 +1,5 @@
 // Calls on one model one after another: an engine does one thing at a time, and callers need not know.
+// What a call does is model.ts's and trainer.ts's matter.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import PQueue from 'p-queue'

@@ -1,4 +1,5 @@
 // The command that publishes: push.
+// Commits are src/hub/push.ts's, the model card src/export/card.ts's.
 
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'

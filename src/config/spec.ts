@@ -1,4 +1,5 @@
 // What the tables of options are made of: one entry says everything that is said of an option anywhere.
+// The entries are in the files beside this one, by group; options.ts joins them.
 
 import type { z } from 'zod'
 

@@ -137,10 +137,10 @@ function textMaker(
     kind: 'lm',
     make(record) {
       const ids = tokenizer.encode(columnText(record, column), { bos: false })
-      const cut = windows(ids, prefix, maxLength)
-      if (cut.length === 0) empty++
-      if (cut.length > 1) long++
-      return cut
+      const parts = windows(ids, prefix, maxLength)
+      if (parts.length === 0) empty++
+      if (parts.length > 1) long++
+      return parts
     },
     truncated: () => 0,
     notes(examples) {

@@ -1,5 +1,5 @@
 // f16 activations on the host: what is written to a device and read back. Loops of JavaScript, for rows
-// that come from the host anyway; devices convert their own (device/cpu/halves.ts, webgpu/kernels).
+// that come from the host anyway; devices convert their own (device/cpu/f16.ts, webgpu/kernels).
 
 import { f16BitsToF32Bits, f32BitsToF16Bits } from '../util/dtypes.ts'
 

@@ -8,7 +8,7 @@ import { UserError } from '../util/errors.ts'
 import { lookUp, openHub, RefusedError, TransientError } from './api.ts'
 import { cachedCommit, completeSnapshot, type RepoCache, repoCache } from './cache.ts'
 import { CONFIG_FILE } from './files.ts'
-import { bringSnapshot, type OnProgress, type Remote } from './snapshot.ts'
+import { bringSnapshot, type OnDownload, type Remote } from './snapshot.ts'
 
 export interface ResolveOptions {
   /** Branch, tag, commit or `refs/pr/N`; default `main`. */
@@ -16,7 +16,7 @@ export interface ResolveOptions {
   /** The hub cache (the folder of `models--*`); default as Python's, from the environment. */
   cacheDir?: string
   /** Called often while a file is transferred; bytes of an earlier attempt count as done. */
-  onProgress?: OnProgress
+  onProgress?: OnDownload
   /** One line a person should see: a retry, a wait, a fall-back to the cache. */
   log?: (line: string) => void
   /** Stops the transfer; what has arrived is kept for the next call. */

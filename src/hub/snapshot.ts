@@ -26,7 +26,7 @@ import { withFileLock } from './lock.ts'
 
 const PARALLEL_FILES = 2
 
-export type OnProgress = (p: { file: string; doneBytes: number; totalBytes: number }) => void
+export type OnDownload = (p: { file: string; doneBytes: number; totalBytes: number }) => void
 
 /** A repository at a commit, on the hub and in the cache. */
 export interface Remote {
@@ -36,7 +36,7 @@ export interface Remote {
   readonly cache: RepoCache
   readonly commit: string
   readonly files: ReadonlyMap<string, RemoteFile>
-  readonly onProgress: OnProgress
+  readonly onProgress: OnDownload
 }
 
 /**

@@ -6,7 +6,7 @@ import { open, stat, type FileHandle } from 'node:fs/promises'
 import { UserError } from '../util/errors.ts'
 import { describe, isObject, parseJson } from '../util/untrusted.ts'
 import { decodeUtf8 } from '../util/utf8.ts'
-import type { Lanes } from './direct.ts'
+import type { DirectReader } from './direct.ts'
 
 // One read(2) moves less than 2 GiB, and Node takes the length as an int32.
 const MAX_READ_BYTES = 1 << 30
@@ -21,22 +21,22 @@ export interface OpenFile {
 }
 
 /** Turns a failed open into one sentence. */
-export const refused =
+export const cannotOpen =
   (path: string) =>
   (error: unknown): never => {
     throw asUserError(error, `${path}: cannot be opened`)
   }
 
-/** Fills `into` as `readFully` does, on the lanes as far as the file can. */
+/** Fills `into` as `readFully` does, directly as far as the file can be read so. */
 export async function readRange(
   { path, handle, direct }: OpenFile,
   positionBytes: number,
   into: Uint8Array,
-  lanes?: Lanes,
+  reader?: DirectReader,
 ): Promise<void> {
   let done = 0
-  if (lanes && direct) {
-    done = await lanes.read(direct, positionBytes, into).catch((error: unknown) => {
+  if (reader && direct) {
+    done = await reader.read(direct, positionBytes, into).catch((error: unknown) => {
       throw asUserError(error, `${path}: reading byte ${positionBytes} failed`)
     })
   }
@@ -55,7 +55,7 @@ export async function openForReading(
     if (!found.isFile()) throw new UserError(`${path}: expected a file, found something else`)
     return { handle: await open(path, 'r'), fileBytes: found.size }
   } catch (error) {
-    return refused(path)(error)
+    return cannotOpen(path)(error)
   }
 }
 

@@ -1,9 +1,7 @@
 // The state of factored methods: within a window of nu steps the right factor R (LOZO's V, KronZO's
-// B) of every matrix stands still, so all updates of the window add up in one left factor S, and the
+// B) of every matrix is constant, so all updates of the window add up in one left factor S, and the
 // weights are not touched:
-//
 //   theta_t = decay * theta_k + sum over windows since the last fold of S_j o R_j
-//
 // with S o R = S R (low-rank, S [m, r], R = V^T) or S (x) R (Kronecker). Windows are folded when F of
 // them are complete, at steps that depend on nu and F alone, so that replaying gives the same bits.
 // Noise is kept as integers: a direction U o R of unit variance is raw(U) o raw(R) / 8.

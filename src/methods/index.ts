@@ -1,4 +1,5 @@
 // method name -> method.
+// The rules are in the files that it imports; method.ts says what a method is.
 
 import { UserError } from '../util/errors.ts'
 import { kronzo, kronzoM } from './kronzo.ts'

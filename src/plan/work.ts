@@ -1,4 +1,5 @@
 // The work of a step from its plan: what predict.ts needs to know of model, method and run. Pure.
+// What that takes in bytes and milliseconds is predict.ts's matter.
 
 import type { Model } from '../../models/model.ts'
 import type { Plan, Slab } from '../../scheduler/plan.ts'

@@ -1,4 +1,5 @@
 // What a run says of each step: its line of metrics.jsonl, and the progress line with the time left.
+// When a step is taken, and what is logged when, is loop.ts's.
 
 import type { Config } from '../config/options.ts'
 import { batchTokens } from '../data/batches.ts'

@@ -10,7 +10,7 @@ import type { Tile } from '../device/device.ts'
 import type { WeightFiles } from '../checkpoint/files.ts'
 import { isSynthetic } from '../checkpoint/synthetic.ts'
 import type { TensorEntry } from '../checkpoint/types.ts'
-import { BLOCK_BYTES, openDirect, type Lanes } from '../io/direct.ts'
+import { BLOCK_BYTES, openDirect, type DirectReader } from '../io/direct.ts'
 import { asUserError, readRange, type OpenFile } from '../io/read.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 import { UserError } from '../util/errors.ts'
@@ -100,7 +100,7 @@ export interface Places {
 /** @param overlay bytes of its elements and, where it does not fit into memory, its file */
 export function createPlaces(
   files: WeightFiles,
-  lanes: Lanes,
+  reader: DirectReader,
   { inMemory, roomBytes, basePast, scratchPast }: StoreTier,
   overlay: { elementBytes: number; dir: string; bytes: number },
 ): Places {
@@ -142,7 +142,7 @@ export function createPlaces(
       }
       const at = row0 * m.cols * size
       if (m.memory) into.set(new Uint8Array(m.memory, at, into.byteLength))
-      else await readRange(scratch!, m.scratchAt + at, into, m.past ? lanes : undefined)
+      else await readRange(scratch!, m.scratchAt + at, into, m.past ? reader : undefined)
     },
     async open() {
       if (!inMemory) scratch ??= await openScratch(overlay.dir, overlay.bytes)

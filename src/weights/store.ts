@@ -6,7 +6,7 @@
 import type { Tile } from '../device/device.ts'
 import { noiseKey } from '../noise/threefry.ts'
 import { changeOfRows, isNoChange, NO_CHANGE, type Change } from '../noise/factors.ts'
-import { BLOCK_BYTES, createLanes } from '../io/direct.ts'
+import { BLOCK_BYTES, createDirectReader } from '../io/direct.ts'
 import { openFiles, type WeightFiles } from '../checkpoint/files.ts'
 import type { DType } from '../util/dtypes.ts'
 import { createFoldPool, type FoldPool } from './fold.ts'
@@ -83,11 +83,11 @@ export async function openStore(options: StoreOptions): Promise<WeightStore> {
     totalBytes += bytes
     scratchBytes += Math.ceil(bytes / BLOCK_BYTES) * BLOCK_BYTES
   }
-  const lanes = createLanes()
+  const reader = createDirectReader()
   const tier = tierOf([...stored.values()], totalBytes, options.ramBytes, options.cacheRoomBytes)
   const paths = options.matrices.map((m) => m.entry.file)
-  const files = await openFiles(paths, tier.basePast ? lanes : undefined)
-  const places = createPlaces(files, lanes, tier, {
+  const files = await openFiles(paths, tier.basePast ? reader : undefined)
+  const places = createPlaces(files, reader, tier, {
     elementBytes: overlayBytes(options),
     dir: options.scratchDir,
     bytes: scratchBytes,

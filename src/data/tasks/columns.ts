@@ -1,4 +1,5 @@
 // Checked access to the columns of a task's rows.
+// Which columns a task has is said in the task; rows are read by source.ts.
 
 import { UserError } from '../../util/errors.ts'
 import { type SourceRecord } from '../whole-file.ts'

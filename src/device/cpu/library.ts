@@ -66,7 +66,7 @@ export function checkVersion(found: string, path: string): void {
 }
 
 /** What to say when the system refuses to load the library; `reason` is the system's. */
-export function refused(path: string, reason: string): UserError {
+export function loadError(path: string, reason: string): UserError {
   const needs = process.platform === 'linux' ? 'it needs glibc 2.28 or newer and libstdc++; ' : ''
   return new UserError(
     `${path} cannot be loaded (${reason.trim()}): ${needs}install what is missing, or use ` +

@@ -1,4 +1,5 @@
 // y += x in place over `count` elements. One invocation per element.
+// Equals torch.add; f16 is added in f32 and rounded once.
 
 import { defineKernel } from '../kernel.ts'
 import { type Element, elementSpec, forEachElement, suffix } from './elements.ts'
