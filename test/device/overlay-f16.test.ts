@@ -176,6 +176,6 @@ describe('a float16 overlay', () => {
   })
 
   it('is refused where nothing is folded', () => {
-    expect(() => parseConfig({ overlayDtype: 'float16', loraRank: 4 })).toThrow(/folds none/)
+    expect(() => parseConfig({ overlayDtype: 'float16', loraRank: 4 })).toThrow(/folds nothing/)
   })
 })
