@@ -15,6 +15,7 @@ export interface Turns {
   alone<T>(what: string, work: () => Promise<T>): Promise<T>
 }
 
+/** An empty queue of calls. */
 export function createTurns(): Turns {
   const queue = new PQueue({ concurrency: 1 })
   const inside = new AsyncLocalStorage<true>()

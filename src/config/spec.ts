@@ -1,4 +1,4 @@
-// What the tables of options are made of: one entry says everything that is said of an option anywhere.
+// The type of an entry in the tables of options: all that is known of one option.
 // The entries are in the files beside this one, by group; options.ts joins them.
 
 import type { z } from 'zod'

@@ -1,4 +1,4 @@
-// From records to token sequences with labels. Three kinds of data, told apart by their columns:
+// From records to token sequences with labels. Three kinds of data, recognised by their columns:
 // {text} for language modelling, {prompt, completion}, and {text, label} with a template and label
 // words (classification.ts). Labels are not shifted (types.ts); order, batches and padding come
 // later. Over-long prompts lose their left end but keep BOS, as in MeZO's `encode_prompt`.

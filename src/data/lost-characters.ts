@@ -54,7 +54,7 @@ export function refuseLost(lost: ReadonlySet<string>): void {
   )
 }
 
-/** Runs `work` on a record; a character that is lost is told with the record's place. */
+/** Runs `work` on a record; a lost character is reported with the record's place. */
 export function atPlace<T>(place: string, work: () => T): T {
   try {
     return work()

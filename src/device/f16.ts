@@ -18,6 +18,7 @@ export function toHalves(values: Float32Array): Uint16Array<ArrayBuffer> {
   return halves
 }
 
+/** f16 values as f32, exactly. */
 export function fromHalves(halves: Uint16Array): Float32Array<ArrayBuffer> {
   const bits = new Uint32Array(halves.length)
   for (let i = 0; i < bits.length; i++) bits[i] = f16BitsToF32Bits(halves[i]!)

@@ -20,6 +20,7 @@ export interface Ledger {
 
 const emptyTable = (): ByteTable => Object.fromEntries(CATEGORIES.map((c) => [c, 0])) as ByteTable
 
+/** An empty ledger. Its `release` throws a RangeError for more bytes than are held. */
 export function createLedger(): Ledger {
   const now = emptyTable()
   let peakBytes = 0

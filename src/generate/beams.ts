@@ -33,6 +33,7 @@ interface Search {
   best(): (readonly number[])[]
 }
 
+/** A search of `beams` texts over one prompt. */
 export function createSearch({ beams: width, lengthPenalty, ...options }: BeamOptions): Search {
   let beams: readonly Text[] = [{ tokens: [], score: 0 }]
   let done = false

@@ -59,7 +59,10 @@ export async function openForReading(
   }
 }
 
-/** Fills `into` from `positionBytes` of the file, over as many reads as that takes. */
+/**
+ * Fills `into` from `positionBytes` of the file, over as many reads as that takes.
+ * @throws UserError if the file ends before, or cannot be read
+ */
 export async function readFully(
   handle: FileHandle,
   path: string,
@@ -85,12 +88,13 @@ export async function readFully(
 }
 
 /**
- * Reads a whole file that must not be larger than `maxBytes`, as UTF-8 JSON whose top is an
- * object.
+ * Reads a whole file that must not be larger than `maxBytes` (16 MiB, beyond any configuration), as
+ * UTF-8 JSON whose top is an object.
+ * @throws UserError if it is missing, larger, or no such JSON
  */
 export async function readJsonObject(
   path: string,
-  maxBytes: number,
+  maxBytes = 2 ** 24,
 ): Promise<Record<string, unknown>> {
   const { handle, fileBytes } = await openForReading(path)
   try {

@@ -1,5 +1,5 @@
 // Holds back what native code writes to stderr while a function runs, and passes on all of it that is
-// not known to be harmless. For libraries that print where they cannot be told not to. Linux only:
+// not known to be harmless. For libraries whose messages cannot be switched off. Linux only:
 // elsewhere, or where the C library cannot be called, the function just runs.
 
 import { closeSync, fstatSync, readSync } from 'node:fs'

@@ -13,6 +13,7 @@ const METHODS: Readonly<Record<string, Method>> = Object.fromEntries(
 
 export const METHOD_NAMES = Object.keys(METHODS)
 
+/** @throws UserError (usage) for a name that no method has */
 export function createMethod(name: string): Method {
   const method = Object.hasOwn(METHODS, name) ? METHODS[name] : undefined
   if (!method) {

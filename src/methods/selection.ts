@@ -46,6 +46,7 @@ function layersOf(seed: number, step: number, layers: number, n: number): Set<nu
   return new Set(drawn.slice(0, n).map(({ i }) => i))
 }
 
+/** Selection by globs and layer subsets; a pure function of the options, the step and the name. */
 export function createSelection(options: SelectionOptions): Selection {
   const { seed, layers, layersPerStep = layers } = options
   const wanted = options.trainOnly ? globs(options.trainOnly) : () => true

@@ -43,7 +43,7 @@ export interface NoiseTerm extends NoiseKey {
 }
 
 /**
- * How the weights of one tensor come about at one step. First the updates owed, in step order
+ * How the weights of one tensor are made at one step. First the updates owed, in step order
  * (E = W; E = fl(fl(E*decay) + coefficient*z)), then one version per probe (W_p = fl(E + scale_p*z)).
  */
 export interface Recipe {

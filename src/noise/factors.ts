@@ -45,6 +45,7 @@ export function changeOfRows(change: Change, row0: number, rows: number): Change
 
 export const NO_CHANGE: Change = { kind: 'dense', terms: [] }
 
+/** Whether a change leaves every bit as it is. */
 export const isNoChange = (change: Change) =>
   change.terms.length === 0 && (change.kind === 'dense' || change.decay === 1)
 

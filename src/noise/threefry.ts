@@ -43,7 +43,7 @@ const ROLE = {
   init: 6,
   round: 7,
 } as const
-/** Directions of one step are told apart in the bits above the role. */
+/** Directions of one step differ in the bits above the role. */
 const ROLES = 256
 export type Role = keyof typeof ROLE
 

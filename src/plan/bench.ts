@@ -49,7 +49,10 @@ interface BenchStep {
   readonly disk_bytes: number | null
 }
 
-/** Runs config.steps steps of batchSize x maxLength random tokens, all labelled. */
+/**
+ * Runs config.steps steps of batchSize x maxLength random tokens, all labelled.
+ * @throws UserError for a length beyond the model's positions
+ */
 export async function bench(
   loaded: LoadedModel,
   config: Config,
@@ -178,7 +181,10 @@ interface KernelBench {
   }[]
 }
 
-/** Measures the matmul kernels of a WebGPU adapter anew and keeps the fastest. */
+/**
+ * Measures the matmul kernels of a WebGPU adapter anew and keeps the fastest.
+ * @throws UserError (usage) for the cpu device
+ */
 export async function benchKernels(
   config: Pick<Config, 'device' | 'adapter'>,
 ): Promise<KernelBench> {

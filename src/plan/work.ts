@@ -30,6 +30,7 @@ interface FullWork extends StepWork {
   readonly foldedBytes: number
 }
 
+/** The work of one training step. */
 export function stepWork(input: WorkInput): FullWork {
   const { model, plan, cut, method, methodOptions, probes, folds, dtype, config } = input
   const { steps, window, replayWindow } = config

@@ -1,5 +1,5 @@
-// What a step makes smaller, as data: which outputs of the model it looks at, and the score that it makes
-// of one probe's outputs. Most objectives score token losses (loss.ts), which one forward pass gives for
+// What a step minimises, as data: which outputs of the model it reads, and the score of one probe's
+// outputs. Most objectives score token losses (loss.ts), which one forward pass gives for
 // all probes; those that read generated text run the probes one by one.
 
 import type { Config } from '../config/options.ts'

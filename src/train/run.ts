@@ -280,7 +280,10 @@ async function writeResult(
   return resultDir
 }
 
-/** An option that a run cannot do without. */
+/**
+ * An option that a run cannot do without.
+ * @throws UserError (usage) if it is absent
+ */
 export function required(value: string | undefined, flag: string): string {
   if (value === undefined) throw new UserError(`${flag} is required`, { exitCode: 2 })
   return value

@@ -31,6 +31,7 @@ export interface Folded {
   readonly elements: number
 }
 
+/** A pool of at most `threads` threads, started when first needed. */
 export function createFoldPool(threads: number): FoldPool {
   const queue: Waiting[] = []
   const active = new Map<Worker, Waiting & { readonly startMs: number }>()

@@ -42,11 +42,13 @@ export interface Stored extends StoredMatrix {
   past: boolean
 }
 
+/** Elements of a matrix, from its bytes in the file. */
 export const elementsOf = (m: StoredMatrix) => m.entry.bytes / DTYPE_BYTES[m.entry.dtype]
 
 /** Smaller reads are rows of an embedding, of which the same ones come again and again. */
 const LEAST_DIRECT_BYTES = 2 ** 18
 
+/** Whether a read is large enough to go past the page cache. */
 export const isLarge = (into: Uint8Array) => into.byteLength >= LEAST_DIRECT_BYTES
 
 interface StoreTier {
@@ -58,7 +60,7 @@ interface StoreTier {
 }
 
 /** `overlayBytes` of overlay in all, of which `ramBytes` may lie in memory. */
-export function tierOf(
+export function storeTier(
   matrices: readonly StoredMatrix[],
   overlayBytes: number,
   ramBytes: number,

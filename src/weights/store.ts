@@ -15,7 +15,7 @@ import {
   createPlaces,
   elementsOf,
   isLarge,
-  tierOf,
+  storeTier,
   type Places,
   type Stored,
   type StoredMatrix,
@@ -53,6 +53,7 @@ interface OverlayOptions {
   readonly seed: number
 }
 
+/** Bytes of one element of the overlay. */
 export const overlayBytes = ({ overlayDtype }: Pick<OverlayOptions, 'overlayDtype'>) =>
   overlayDtype === 'float16' ? 2 : 4
 
@@ -84,7 +85,7 @@ export async function openStore(options: StoreOptions): Promise<WeightStore> {
     scratchBytes += Math.ceil(bytes / BLOCK_BYTES) * BLOCK_BYTES
   }
   const reader = createDirectReader()
-  const tier = tierOf([...stored.values()], totalBytes, options.ramBytes, options.cacheRoomBytes)
+  const tier = storeTier([...stored.values()], totalBytes, options.ramBytes, options.cacheRoomBytes)
   const paths = options.matrices.map((m) => m.entry.file)
   const files = await openFiles(paths, tier.basePast ? reader : undefined)
   const places = createPlaces(files, reader, tier, {

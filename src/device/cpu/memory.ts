@@ -42,6 +42,7 @@ interface CpuScratch {
   readonly wide: number
 }
 
+/** Scratch of a workload, in f32 elements by use. */
 export function cpuScratch(w: Workload): CpuScratch {
   const { probes, versions, projectionCols, addendElements } = w
   const addend = projectionCols > 0

@@ -163,7 +163,7 @@ export class Commands {
   /** The device is gone: all that waits for it rejects now, every later call throws. */
   lose(error: Error): void {
     this.#lost = error
-    this.#failure = error // whatever failed before it was told is its consequence
+    this.#failure = error // what failed before it was reported follows from it
     for (const reject of this.#waiting) reject(error)
     this.#waiting.clear()
   }

@@ -4,7 +4,8 @@
 //   direct  reads go into plain host memory, writeBuffer copies it into a slot that is idle and
 //           that the GPU never writes: Dawn then does one memcpy on this thread and no GPU copy (shared
 //           memory on Vulkan, software adapters)
-// Both hold `stages` stages of `stageBytes`, each of which one slab takes until its commit. Facts: Dawn's native/vulkan/BufferVk.cpp, Buffer::UploadData.
+// Both hold `stages` stages of `stageBytes`, each of which one slab takes until its commit.
+// Facts: Dawn's native/vulkan/BufferVk.cpp, Buffer::UploadData.
 
 import type { Ledger } from '../ledger.ts'
 import type { BufferAllocation, Buffers } from './buffers.ts'
@@ -66,6 +67,7 @@ function createQueue<Stage>(stages: readonly Stage[]) {
 
 const cutShort = () => new Error('the upload was cut short: the device was closed')
 
+/** Strategy `ring`: mapped staging buffers, copied by the GPU. */
 export function createRing(commands: Commands, buffers: Buffers, sizes: Stages): Transfer {
   const usage = USAGE.mapWrite | USAGE.copySrc
   const made: BufferAllocation[] = []
@@ -112,6 +114,7 @@ export function createRing(commands: Commands, buffers: Buffers, sizes: Stages):
   }
 }
 
+/** Strategy `direct`: plain memory, copied by writeBuffer. */
 export function createDirect(commands: Commands, ledger: Ledger, sizes: Stages): Transfer {
   const made = Array.from({ length: sizes.stages }, () => new ArrayBuffer(sizes.stageBytes))
   const totalBytes = sizes.stages * sizes.stageBytes
@@ -168,4 +171,5 @@ export async function measureDirect(commands: Commands): Promise<number> {
   return PROBE_BYTES / bestSeconds
 }
 
+/** @param rate of writeBuffer, in bytes per second */
 export const fasterStrategy = (rate: number): Strategy => (rate > DIRECT_RATE ? 'direct' : 'ring')

@@ -32,6 +32,7 @@ interface Score {
   readonly step: number
 }
 
+/** The figures of a run; what it has not come to yet is null. */
 export function summaryOf(run: RunData): RunFigures {
   const { metrics, evals, evalSteps, options, device } = run
   const best = (column: Column, better: (a: number, b: number) => boolean) =>
