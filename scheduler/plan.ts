@@ -214,7 +214,6 @@ function categories(input: PlanInput, workload: Workload, slots: number, residen
     activations: sweep * bytesOf(activations(input)),
     scratch: bytesOf(memory.scratch(workload)),
     resident: bytesOf(vectors(input)) + residentSlabs,
-    method: 0,
   }
 }
 

@@ -71,7 +71,7 @@ const VARIANTS: Readonly<Record<string, readonly (readonly unknown[])[]>> = {
 /** Functions beside those that make kernels. */
 const OTHERS = [
   ...['blockWgsl', 'blocksOf', 'elementSpec', 'lines', 'matmulBindings', 'read', 'read4'],
-  ...['storeWgsl', 'stored', 'stored4', 'subgroupAttentionRows', 'suffix'],
+  ...['forEachElement', 'storeWgsl', 'stored', 'stored4', 'subgroupAttentionRows', 'suffix'],
 ]
 
 function subgroupShapes() {

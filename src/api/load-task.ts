@@ -1,4 +1,5 @@
 // MeZO's tasks for programs: the examples that `zo2 finetune --task` trains and scores on.
+// Options as the flags of the command line; reading and encoding are src/data/tasks's.
 
 import { handleOf, type ZoModel } from './model.ts'
 import { parseConfig, type OptionsOf } from '../config/options.ts'

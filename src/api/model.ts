@@ -294,7 +294,7 @@ function createZo(
 }
 
 /** An object without its undefined members. */
-export const defined = (options: object): Record<string, unknown> =>
+const defined = (options: object): Record<string, unknown> =>
   Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 
 async function* checked(

@@ -1,4 +1,4 @@
-// What a program's run makes smaller: one of the command line's objectives by name, or one that it brings
+// What a program's run minimises: one of the command line's objectives by name, or one that it brings
 // along: a function of logits, token losses or generated texts that gives a number for each example. It
 // need not be differentiable.
 

@@ -33,7 +33,7 @@ import { dataLoader, type DataCollator } from './data-loader.ts'
 import { handleOf, type Handle, type ZoModel } from './model.ts'
 import { goalOf, type Goal } from './objective.ts'
 import {
-  configOf,
+  configOfArguments,
   evaluates,
   TrainingArguments,
   type TrainingArgumentsSpelled,
@@ -184,7 +184,7 @@ export class ZOTrainer<Item = Example> {
 
   private config(): Config {
     const { trainDataset = [] } = this.options
-    return configOf(this.args, trainDataset.length, this.handle.given)
+    return configOfArguments(this.args, trainDataset.length, this.handle.given)
   }
 
   /** What a run is evaluated on; null: nothing. */

@@ -84,7 +84,11 @@ export const evaluates = ({
  * The configuration that arguments mean for a data set of `examples` examples.
  * @param model options that the model was opened with
  */
-export function configOf(args: TrainingArguments, examples: number, model: object): Config {
+export function configOfArguments(
+  args: TrainingArguments,
+  examples: number,
+  model: object,
+): Config {
   const own = split(args)
   delete own.resume
   const config = parseConfig({ ...model, ...own }, 'ZOTrainer', 'fromPretrained')

@@ -1,4 +1,5 @@
 // Calls on one model one after another: an engine does one thing at a time, and callers need not know.
+// What a call does is model.ts's and trainer.ts's matter.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import PQueue from 'p-queue'
@@ -14,6 +15,7 @@ export interface Turns {
   alone<T>(what: string, work: () => Promise<T>): Promise<T>
 }
 
+/** An empty queue of calls. */
 export function createTurns(): Turns {
   const queue = new PQueue({ concurrency: 1 })
   const inside = new AsyncLocalStorage<true>()

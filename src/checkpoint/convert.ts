@@ -23,16 +23,14 @@ import { maxOf } from '../util/extremes.ts'
 /** A multiple of every element size. */
 const CHUNK_BYTES = 2 << 20
 
-const MAX_CONFIG_BYTES = 16 << 20
-
 const TORCH_DTYPES: Readonly<Record<DType, string>> = {
   F32: 'float32',
   F16: 'float16',
   BF16: 'bfloat16',
 }
 
-/** What a conversion may be told. */
-export interface ConvertOptions {
+/** Options of a conversion. */
+interface ConvertOptions {
   /** Element type of every tensor written; as in the source if left out. */
   readonly dtype?: DType | undefined
   readonly maxShardBytes?: number | undefined
@@ -218,7 +216,7 @@ function isInfinite(view: DataView, index: number, dtype: DType): boolean {
 /** Names the element type in the config.json of `folder`. */
 export async function setConfigDtype(folder: string, dtype: DType): Promise<void> {
   const path = join(folder, 'config.json')
-  const config = await readJsonObject(path, MAX_CONFIG_BYTES)
+  const config = await readJsonObject(path)
   // transformers 5 writes `dtype`, older ones `torch_dtype`, and each prefers its own.
   const keys = ['dtype', 'torch_dtype'].filter((key) => Object.hasOwn(config, key))
   for (const key of keys.length > 0 ? keys : ['torch_dtype']) config[key] = TORCH_DTYPES[dtype]

@@ -4,8 +4,8 @@
 // (src/io/direct.ts) where the caller says so.
 
 import { resolve } from 'node:path'
-import { openDirect, type Lanes } from '../io/direct.ts'
-import { openForReading, readRange, refused, type OpenFile } from '../io/read.ts'
+import { openDirect, type DirectReader } from '../io/direct.ts'
+import { openForReading, readRange, cannotOpen, type OpenFile } from '../io/read.ts'
 import type { ByteRange } from './types.ts'
 import { fillSynthetic, isSynthetic } from './synthetic.ts'
 
@@ -14,7 +14,7 @@ export interface WeightFiles {
   /**
    * Fills `into` with the tensor's bytes from `offsetBytes` (relative to the tensor) on. `into` may
    * view any memory: a mapped GPU buffer, a SharedArrayBuffer, a slice of a larger array.
-   * `direct`: past the page cache, if the files were opened with lanes and their file system can.
+   * `direct`: past the page cache, if the files were opened with a direct reader and their file system can.
    * Throws UserError when the file has become shorter or fails.
    */
   read(entry: ByteRange, offsetBytes: number, into: Uint8Array, direct?: boolean): Promise<void>
@@ -24,8 +24,11 @@ export interface WeightFiles {
   close(): Promise<void>
 }
 
-/** Opens each distinct path once, for direct reads too if there are lanes. On any failure nothing stays open. */
-export async function openFiles(paths: readonly string[], lanes?: Lanes): Promise<WeightFiles> {
+/** Opens each distinct path once, for direct reads too if there is a reader. On any failure nothing stays open. */
+export async function openFiles(
+  paths: readonly string[],
+  reader?: DirectReader,
+): Promise<WeightFiles> {
   const files = new Map<string, OpenFile>()
   const reading = new Set<Promise<void>>()
   const close = async (): Promise<void> => {
@@ -46,8 +49,8 @@ export async function openFiles(paths: readonly string[], lanes?: Lanes): Promis
     for (const path of new Set(real.map((path) => resolve(path)))) {
       const { handle } = await openForReading(path)
       files.set(path, { path, handle, direct: null })
-      if (lanes)
-        files.set(path, { path, handle, direct: await openDirect(path).catch(refused(path)) })
+      if (reader)
+        files.set(path, { path, handle, direct: await openDirect(path).catch(cannotOpen(path)) })
     }
   } catch (error) {
     await close()
@@ -63,7 +66,7 @@ export async function openFiles(paths: readonly string[], lanes?: Lanes): Promis
       const at = entry.offsetBytes + offsetBytes
       if (isSynthetic(entry.file)) return fillSynthetic(at, into)
       const file = find(entry.file)
-      const read = readRange(file, at, into, direct ? lanes : undefined)
+      const read = readRange(file, at, into, direct ? reader : undefined)
       reading.add(read)
       try {
         await read

@@ -10,7 +10,7 @@ import { writeShardedSafetensors } from './safetensors-writer.ts'
 import { maxOf } from '../util/extremes.ts'
 
 /** Tensors of a model; models/model.ts has the same fields. */
-export interface InitShape {
+interface InitShape {
   readonly layers: number
   readonly tables: readonly InitMatrix[]
   readonly matrices: readonly InitMatrix[]
@@ -23,7 +23,7 @@ interface InitMatrix {
   readonly cols: number
 }
 
-export interface InitOptions {
+interface InitOptions {
   /** A safe non-negative integer. */
   readonly seed: number
   /** Further small files of the folder; written before it appears. */

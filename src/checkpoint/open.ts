@@ -4,16 +4,19 @@
 // Source: transformers' file names, looked for in its order; safetensors' convert.py for aliases.
 import { stat } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
-import { ADAPTER_FILE, CONFIG_FILE, WEIGHTS_LAYOUTS, type WeightsLayout } from '../hub/files.ts'
+import {
+  ADAPTER_FILE,
+  CONFIG_FILE,
+  INDEX_MAX_BYTES,
+  WEIGHTS_LAYOUTS,
+  type WeightsLayout,
+} from '../hub/files.ts'
 import { UserError } from '../util/errors.ts'
 import { readJsonObject } from '../io/read.ts'
 import { describe, isObject, quote } from '../util/untrusted.ts'
 import { readSafetensorsHeader } from './safetensors.ts'
 import { readTorchBin } from './torch/bin.ts'
 import type { Checkpoint, TensorEntry } from './types.ts'
-
-const MAX_CONFIG_BYTES = 16 << 20
-const MAX_INDEX_BYTES = 64 << 20
 
 /** Names of the one matrix that input embedding and head may share; an index may list both. */
 const TIED = /(^|\.)(lm_head|embed_tokens|wte)\.weight$/
@@ -42,7 +45,7 @@ export async function openCheckpoint(dir: string, weights?: string): Promise<Che
       `${folder}: expected a model folder with config.json, found no such file; check the path`,
     )
   }
-  const config = await readJsonObject(configPath, MAX_CONFIG_BYTES)
+  const config = await readJsonObject(configPath)
   const { file, isIndex } = weights === undefined ? await pickWeights(folder) : named(weights)
   const format = file.includes('.safetensors') ? 'safetensors' : 'torch-bin'
   const weightMap = isIndex ? await readIndex(join(folder, file)) : undefined
@@ -99,14 +102,14 @@ const adapterAdvice = (base?: string) =>
 async function refuseAdapter(folder: string): Promise<void> {
   const path = join(folder, ADAPTER_FILE)
   if (!(await isThere(path, 'file'))) return
-  const { base_model_name_or_path: base } = await readJsonObject(path, MAX_CONFIG_BYTES)
+  const { base_model_name_or_path: base } = await readJsonObject(path)
   const name = typeof base === 'string' ? base : undefined
   throw new UserError(`${folder}: ${adapterAdvice(name)}`)
 }
 
 /** Tensor name -> file name of a shard, which must lie in the folder itself. */
 async function readIndex(path: string): Promise<Map<string, string>> {
-  const { weight_map: map } = await readJsonObject(path, MAX_INDEX_BYTES)
+  const { weight_map: map } = await readJsonObject(path, INDEX_MAX_BYTES)
   if (!isObject(map) || Object.keys(map).length === 0) {
     throw new UserError(
       `${path}: expected weight_map to name the shards, found ${describe(map)}; download it again`,

@@ -45,7 +45,7 @@ export async function writeSafetensors(
   const { tensors, metadata = DEFAULT_METADATA } = content
   const order = fileOrder(tensors)
   const header = encodeHeader(order, tensors, metadata)
-  const totalBytes = tensors.reduce((sum, tensor) => sum + tensorBytes(tensor), header.length)
+  const totalBytes = tensors.reduce((sum, tensor) => sum + dataBytes(tensor), header.length)
   await writeAtomically(path, totalBytes, async (append) => {
     await append(header)
     for (const index of order)
@@ -77,7 +77,7 @@ export async function writeShardedSafetensors(
   }
   if (shards.length === 1) return
   const index = {
-    metadata: { total_size: tensors.reduce((sum, tensor) => sum + tensorBytes(tensor), 0) },
+    metadata: { total_size: tensors.reduce((sum, tensor) => sum + dataBytes(tensor), 0) },
     weight_map: Object.fromEntries(weightMap.sort(([a], [b]) => (a < b ? -1 : 1))),
   }
   const text = `${JSON.stringify(index, null, 2)}\n`
@@ -85,7 +85,7 @@ export async function writeShardedSafetensors(
 }
 
 /** Bytes of a tensor's elements. */
-export function tensorBytes(tensor: Pick<TensorSpec, 'dtype' | 'shape'>): number {
+function dataBytes(tensor: Pick<TensorSpec, 'dtype' | 'shape'>): number {
   return tensor.shape.reduce((product, size) => product * size, DTYPE_BYTES[tensor.dtype])
 }
 
@@ -94,7 +94,7 @@ async function writeTensor(
   append: Append,
   fill: (sink: TensorSink) => Promise<void>,
 ): Promise<void> {
-  const expected = tensorBytes(tensor)
+  const expected = dataBytes(tensor)
   let written = 0
   await fill({
     async write(chunk) {
@@ -129,7 +129,7 @@ function encodeHeader(
     if (names.has(name))
       throw new UserError(`${quote(name)} cannot name a tensor twice in one file`)
     names.add(name)
-    const end = begin + tensorBytes(tensors[index]!)
+    const end = begin + dataBytes(tensors[index]!)
     const info = JSON.stringify({ dtype, shape, data_offsets: [begin, end] })
     fields.push(`${JSON.stringify(name)}:${info}`)
     begin = end
@@ -146,7 +146,7 @@ function planShards(tensors: readonly TensorSpec[], maxShardBytes: number): numb
   const shards: number[][] = [[]]
   let usedBytes = 0
   for (const [index, tensor] of tensors.entries()) {
-    const bytes = tensorBytes(tensor)
+    const bytes = dataBytes(tensor)
     if (usedBytes + bytes > maxShardBytes && shards.at(-1)!.length > 0) {
       shards.push([])
       usedBytes = 0

@@ -50,7 +50,7 @@ interface Range {
 }
 
 /** What a file's header says; `metadata` is the `__metadata__` object or empty. */
-export interface SafetensorsHeader extends FileTensors {
+interface SafetensorsHeader extends FileTensors {
   readonly metadata: Readonly<Record<string, string>>
 }
 

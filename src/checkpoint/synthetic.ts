@@ -34,7 +34,10 @@ export interface Synthetic {
 export const syntheticSource = ({ size, layers }: Synthetic) =>
   `${SCHEME}${size}${layers === undefined ? '' : `/${layers}`}`
 
-/** What such a name means; null for all other names. */
+/**
+ * What such a name means; null for all other names.
+ * @throws UserError (usage) for a size or depth that there is not
+ */
 export function parseSynthetic(source: string): Synthetic | null {
   if (!isSynthetic(source)) return null
   const [size = '', layers, ...more] = source.slice(SCHEME.length).split('/')
@@ -88,6 +91,7 @@ export function syntheticCheckpoint(
   return { dir: source, config, format: 'safetensors', tensors: entries, files: [source] }
 }
 
+/** Whether a path names a synthetic checkpoint, or a file of one. */
 export const isSynthetic = (file: string) => file.startsWith(SCHEME)
 
 /** Odd as a count of elements, so that rows of no model repeat. */

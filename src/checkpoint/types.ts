@@ -1,4 +1,5 @@
 // What a checkpoint is to its readers and to the runtime: its config and where each tensor lies.
+// Reading is open.ts's matter, the bytes themselves files.ts's.
 
 import type { DType } from '../util/dtypes.ts'
 

@@ -1,4 +1,5 @@
 // The command about cost, measured: bench.
+// Measuring is src/plan/bench.ts's.
 
 import { Command } from 'commander'
 import { loadModel } from '../engine/load.ts'

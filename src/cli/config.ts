@@ -1,4 +1,5 @@
 // The command that shows what flags and --config files come to: config.
+// Parsing and checks are src/config's.
 
 import { Command } from 'commander'
 import { configYaml } from '../config/file.ts'

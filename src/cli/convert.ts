@@ -1,4 +1,5 @@
 // The command that rewrites checkpoints: convert.
+// Formats are src/checkpoint's; nanoGPT's ckpt.pt is src/export/nanogpt.ts's.
 
 import { resolve } from 'node:path'
 import { Command } from 'commander'

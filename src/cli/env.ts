@@ -1,4 +1,5 @@
 // The command for bug reports: env.
+// Adapters are listed by src/device/webgpu, the processor's kernels by src/device/cpu.
 
 import { arch, cpus, release, totalmem } from 'node:os'
 import { Command } from 'commander'

@@ -1,4 +1,5 @@
 // The command that scores a model: eval.
+// Figures are src/train/evaluate.ts's.
 
 import { Command } from 'commander'
 import type { Config } from '../config/options.ts'

@@ -1,4 +1,5 @@
 // The command that makes a model of a run's journal: export.
+// Replaying is src/train/state.ts's, the folder src/export's.
 
 import { join, resolve } from 'node:path'
 import { Command } from 'commander'

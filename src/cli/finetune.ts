@@ -1,4 +1,5 @@
 // The command that trains on examples: finetune.
+// The run is src/train/finetune.ts's, options are src/config's.
 
 import { Command } from 'commander'
 import { finetune } from '../train/finetune.ts'

@@ -1,7 +1,8 @@
 // The command that continues prompts: generate.
+// Sampling and stopping are src/generate's.
 
 import { Command } from 'commander'
-import { cutAtStop, generate } from '../generate/generate.ts'
+import { trimAtStop, generate } from '../generate/generate.ts'
 import { UserError } from '../util/errors.ts'
 import { addOptions, configOf, type ContextOf, type Flags } from './flags.ts'
 import { withModel } from './model.ts'
@@ -37,7 +38,7 @@ export function generateCommand(contextOf: ContextOf): Command {
           report.live(`${++count} tokens`)
         },
       })
-      const texts = tokens.map((of) => cutAtStop(decode(of), strings))
+      const texts = tokens.map((of) => trimAtStop(decode(of), strings))
       const promptOf = (i: number) => prompts[Math.floor(i / numReturnSequences)]!
       result({ prompts, texts, tokens }, () => texts.map((text, i) => promptOf(i) + text))
     })

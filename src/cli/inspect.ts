@@ -1,4 +1,5 @@
 // The command that shows what is in a checkpoint: inspect.
+// Reading is src/checkpoint/open.ts's.
 
 import { Command } from 'commander'
 import { loadModel } from '../engine/load.ts'

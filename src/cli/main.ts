@@ -47,7 +47,7 @@ function commandsOf(argv: readonly string[]): Promise<MakeCommand[]> {
 const FROM_FILES = ['finetune', 'eval', 'generate', 'plan', 'bench'] as const
 
 /** The program of a command line. */
-export async function program(
+async function program(
   argv: readonly string[],
   screen: Reporter,
   stop: AbortSignal,

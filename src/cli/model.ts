@@ -1,4 +1,5 @@
 // A model opened for the commands that look at it: eval, generate, sample.
+// Loading and planning are src/engine's.
 
 import type { Config } from '../config/options.ts'
 import { dataTokenizer } from '../data/model-tokenizer.ts'

@@ -1,4 +1,5 @@
 // The command about cost before anything is downloaded: plan.
+// Figures are src/plan/report.ts's.
 
 import { Command } from 'commander'
 import { isSynthetic } from '../checkpoint/synthetic.ts'

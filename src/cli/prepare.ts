@@ -1,4 +1,5 @@
 // The command that makes token files of text: prepare.
+// Reading, splitting and encoding are src/data/prepare.ts's.
 
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'

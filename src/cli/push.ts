@@ -1,4 +1,5 @@
 // The command that publishes: push.
+// Commits are src/hub/push.ts's, the model card src/export/card.ts's.
 
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -49,7 +50,7 @@ export function pushCommand(contextOf: ContextOf): Command {
 
 /** Of a run: its model or adapter, with a card of its records; of another folder: what is in it. */
 async function filesToPush(source: string): Promise<PushFile[]> {
-  const config = await readJsonObject(join(source, 'config.json'), 2 ** 24).catch(() => null)
+  const config = await readJsonObject(join(source, 'config.json')).catch(() => null)
   if (!isRunRecord(config)) return filesOf(source)
   for (const name of ['model', 'adapter']) {
     const dir = join(source, name)

@@ -1,4 +1,5 @@
 // The command about what runs have written down: report.
+// The page is src/records/report's.
 
 import { readFile } from 'node:fs/promises'
 import { join, resolve, sep } from 'node:path'

@@ -1,4 +1,5 @@
 // The command that shows what a pre-trained model says: sample.
+// Where the model lies and how it is read is src/generate/sample.ts's.
 
 import { Command } from 'commander'
 import type { Config } from '../config/options.ts'

@@ -5,7 +5,7 @@ import { TASKS } from '../data/tasks/index.ts'
 import { UserError } from '../util/errors.ts'
 import { flag, type Command, type OptionSpec, type Values } from './spec.ts'
 
-export interface Together {
+interface Together {
   /** Of all options, defaults included. */
   readonly values: Values
   readonly specs: Readonly<Record<string, OptionSpec>>

@@ -1,4 +1,5 @@
 // The options of devices and of the memory that a run may take.
+// Ranges and help only; opening is src/engine/open.ts's.
 
 import { availableParallelism } from 'node:os'
 import { z } from 'zod'

@@ -12,7 +12,7 @@ import { flagName, type Values } from './spec.ts'
 import { readSpellings } from './spellings.ts'
 
 /** What a file says; `values` by the options' own names, checked one by one. */
-export interface ConfigFile {
+interface ConfigFile {
   readonly model?: string
   readonly values: Values
   /** Of a run's config.json: the commit of the hub that its model was. */

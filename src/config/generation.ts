@@ -1,4 +1,5 @@
 // The options of `zo2 generate` and `zo2 sample`.
+// What they do is src/generate's.
 
 import { z } from 'zod'
 import type { OptionSpec } from './spec.ts'

@@ -1,4 +1,5 @@
 // The options of methods: what a step does to the weights, and to which of them.
+// The rules of methods are src/methods's; what excludes what is check.ts's.
 
 import { z } from 'zod'
 import { ESTIMATORS } from '../methods/estimator.ts'

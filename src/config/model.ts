@@ -1,4 +1,5 @@
 // The options of a model without weights of its own, in place of a checkpoint.
+// What they mean is src/checkpoint/init.ts's and src/checkpoint/synthetic.ts's.
 
 import { z } from 'zod'
 import { SYNTHETIC_SIZES } from '../checkpoint/synthetic.ts'

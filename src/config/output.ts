@@ -1,4 +1,5 @@
 // The options of what a run writes, and of the hub that models come from.
+// Writing is src/run's and src/export's, the hub src/hub's.
 
 import { z } from 'zod'
 import { ON_HUB, RUNS, type OptionSpec } from './spec.ts'

@@ -1,4 +1,5 @@
 // The options of `zo2 pretrain`, under nanoGPT's names.
+// The run is src/train/pretrain.ts's.
 
 import { z } from 'zod'
 import type { OptionSpec } from './spec.ts'

@@ -1,4 +1,5 @@
-// config.json of a run's folder: what the run was started with, and how such a file is told from others.
+// config.json of a run's folder: what the run was started with, and how such a file is recognised.
+// Which options a resumed run must repeat is said in the options' tables; src/train/run.ts compares.
 
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'

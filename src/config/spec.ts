@@ -1,25 +1,24 @@
-// What the tables of options are made of: one entry says everything that is said of an option anywhere.
+// The type of an entry in the tables of options: all that is known of one option.
+// The entries are in the files beside this one, by group; options.ts joins them.
 
 import type { z } from 'zod'
 
 /** Commands of the command line, and functions of the library, that take options. */
-export const COMMANDS = [
-  'finetune',
-  'pretrain',
-  'eval',
-  'generate',
-  'sample',
-  'plan',
-  'bench',
-  'export',
-  'convert',
-  'inspect',
-  'fromPretrained',
-  'zoInit',
-  'ZOTrainer',
-  'loadTask',
-] as const
-export type Command = (typeof COMMANDS)[number]
+export type Command =
+  | 'finetune'
+  | 'pretrain'
+  | 'eval'
+  | 'generate'
+  | 'sample'
+  | 'plan'
+  | 'bench'
+  | 'export'
+  | 'convert'
+  | 'inspect'
+  | 'fromPretrained'
+  | 'zoInit'
+  | 'ZOTrainer'
+  | 'loadTask'
 
 // Sets of commands that several options have.
 export const RUNS = ['finetune', 'pretrain', 'ZOTrainer'] as const
@@ -36,8 +35,7 @@ export const ON_DEVICE = [
 ] as const
 export const ON_HUB = [...ON_DEVICE, 'convert', 'inspect'] as const
 
-export type Group =
-  'model' | 'method' | 'data' | 'schedule' | 'generation' | 'device' | 'output' | 'hub'
+type Group = 'model' | 'method' | 'data' | 'schedule' | 'generation' | 'device' | 'output' | 'hub'
 
 /** Values by option name. */
 export type Values = Readonly<Record<string, unknown>>

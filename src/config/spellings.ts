@@ -15,7 +15,7 @@ export interface Given {
 }
 
 /** `--learning_rate`, `learningRate` -> `learning-rate`. */
-export const kebab = (key: string) =>
+const kebab = (key: string) =>
   key
     .replace(/^--/, '')
     .replaceAll('_', '-')

@@ -1,4 +1,5 @@
 // The options of MeZO's tasks and of objectives. Names and meanings are those of its run.py.
+// Reading and encoding are src/data/tasks's.
 
 import { z } from 'zod'
 import { TASKS } from '../data/tasks/index.ts'

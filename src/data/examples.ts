@@ -1,4 +1,4 @@
-// From records to token sequences with labels. Three kinds of data, told apart by their columns:
+// From records to token sequences with labels. Three kinds of data, recognised by their columns:
 // {text} for language modelling, {prompt, completion}, and {text, label} with a template and label
 // words (classification.ts). Labels are not shifted (types.ts); order, batches and padding come
 // later. Over-long prompts lose their left end but keep BOS, as in MeZO's `encode_prompt`.
@@ -28,7 +28,7 @@ export interface ExampleOptions {
 }
 
 /** A data file, tokenized. */
-export interface ExampleSet {
+interface ExampleSet {
   readonly kind: DataKind
   readonly examples: readonly Example[]
   /** Records that lost tokens to maxLength; texts of kind `lm` lose none, they are windowed. */
@@ -137,10 +137,10 @@ function textMaker(
     kind: 'lm',
     make(record) {
       const ids = tokenizer.encode(columnText(record, column), { bos: false })
-      const cut = windows(ids, prefix, maxLength)
-      if (cut.length === 0) empty++
-      if (cut.length > 1) long++
-      return cut
+      const parts = windows(ids, prefix, maxLength)
+      if (parts.length === 0) empty++
+      if (parts.length > 1) long++
+      return parts
     },
     truncated: () => 0,
     notes(examples) {

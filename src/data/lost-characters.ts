@@ -42,7 +42,7 @@ function byteCharacters(): string[] {
 const SHOWN_CHARACTERS = 8
 
 /** A text has characters that the model's vocabulary lacks. */
-export class LostCharactersError extends UserError {}
+class LostCharactersError extends UserError {}
 
 /** @throws LostCharactersError naming characters that a text would lose */
 export function refuseLost(lost: ReadonlySet<string>): void {
@@ -54,7 +54,7 @@ export function refuseLost(lost: ReadonlySet<string>): void {
   )
 }
 
-/** Runs `work` on a record; a character that is lost is told with the record's place. */
+/** Runs `work` on a record; a lost character is reported with the record's place. */
 export function atPlace<T>(place: string, work: () => T): T {
   try {
     return work()

@@ -4,7 +4,7 @@
 
 import { join } from 'node:path'
 import { loadGpt2Tokenizer } from './gpt-tokenizers.ts'
-import { modelMeta, tokenizerOf as preparedTokenizer, type TokenizerUse } from './prepared.ts'
+import { modelMeta, preparedTokenizer, type TokenizerUse } from './prepared.ts'
 import { loadTokenizer } from './tokenizer.ts'
 import type { Tokenizer } from './types.ts'
 import { readText } from './whole-file.ts'

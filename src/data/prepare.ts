@@ -17,7 +17,7 @@ import { withPlainLineEnds } from './whole-file.ts'
 export const PREPARED_SETS = ['shakespeare', 'shakespeare_char', 'openwebtext'] as const
 export type PreparedSet = (typeof PREPARED_SETS)[number]
 
-export interface PrepareOptions {
+interface PrepareOptions {
   /** shakespeare*: text files, taken as one text. openwebtext: data files of records with `text`. */
   readonly inputs: readonly string[]
   /** Absent or empty. */

@@ -90,7 +90,7 @@ export async function checkSameTokens({ dir, model }: TokenizerUse, data: Meta):
 }
 
 /** The tokenizer that a folder's tokens were made with. */
-export async function tokenizerOf(meta: Meta): Promise<Tokenizer> {
+export async function preparedTokenizer(meta: Meta): Promise<Tokenizer> {
   return meta.tokenizer === 'char' ? characterTokenizer(meta.itos!) : loadGpt2Tokenizer()
 }
 

@@ -163,7 +163,10 @@ async function* lines(path: string): AsyncGenerator<{ line: string; number: numb
   if (rest !== '') yield { line: rest.replace(/\r$/, ''), number: ++number }
 }
 
-/** A file as strings, without a byte order mark. */
+/**
+ * A file as strings, without a byte order mark.
+ * @throws UserError naming the first byte that is no UTF-8
+ */
 export async function* utf8Chunks(path: string): AsyncGenerator<string> {
   const decoder = new TextDecoder('utf-8', { fatal: true })
   const stream = createReadStream(path, { highWaterMark: 2 ** 18 })

@@ -1,4 +1,5 @@
 // What the kinds of data in examples.ts and classification.ts share: columns, cutting, labels.
+// Files and their formats are readers.ts's matter.
 
 import { UserError } from '../util/errors.ts'
 import { type SourceRecord } from './whole-file.ts'

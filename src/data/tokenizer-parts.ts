@@ -24,6 +24,7 @@ export interface Parts {
   readonly addPrefixSpace: boolean
 }
 
+/** @throws UserError for what is no object of tokens, or an empty one */
 export function checkVocab(path: string, vocab: unknown): Map<string, number> {
   if (!isObject(vocab) || Object.keys(vocab).length === 0) {
     throw new UserError(`${path}: the vocabulary must be an object from tokens to ids`)
@@ -31,7 +32,10 @@ export function checkVocab(path: string, vocab: unknown): Map<string, number> {
   return new Map(Object.entries(vocab) as [string, number][])
 }
 
-/** Ids must be 0 .. n-1, each once: they index the rows of an embedding. */
+/**
+ * Ids must be 0 .. n-1, each once: they index the rows of an embedding.
+ * @throws UserError naming the first token whose id is none of these
+ */
 export function checkIds(path: string, vocab: ReadonlyMap<string, number>): void {
   const owners = new Array<string | undefined>(vocab.size)
   for (const [token, id] of vocab) {
@@ -61,6 +65,7 @@ export function parseMerges(path: string, text: string): [string, string][] {
     .map(({ line, place }) => checkPair(place, line))
 }
 
+/** @throws UserError for what is no array of pairs */
 export function checkMerges(path: string, merges: unknown): [string, string][] {
   if (!Array.isArray(merges)) throw new UserError(`${path}: model.merges must be an array`)
   return merges.map((merge, i) => checkPair(`${path}: merge ${i + 1}`, merge))
@@ -75,6 +80,7 @@ function checkPair(where: string, merge: unknown): [string, string] {
   )
 }
 
+/** @throws UserError for a token without id or content, or with rules that are not read here */
 export function checkAdded(path: string, token: unknown): AddedToken {
   const { id, content, special, single_word: isWord } = isObject(token) ? token : {}
   if (typeof id !== 'number' || typeof content !== 'string' || content === '') {

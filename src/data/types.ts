@@ -1,4 +1,5 @@
-// The words that tokenizers, data sets and models share.
+// The types that tokenizers, data sets and models share.
+// No functions: padding is batches.ts's matter, reading that of readers.ts.
 
 /** Position i of a sequence with this label does not enter the loss. */
 export const IGNORED = -100

@@ -1,5 +1,5 @@
 // f16 activations on the host: what is written to a device and read back. Loops of JavaScript, for rows
-// that come from the host anyway; devices convert their own (device/cpu/halves.ts, webgpu/kernels).
+// that come from the host anyway; devices convert their own (device/cpu/f16.ts, webgpu/kernels).
 
 import { f16BitsToF32Bits, f32BitsToF16Bits } from '../util/dtypes.ts'
 
@@ -18,6 +18,7 @@ export function toHalves(values: Float32Array): Uint16Array<ArrayBuffer> {
   return halves
 }
 
+/** f16 values as f32, exactly. */
 export function fromHalves(halves: Uint16Array): Float32Array<ArrayBuffer> {
   const bits = new Uint32Array(halves.length)
   for (let i = 0; i < bits.length; i++) bits[i] = f16BitsToF32Bits(halves[i]!)

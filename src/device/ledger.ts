@@ -2,17 +2,10 @@
 // predicts the same numbers; after close() everything is back to zero.
 
 /** What device memory is used for; the rows of every memory table. */
-export const CATEGORIES = [
-  'slots',
-  'staging',
-  'activations',
-  'scratch',
-  'resident',
-  'method',
-] as const
+const CATEGORIES = ['slots', 'staging', 'activations', 'scratch', 'resident'] as const
 export type Category = (typeof CATEGORIES)[number]
 
-export type ByteTable = Record<Category, number>
+type ByteTable = Record<Category, number>
 
 export interface Ledger {
   charge(category: Category, bytes: number): void
@@ -25,9 +18,9 @@ export interface Ledger {
   peak(): { totalBytes: number; bytes: ByteTable }
 }
 
-export const emptyTable = (): ByteTable =>
-  Object.fromEntries(CATEGORIES.map((c) => [c, 0])) as ByteTable
+const emptyTable = (): ByteTable => Object.fromEntries(CATEGORIES.map((c) => [c, 0])) as ByteTable
 
+/** An empty ledger. Its `release` throws a RangeError for more bytes than are held. */
 export function createLedger(): Ledger {
   const now = emptyTable()
   let peakBytes = 0

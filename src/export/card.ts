@@ -16,7 +16,7 @@ const PRIVATE: ReadonlySet<string> = new Set(['outputDir', 'cacheDir', 'scratchD
 const FILES: ReadonlySet<string> = new Set(['train', 'evalFile'])
 
 /** What the card says beside the run's records. */
-export interface CardOptions {
+interface CardOptions {
   /** Updates in the weights it comes with. */
   readonly updates: number
   /** Whether the folder holds an adapter instead of a model. */

@@ -1,5 +1,5 @@
-// nanoGPT's ckpt.pt in and out for `zo2 convert`: which direction the two names mean, and what is told
-// beside the weights. The file itself is src/checkpoint/torch/nanogpt.ts's matter.
+// nanoGPT's ckpt.pt in and out for `zo2 convert`: which way the two names mean, and what is reported
+// of the checkpoint beside its weights. The file itself is src/checkpoint/torch/nanogpt.ts's matter.
 
 import { join } from 'node:path'
 import { readText } from '../data/whole-file.ts'

@@ -1,4 +1,5 @@
 // Answers of generation tasks: greedy, to the end of a line, as MeZO reads them.
+// Scores of answers are src/data/tasks/metrics.ts's.
 
 import type { Tokenizer } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'

@@ -4,7 +4,7 @@
 
 import { minOf } from '../util/extremes.ts'
 
-export interface BeamOptions {
+interface BeamOptions {
   /** Texts kept at each step. */
   readonly beams: number
   /** Above 0 favours long texts, below 0 short ones. */
@@ -21,7 +21,7 @@ interface Text {
 }
 
 /** The state of a search; `beams` are the texts under way, at first the empty one. */
-export interface Search {
+interface Search {
   readonly beams: readonly Text[]
   readonly done: boolean
   /**
@@ -33,6 +33,7 @@ export interface Search {
   best(): (readonly number[])[]
 }
 
+/** A search of `beams` texts over one prompt. */
 export function createSearch({ beams: width, lengthPenalty, ...options }: BeamOptions): Search {
   let beams: readonly Text[] = [{ tokens: [], score: 0 }]
   let done = false

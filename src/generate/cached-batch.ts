@@ -13,12 +13,12 @@ export interface TextOptions {
 }
 
 /** A pass to be run, and the logits [V] of each row, there once it was. */
-export interface TextPass extends PassInput {
+interface TextPass extends PassInput {
   readonly logits: readonly Float32Array[]
 }
 
 /** One row for each prompt, padded on the left. */
-export interface Texts {
+interface Texts {
   /** The pass over the prompts. */
   begin(): TextPass
   /** The pass over one more token of every row (null: padding that nobody reads). */

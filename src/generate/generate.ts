@@ -218,7 +218,7 @@ function finished(tokens: readonly number[], options: GenerateOptions): readonly
 }
 
 /** The text up to the first of the stop strings. */
-export function cutAtStop(text: string, strings: readonly string[]): string {
+export function trimAtStop(text: string, strings: readonly string[]): string {
   const places = strings.map((string) => text.indexOf(string)).filter((place) => place >= 0)
   return text.slice(0, minOf([text.length, ...places]))
 }

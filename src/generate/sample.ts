@@ -17,7 +17,7 @@ import { copyOwn } from '../util/copy.ts'
 
 const MAX_START_BYTES = 2 ** 24
 
-export interface SampleOptions {
+interface SampleOptions {
   readonly samples: number
   readonly maxNewTokens: number
   /** 0: greedy. */

@@ -12,13 +12,12 @@ import { fileBytes } from './cache.ts'
 
 /** A download in progress: `doneBytes` bytes are in the file and in the hash. */
 interface Partial {
-  readonly path: string
   readonly handle: FileHandle
   hash: Hash
   doneBytes: number
 }
 
-export type OnBytes = (doneBytes: number) => void
+type OnBytes = (doneBytes: number) => void
 
 /** Where a blob is written until it is whole. */
 export const partialPath = (blob: string): string => `${blob}.incomplete`
@@ -32,7 +31,7 @@ class Mismatch extends Error {}
 /**
  * Downloads `file` of `commit` to the path `blob`. When it throws or is aborted, what has arrived
  * stays in `<blob>.incomplete` for the next call, unless it is known to be wrong.
- * @param onBytes told how many bytes of the file are there, at the start and after each piece.
+ * @param onBytes called with the bytes of the file that are there, at the start and after each piece.
  * @throws UserError after several failures in a row, and for content of another size or hash.
  */
 export async function downloadBlob(
@@ -46,7 +45,7 @@ export async function downloadBlob(
   const path = partialPath(blob)
   const handle = await open(path, constants.O_RDWR | constants.O_CREAT, 0o666)
   try {
-    const partial: Partial = { path, handle, hash: freshHash(file), doneBytes: 0 }
+    const partial: Partial = { handle, hash: freshHash(file), doneBytes: 0 }
     await takeUp(partial, file, hub.signal)
     onBytes(partial.doneBytes)
     await receiveAll(hub, commit, file, partial, onBytes)

@@ -13,7 +13,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 
 type Release = () => Promise<void>
 
-export interface LockOptions {
+interface LockOptions {
   readonly signal: AbortSignal
   /** Called after each 10 s of waiting. */
   readonly onWait: () => void

@@ -19,7 +19,7 @@ export interface PushFile {
   readonly content: URL | Blob
 }
 
-export interface PushOptions {
+interface PushOptions {
   /** OWNER/NAME. */
   readonly repo: string
   readonly files: readonly PushFile[]

@@ -8,7 +8,7 @@ import { UserError } from '../util/errors.ts'
 import { lookUp, openHub, RefusedError, TransientError } from './api.ts'
 import { cachedCommit, completeSnapshot, type RepoCache, repoCache } from './cache.ts'
 import { CONFIG_FILE } from './files.ts'
-import { bringSnapshot, listWeights, type OnProgress, type Remote } from './snapshot.ts'
+import { bringSnapshot, type OnDownload, type Remote } from './snapshot.ts'
 
 export interface ResolveOptions {
   /** Branch, tag, commit or `refs/pr/N`; default `main`. */
@@ -16,7 +16,7 @@ export interface ResolveOptions {
   /** The hub cache (the folder of `models--*`); default as Python's, from the environment. */
   cacheDir?: string
   /** Called often while a file is transferred; bytes of an earlier attempt count as done. */
-  onProgress?: OnProgress
+  onProgress?: OnDownload
   /** One line a person should see: a retry, a wait, a fall-back to the cache. */
   log?: (line: string) => void
   /** Stops the transfer; what has arrived is kept for the next call. */
@@ -25,7 +25,7 @@ export interface ResolveOptions {
   include?: 'all' | 'config'
 }
 
-export interface ResolvedModel {
+interface ResolvedModel {
   /** Absolute path of the folder. */
   dir: string
   /** 40 hex digits, or null for a local folder. */
@@ -74,27 +74,6 @@ export async function resolveModel(
     options.log?.(`Using the copy of ${model} in the cache: ${error.message}`)
     return cached
   }
-}
-
-/**
- * Names and sizes of the weight files that `resolveModel` would download, without downloading them
- * (a sharded checkpoint's index is, for it names the shards).
- * @throws UserError when the hub cannot be asked, or has no weights that can be read.
- */
-export async function remoteWeights(
-  model: string,
-  revision = 'main',
-  options: Pick<ResolveOptions, 'cacheDir' | 'log' | 'signal'> = {},
-): Promise<{ commit: string; files: { name: string; bytes: number }[] }> {
-  checkHubId(model)
-  checkRevision(revision)
-  if (isOffline()) {
-    throw new UserError(`HF_HUB_OFFLINE is set, so the sizes of ${model} cannot be asked: unset it`)
-  }
-  return withRemote(model, revision, options, MAX_ATTEMPTS, async (remote) => {
-    const files = await listWeights(remote)
-    return { commit: remote.commit, files: files.map(({ name, bytes }) => ({ name, bytes })) }
-  })
 }
 
 /** The hub gave no answer, so an older copy may serve. */

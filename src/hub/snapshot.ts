@@ -26,7 +26,7 @@ import { withFileLock } from './lock.ts'
 
 const PARALLEL_FILES = 2
 
-export type OnProgress = (p: { file: string; doneBytes: number; totalBytes: number }) => void
+export type OnDownload = (p: { file: string; doneBytes: number; totalBytes: number }) => void
 
 /** A repository at a commit, on the hub and in the cache. */
 export interface Remote {
@@ -36,7 +36,7 @@ export interface Remote {
   readonly cache: RepoCache
   readonly commit: string
   readonly files: ReadonlyMap<string, RemoteFile>
-  readonly onProgress: OnProgress
+  readonly onProgress: OnDownload
 }
 
 /**
@@ -67,12 +67,6 @@ export async function bringSnapshot(
   if (include === 'all') downloads += await bringFiles(remote, await weightFiles(remote))
   await writeRef(cache, revision, commit)
   return { dir: join(cache.snapshots, commit), isNew: downloads > 0 }
-}
-
-/** The weight files of a repository; its index, if it has one, is downloaded to know them. */
-export async function listWeights(remote: Remote): Promise<RemoteFile[]> {
-  await bringFiles(remote, indexFiles(remote))
-  return weightFiles(remote)
 }
 
 function indexFiles({ hub, files }: Remote): RemoteFile[] {

@@ -6,7 +6,7 @@ import { open, readdir, rename, rm, type FileHandle } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { UserError } from '../util/errors.ts'
-import { asUserError } from './read.ts'
+import { asUserError, isFullDisk } from './read.ts'
 import { isRunning, startOf } from './processes.ts'
 
 /** Appends bytes to the file being written; `chunk` may be reused once the promise resolves. */
@@ -44,14 +44,10 @@ export async function writeAtomically(
   await syncDirectory(directory).catch(own)
 }
 
-const digits = (text: string, count: number) =>
-  createHash('sha256').update(text).digest('hex').slice(0, count)
+const fourDigits = (text: string) => createHash('sha256').update(text).digest('hex').slice(0, 4)
 
 /** Four digits for this machine: process numbers of others say nothing here. */
-const HOST = digits(hostname(), 4)
-
-/** Four digits for the start of a process: its number may have had another owner before. */
-const startDigits = (started: string) => digits(started, 4)
+const HOST = fourDigits(hostname())
 
 /**
  * A hidden name beside `path` for what will be renamed to it. Removes what a killed process has left
@@ -63,11 +59,12 @@ export async function temporaryBeside(path: string): Promise<string> {
     const rest = name.startsWith(prefix) ? name.slice(prefix.length) : ''
     const [, pid, start] = /^([0-9a-f]{8})([0-9a-f]{4})[0-9a-f]{4}\.tmp$/.exec(rest) ?? []
     if (pid === undefined) continue
-    if (await isRunning(parseInt(pid, 16), (started) => startDigits(started) === start)) continue
+    if (await isRunning(parseInt(pid, 16), (started) => fourDigits(started) === start)) continue
     await rm(join(directory, name), { recursive: true, force: true }).catch(() => {})
   }
   const pid = process.pid.toString(16).padStart(8, '0')
-  const start = startDigits(await startOf(process.pid))
+  // Its number may have had another owner before.
+  const start = fourDigits(await startOf(process.pid))
   return join(directory, `${prefix}${pid}${start}${randomBytes(2).toString('hex')}.tmp`)
 }
 
@@ -102,7 +99,7 @@ async function writeFully(handle: FileHandle, chunk: Uint8Array): Promise<void> 
 
 function fullDiskError(error: unknown, path: string, neededBytes: number): UserError | undefined {
   const code = (error as NodeJS.ErrnoException | null)?.code
-  if (code !== 'ENOSPC' && code !== 'EDQUOT') return undefined
+  if (!isFullDisk(code)) return undefined
   const needed = neededBytes > 0 ? `the ${neededBytes} bytes this file needs` : 'this file'
   return new UserError(
     `${path}: no space left for ${needed} (${code}); free space there or choose another directory`,

@@ -1,4 +1,5 @@
 // The user's cache folder: what may be deleted at any time and is then made anew.
+// Names in it, and what to do without it, are the writers' matter (src/plan/rates.ts, device/webgpu).
 
 import { homedir } from 'node:os'
 import { join } from 'node:path'

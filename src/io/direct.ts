@@ -1,6 +1,6 @@
 // Large reads past the page cache (O_DIRECT), for weights that it cannot hold: faster than through it
 // once it is full, and they push nothing out of it. The system wants whole blocks at aligned
-// addresses, so bytes come in aligned lanes and are copied from there.
+// addresses, so bytes come into aligned buffers and are copied from there.
 // When to read so is src/weights/page-cache.ts's business; what is missing afterwards is read as usual (read.ts).
 
 import { constants } from 'node:fs'
@@ -11,9 +11,9 @@ import PQueue from 'p-queue'
 export const BLOCK_BYTES = 4096
 const CHUNK_BYTES = 8 * 2 ** 20
 /** Reads in flight. One of libuv's four threads is left for whatever else waits for one. */
-const LANES = 3
+const READS_IN_FLIGHT = 3
 /** A chunk touches one block more than it fills, on either side. */
-const LANE_BYTES = CHUNK_BYTES + 2 * BLOCK_BYTES
+const BUFFER_BYTES = CHUNK_BYTES + 2 * BLOCK_BYTES
 
 /** Codes of "not on this file system" and of "not with this block size". */
 const REFUSED: readonly unknown[] = ['EINVAL', 'EOPNOTSUPP', 'ENOTSUP']
@@ -49,7 +49,7 @@ export async function openDirect(
   })
 }
 
-export interface Lanes {
+export interface DirectReader {
   /**
    * Fills `into` from its front and returns how many bytes that were: fewer where the file ends or
    * refuses. Rejects with the system's error once no read of this call is under way.
@@ -57,22 +57,22 @@ export interface Lanes {
   read(handle: FileHandle, positionBytes: number, into: Uint8Array): Promise<number>
 }
 
-/** Lanes (24 MiB, made at the first read) that every file of a run takes turns on. */
-export function createLanes(): Lanes {
-  const queue = new PQueue({ concurrency: LANES })
+/** One reader for every file of a run; its buffers (24 MiB) are made at the first read. */
+export function createDirectReader(): DirectReader {
+  const queue = new PQueue({ concurrency: READS_IN_FLIGHT })
   let idle: Uint8Array[] | undefined
 
   const fill = async (handle: FileHandle, positionBytes: number, into: Uint8Array) => {
-    idle ??= Array.from({ length: LANES }, () => alignedBytes(LANE_BYTES))
-    const lane = idle.pop()!
+    idle ??= Array.from({ length: READS_IN_FLIGHT }, () => alignedBytes(BUFFER_BYTES))
+    const buffer = idle.pop()!
     try {
       const { first, skip, length } = blocksAround(positionBytes, into.byteLength)
-      const { bytesRead } = await handle.read(lane, 0, length, first)
+      const { bytesRead } = await handle.read(buffer, 0, length, first)
       const got = Math.min(Math.max(0, bytesRead - skip), into.byteLength)
-      into.set(lane.subarray(skip, skip + got))
+      into.set(buffer.subarray(skip, skip + got))
       return got
     } finally {
-      idle.push(lane)
+      idle.push(buffer)
     }
   }
   return {

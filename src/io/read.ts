@@ -6,7 +6,7 @@ import { open, stat, type FileHandle } from 'node:fs/promises'
 import { UserError } from '../util/errors.ts'
 import { describe, isObject, parseJson } from '../util/untrusted.ts'
 import { decodeUtf8 } from '../util/utf8.ts'
-import type { Lanes } from './direct.ts'
+import type { DirectReader } from './direct.ts'
 
 // One read(2) moves less than 2 GiB, and Node takes the length as an int32.
 const MAX_READ_BYTES = 1 << 30
@@ -21,22 +21,22 @@ export interface OpenFile {
 }
 
 /** Turns a failed open into one sentence. */
-export const refused =
+export const cannotOpen =
   (path: string) =>
   (error: unknown): never => {
     throw asUserError(error, `${path}: cannot be opened`)
   }
 
-/** Fills `into` as `readFully` does, on the lanes as far as the file can. */
+/** Fills `into` as `readFully` does, directly as far as the file can be read so. */
 export async function readRange(
   { path, handle, direct }: OpenFile,
   positionBytes: number,
   into: Uint8Array,
-  lanes?: Lanes,
+  reader?: DirectReader,
 ): Promise<void> {
   let done = 0
-  if (lanes && direct) {
-    done = await lanes.read(direct, positionBytes, into).catch((error: unknown) => {
+  if (reader && direct) {
+    done = await reader.read(direct, positionBytes, into).catch((error: unknown) => {
       throw asUserError(error, `${path}: reading byte ${positionBytes} failed`)
     })
   }
@@ -55,11 +55,14 @@ export async function openForReading(
     if (!found.isFile()) throw new UserError(`${path}: expected a file, found something else`)
     return { handle: await open(path, 'r'), fileBytes: found.size }
   } catch (error) {
-    return refused(path)(error)
+    return cannotOpen(path)(error)
   }
 }
 
-/** Fills `into` from `positionBytes` of the file, over as many reads as that takes. */
+/**
+ * Fills `into` from `positionBytes` of the file, over as many reads as that takes.
+ * @throws UserError if the file ends before, or cannot be read
+ */
 export async function readFully(
   handle: FileHandle,
   path: string,
@@ -85,12 +88,13 @@ export async function readFully(
 }
 
 /**
- * Reads a whole file that must not be larger than `maxBytes`, as UTF-8 JSON whose top is an
- * object.
+ * Reads a whole file that must not be larger than `maxBytes` (16 MiB, beyond any configuration), as
+ * UTF-8 JSON whose top is an object.
+ * @throws UserError if it is missing, larger, or no such JSON
  */
 export async function readJsonObject(
   path: string,
-  maxBytes: number,
+  maxBytes = 2 ** 24,
 ): Promise<Record<string, unknown>> {
   const { handle, fileBytes } = await openForReading(path)
   try {
@@ -122,8 +126,9 @@ export function looksLikeLfsPointer(firstBytes: Uint8Array): boolean {
   return Buffer.from(LFS_POINTER).equals(firstBytes.subarray(0, LFS_POINTER.length))
 }
 
-/** What a write says that finds no room: on the disk, in the user's share of it, in one file. */
-export const FULL_DISK: readonly string[] = ['ENOSPC', 'EDQUOT', 'EFBIG']
+/** Whether a write found no room: on the disk, in the user's share of it, in one file. */
+export const isFullDisk = (code: string | undefined) =>
+  code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG'
 
 /** Keeps a UserError; turns an operating system error into one that starts with `prefix`. */
 export function asUserError(error: unknown, prefix: string): unknown {
@@ -134,7 +139,7 @@ export function asUserError(error: unknown, prefix: string): unknown {
   const advice =
     code === 'ENOENT'
       ? 'check the path'
-      : FULL_DISK.includes(code)
+      : isFullDisk(code)
         ? 'free some disk space there'
         : code === 'EMFILE' || code === 'ENFILE'
           ? 'too many files are open: raise the limit (ulimit -n)'

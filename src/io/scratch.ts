@@ -1,4 +1,5 @@
 // Folders for temporary files, in the system's place for them.
+// Each is removed when its user is done; the overlay's file is src/weights/places.ts's.
 
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'

@@ -1,40 +1,25 @@
 // Holds back what native code writes to stderr while a function runs, and passes on all of it that is
-// not known to be harmless. For libraries that print where they cannot be told not to. Linux only:
+// not known to be harmless. For libraries whose messages cannot be switched off. Linux only:
 // elsewhere, or where the C library cannot be called, the function just runs.
 
 import { closeSync, fstatSync, readSync } from 'node:fs'
-import type { LibraryHandle } from 'koffi'
-import { openLibrary } from '../util/koffi.ts'
+import { fromLibc } from '../util/koffi.ts'
 
 const STDERR = 2
 const CLOSE_ON_EXEC = 1
 
-interface Libc {
-  readonly handle: LibraryHandle
-  readonly duplicate: (fd: number) => number
-  /** Makes `to` another name of the file behind `from`. */
-  readonly redirect: (from: number, to: number) => number
-  /** A file in memory; -1 if there can be none. */
-  readonly memoryFile: (name: string, flags: number) => number
-}
+/** Null: there is none to call. The handle is held, or koffi would unload the library. */
+let libc: ReturnType<typeof openLibc> | undefined
 
-/** null: there is none to call. */
-let libc: Libc | null | undefined
-
-function openLibc(): Libc | null {
-  if (process.platform !== 'linux') return null
-  try {
-    const handle = openLibrary('libc.so.6')
-    return {
-      handle,
-      duplicate: handle.func('int dup(int fd)'),
-      redirect: handle.func('int dup2(int from, int to)'),
-      memoryFile: handle.func('int memfd_create(const char *name, unsigned int flags)'),
-    }
-  } catch {
-    return null
-  }
-}
+const openLibc = () =>
+  fromLibc((handle) => ({
+    handle,
+    duplicate: handle.func('int dup(int fd)'),
+    /** Makes `to` another name of the file behind `from`. */
+    redirect: handle.func('int dup2(int from, int to)'),
+    /** A file in memory; -1 if there can be none. */
+    memoryFile: handle.func('int memfd_create(const char *name, unsigned int flags)'),
+  }))
 
 /**
  * Runs `run` to its end, at which its native code has written what it writes; a promise that it

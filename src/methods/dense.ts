@@ -5,6 +5,7 @@ import type { NoiseTerm } from '../noise/distributions.ts'
 import type { Demand, Fold, MethodOptions, TrainingState, Update } from './method.ts'
 import { recipe, terms } from './perturbation.ts'
 
+/** State of a method with dense directions. */
 export function startDense(options: MethodOptions): TrainingState {
   const { replayWindow } = options
   let owed: Update[] = []
@@ -34,6 +35,7 @@ export function startDense(options: MethodOptions): TrainingState {
   }
 }
 
+/** What dense directions ask of a device: a version of the weights for each probe. */
 export const denseDemand = ({ replayWindow, directions }: MethodOptions): Demand => ({
   versions: (probes) => probes,
   terms: replayWindow * directions,

@@ -11,7 +11,6 @@ import type { Probe } from './method.ts'
 export const ESTIMATORS = ['two-sided', 'one-sided'] as const
 
 export interface Estimator {
-  readonly directions: number
   readonly oneSided: boolean
   /** The probes of a step, in the order of their rows. */
   probes(eps: number): Probe[]
@@ -23,6 +22,7 @@ export interface Estimator {
   sides(losses: readonly number[]): { plus: number; minus: number }
 }
 
+/** @param directions q: 1 or more, 2 or more for one-sided; P is 2q, or q + 1 */
 export function createEstimator(kind: (typeof ESTIMATORS)[number], directions: number): Estimator {
   const each = Array.from({ length: directions }, (_, direction) => direction)
   const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length
@@ -32,7 +32,6 @@ export function createEstimator(kind: (typeof ESTIMATORS)[number], directions: n
       minus: mean(each.map((i) => losses[2 * i + 1]!)),
     })
     return {
-      directions,
       oneSided: false,
       probes: (eps) =>
         each.flatMap((direction) => [
@@ -45,7 +44,6 @@ export function createEstimator(kind: (typeof ESTIMATORS)[number], directions: n
     }
   }
   return {
-    directions,
     oneSided: true,
     probes: (eps) => [
       { direction: 0, scale: 0 },

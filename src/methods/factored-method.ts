@@ -22,6 +22,7 @@ export interface FactoredRecipe {
   ): { cols: number; elements: number }
 }
 
+/** The method that a recipe describes. */
 export function factoredMethod(recipe: FactoredRecipe): Method {
   const { name, addend } = recipe
   const foldWindows = (options: MethodOptions) => options.foldWindows ?? recipe.foldWindows(options)

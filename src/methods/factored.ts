@@ -1,9 +1,7 @@
 // The state of factored methods: within a window of nu steps the right factor R (LOZO's V, KronZO's
-// B) of every matrix stands still, so all updates of the window add up in one left factor S, and the
+// B) of every matrix is constant, so all updates of the window add up in one left factor S, and the
 // weights are not touched:
-//
 //   theta_t = decay * theta_k + sum over windows since the last fold of S_j o R_j
-//
 // with S o R = S R (low-rank, S [m, r], R = V^T) or S (x) R (Kronecker). Windows are folded when F of
 // them are complete, at steps that depend on nu and F alone, so that replaying gives the same bits.
 // Noise is kept as integers: a direction U o R of unit variance is raw(U) o raw(R) / 8.
@@ -11,14 +9,11 @@
 
 import type { NoiseTerm } from '../noise/distributions.ts'
 import { NO_CHANGE, type Change, type FactorTerm } from '../noise/factors.ts'
-import { noiseKey } from '../noise/threefry.ts'
+import { noiseKey, type NoiseKey } from '../noise/threefry.ts'
 import type { NoiseKernel } from '../noise/wasm.ts'
 import { addendOf } from './addend.ts'
 import type { Fold, MatrixShape, MethodOptions, Probes, TrainingState, Update } from './method.ts'
-import type { Structure } from './structure.ts'
-
-/** Variance of a product of two raw noises. */
-export const RAW_VARIANCE = 8
+import { RAW_VARIANCE, type Structure } from './structure.ts'
 
 /** One matrix's part of the state. */
 interface Tracked {
@@ -34,6 +29,12 @@ interface Tracked {
   decay: number
 }
 
+/**
+ * State of a method with factored directions.
+ * @param structureOf how a matrix is factored
+ * @param rule.foldWindows windows after which the complete ones are folded; Infinity: never
+ * @param rule.beta momentum's, 0 for none
+ */
 export function startFactored(
   options: MethodOptions,
   matrices: readonly MatrixShape[],
@@ -41,60 +42,50 @@ export function startFactored(
   structureOf: (shape: MatrixShape) => Structure,
   { foldWindows, beta }: { foldWindows: number; beta: number },
 ): TrainingState {
-  const { seed, selection, window, directions } = options
-  const tracked = new Map<string, Tracked>(
-    matrices.map((shape) => [
-      shape.name,
-      {
-        shape,
-        structure: structureOf(shape),
-        right: null,
-        sum: null,
-        momentum: null,
-        past: [],
-        decay: 1,
-      },
-    ]),
-  )
-  let current = 0
-  /** Left factors drawn for one step: probes and update use the same. */
-  let drawn = { step: -1, lefts: new Map<string, Float32Array[]>() }
-
-  const raw = (size: number, key: { k0: number; k1: number }) => {
-    const out = new Float32Array(size)
-    const term: NoiseTerm = { ...key, coefficient: 1, decay: 1 }
-    kernel.apply(new Uint8Array(size * 4), 'F32', 0, { terms: [term], scales: [] }, [], out)
-    return out
+  const { selection, window } = options
+  const draw = createDraws(options, kernel)
+  const tracked = new Map<string, Tracked>()
+  for (const shape of matrices) {
+    tracked.set(shape.name, {
+      shape,
+      structure: structureOf(shape),
+      right: null,
+      sum: null,
+      momentum: null,
+      past: [],
+      decay: 1,
+    })
   }
+  /** Number of the window under way. */
+  let current = 0
+
   const get = (name: string): Tracked => {
     const t = tracked.get(name)
     if (!t) throw new Error(`${name} is not a matrix of this run`)
     return t
   }
-  const rightOf = (t: Tracked, at: number) =>
-    raw(t.structure.rightSize, noiseKey(seed, at, t.shape.name, 'right'))
-  const currentRight = (t: Tracked) => (t.right ??= rightOf(t, current))
-  const leftsOf = (t: Tracked, step: number): Float32Array[] => {
-    if (drawn.step !== step) drawn = { step, lefts: new Map() }
-    const { name } = t.shape
-    let lefts = drawn.lefts.get(name)
-    if (!lefts) {
-      lefts = Array.from({ length: directions }, (_, d) =>
-        raw(t.structure.leftSize, noiseKey(seed, step, name, 'left', d)),
-      )
-      drawn.lefts.set(name, lefts)
-    }
-    return lefts
+  const termOf = (t: Tracked, left: Float32Array): FactorTerm =>
+    t.structure.term(left, (t.right ??= draw.right(t, current)))
+
+  /** All that is not folded yet. */
+  const changeOf = (t: Tracked): Change => {
+    const terms = t.sum ? [...t.past, termOf(t, t.sum)] : [...t.past]
+    if (terms.length === 0 && t.decay === 1) return NO_CHANGE
+    return { kind: 'factored', decay: t.decay, terms }
   }
 
   /** Ends window `current` of a matrix and begins the next. */
-  const turn = (t: Tracked) => {
-    if (t.sum) t.past.push(t.structure.term(t.sum, currentRight(t)))
-    // Momentum needs the next right factor now; it is always in terms of the one at hand.
-    const next = t.momentum ? rightOf(t, current + 1) : null
-    if (t.momentum) t.momentum = t.structure.carry(t.momentum, currentRight(t), next!)
-    t.right = next
+  const nextWindow = (t: Tracked) => {
+    if (t.sum) t.past.push(termOf(t, t.sum))
     t.sum = null
+    if (!t.momentum) {
+      t.right = null
+      return
+    }
+    // Momentum is in terms of the right factor at hand, so that the next one is needed now.
+    const before = (t.right ??= draw.right(t, current))
+    t.right = draw.right(t, current + 1)
+    t.momentum = t.structure.carry(t.momentum, before, t.right)
   }
 
   const takeFold = (): Fold | null => {
@@ -107,47 +98,15 @@ export function startFactored(
     return owing.size === 0 ? null : (name) => owing.get(name) ?? NO_CHANGE
   }
 
-  const changeOf = (t: Tracked): Change => {
-    const terms = [...t.past, ...(t.sum ? [t.structure.term(t.sum, currentRight(t))] : [])]
-    if (terms.length === 0 && t.decay === 1) return NO_CHANGE
-    return { kind: 'factored', decay: t.decay, terms }
-  }
-
-  const push = (t: Tracked, { step, lr, grads, decay }: Update) => {
-    const { leftSize, gain } = t.structure
-    if (decay !== 1) {
-      t.decay = Math.fround(t.decay * decay)
-      for (const { left } of t.past) for (let i = 0; i < leftSize; i++) left[i]! *= decay
-      if (t.sum) for (let i = 0; i < leftSize; i++) t.sum[i]! *= decay
-    }
-    t.sum ??= new Float32Array(leftSize)
-    const lefts = leftsOf(t, step)
-    const scale = (-lr * gain) / RAW_VARIANCE
-    if (beta === 0) {
-      lefts.forEach((left, d) => {
-        const c = Math.fround(scale * grads[d]!)
-        for (let i = 0; i < leftSize; i++) t.sum![i] = t.sum![i]! + Math.fround(c * left[i]!)
-      })
-      return
-    }
-    t.momentum ??= new Float32Array(leftSize)
-    const [b, c] = [Math.fround(beta), Math.fround(scale)]
-    for (let i = 0; i < leftSize; i++) {
-      let moved = 0
-      lefts.forEach((left, d) => (moved += (1 - beta) * grads[d]! * left[i]!))
-      const n = (t.momentum[i] = Math.fround(b * t.momentum[i]!) + Math.fround(moved))
-      t.sum[i] = t.sum[i]! + Math.fround(c * Math.fround(n))
-    }
-  }
-
-  const activeIn = (t: Tracked, probes: Probes | null) =>
-    probes !== null && selection.active(probes.step, t.shape.name)
+  /** Left factors of a step's directions; none for evaluation and where the step leaves the matrix alone. */
+  const leftsOf = (t: Tracked, probes: Probes | null): readonly Float32Array[] =>
+    probes !== null && selection.active(probes.step, t.shape.name) ? draw.lefts(t, probes.step) : []
 
   return {
     begin(step) {
       let fold: Fold | null = null
       for (const target = Math.floor(step / window); current < target;) {
-        for (const t of tracked.values()) turn(t)
+        for (const t of tracked.values()) nextWindow(t)
         current++
         if (current % foldWindows !== 0) continue
         const next = takeFold()
@@ -159,7 +118,8 @@ export function startFactored(
     overdue: () => null,
     push(update) {
       for (const t of tracked.values()) {
-        if (selection.active(update.step, t.shape.name)) push(t, update)
+        if (!selection.active(update.step, t.shape.name)) continue
+        accumulate(t, draw.lefts(t, update.step), update, beta)
       }
     },
     isPerturbed: selection.active,
@@ -173,25 +133,93 @@ export function startFactored(
       const t = get(name)
       const change = changeOf(t)
       const state = change.kind === 'factored' ? change.terms : []
-      const active = activeIn(t, probes)
-      if (state.length === 0 && !active) return null
-      const lefts = active ? leftsOf(t, probes!.step) : []
-      const list = active ? probes!.list : (probes?.list ?? [{ direction: 0, scale: 0 }])
-      const fresh = lefts.map((left) => t.structure.term(left, currentRight(t)))
+      const fresh = leftsOf(t, probes).map((left) => termOf(t, left))
+      if (state.length === 0 && fresh.length === 0) return null
+      const list = probes?.list ?? [{ direction: 0, scale: 0 }]
       const scaled = list.map((p) => ({ ...p, scale: p.scale / RAW_VARIANCE }))
       return addendOf(t.shape, state, fresh, scaled)
     },
     rows(name, probes) {
       const t = get(name)
-      const lefts = activeIn(t, probes) ? leftsOf(t, probes!.step) : []
+      const lefts = leftsOf(t, probes)
       const extra = (probes?.list ?? [null]).map((p) => {
         const left = p && p.scale !== 0 ? lefts[p.direction] : undefined
         if (!left) return []
         const scale = Math.fround(p!.scale / RAW_VARIANCE)
-        const scaled = left.map((u) => u * scale)
-        return [t.structure.term(scaled, currentRight(t))]
+        return [
+          termOf(
+            t,
+            left.map((u) => u * scale),
+          ),
+        ]
       })
       return { kind: 'factored', change: changeOf(t), extra }
     },
+  }
+}
+
+interface Draws {
+  /** Right factor of a matrix in window `at`. */
+  right(t: Tracked, at: number): Float32Array
+  /** Left factors of a matrix at a step, one per direction; the last step's are kept. */
+  lefts(t: Tracked, step: number): readonly Float32Array[]
+}
+
+/** The raw noise that factors are made of. */
+function createDraws({ seed, directions }: MethodOptions, kernel: NoiseKernel): Draws {
+  const raw = (size: number, key: NoiseKey) => {
+    const out = new Float32Array(size)
+    const term: NoiseTerm = { ...key, coefficient: 1, decay: 1 }
+    kernel.apply(new Uint8Array(size * 4), 'F32', 0, { terms: [term], scales: [] }, [], out)
+    return out
+  }
+  /** Of one step: its probes and its update use the same. */
+  let kept = { step: -1, lefts: new Map<string, Float32Array[]>() }
+  return {
+    right: ({ shape, structure }, at) =>
+      raw(structure.rightSize, noiseKey(seed, at, shape.name, 'right')),
+    lefts({ shape: { name }, structure }, step) {
+      if (kept.step !== step) kept = { step, lefts: new Map() }
+      let lefts = kept.lefts.get(name)
+      if (!lefts) {
+        lefts = Array.from({ length: directions }, (_, d) =>
+          raw(structure.leftSize, noiseKey(seed, step, name, 'left', d)),
+        )
+        kept.lefts.set(name, lefts)
+      }
+      return lefts
+    },
+  }
+}
+
+/** Adds a step's update to the left factor of the window: S -= lr * gain * g U, or momentum's N for g U. */
+function accumulate(
+  t: Tracked,
+  lefts: readonly Float32Array[],
+  { lr, grads, decay }: Update,
+  beta: number,
+): void {
+  const { leftSize, gain } = t.structure
+  if (decay !== 1) {
+    t.decay = Math.fround(t.decay * decay)
+    for (const { left } of t.past) for (let i = 0; i < leftSize; i++) left[i]! *= decay
+    if (t.sum) for (let i = 0; i < leftSize; i++) t.sum[i]! *= decay
+  }
+  const sum = (t.sum ??= new Float32Array(leftSize))
+  const scale = (-lr * gain) / RAW_VARIANCE
+  if (beta === 0) {
+    lefts.forEach((left, d) => {
+      const c = Math.fround(scale * grads[d]!)
+      for (let i = 0; i < leftSize; i++) sum[i] = sum[i]! + Math.fround(c * left[i]!)
+    })
+    return
+  }
+  const momentum = (t.momentum ??= new Float32Array(leftSize))
+  const [b, c] = [Math.fround(beta), Math.fround(scale)]
+  for (let i = 0; i < leftSize; i++) {
+    let moved = 0
+    lefts.forEach((left, d) => (moved += (1 - beta) * grads[d]! * left[i]!))
+    const n = (momentum[i] = Math.fround(b * momentum[i]!) + Math.fround(moved))
+    sum[i] = sum[i]! + Math.fround(c * Math.fround(n))
   }
 }

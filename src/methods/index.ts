@@ -1,4 +1,5 @@
 // method name -> method.
+// The rules are in the files that it imports; method.ts says what a method is.
 
 import { UserError } from '../util/errors.ts'
 import { kronzo, kronzoM } from './kronzo.ts'
@@ -12,6 +13,7 @@ const METHODS: Readonly<Record<string, Method>> = Object.fromEntries(
 
 export const METHOD_NAMES = Object.keys(METHODS)
 
+/** @throws UserError (usage) for a name that no method has */
 export function createMethod(name: string): Method {
   const method = Object.hasOwn(METHODS, name) ? METHODS[name] : undefined
   if (!method) {

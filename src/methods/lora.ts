@@ -1,4 +1,4 @@
-// LoRA (Hu et al., arXiv 2106.09685) as what MeZO trains: the weights stand still, and each target
+// LoRA (Hu et al., arXiv 2106.09685) as what MeZO trains: the weights are constant, and each target
 // matrix gets y += (alpha/r) * (x A^T) B^T with A [r, K] and B [N, r], perturbed and updated as any
 // tensor of MeZO-SGD. A starts uniform in +-1/sqrt(K) (PEFT's kaiming_uniform with a = sqrt(5)), B at 0.
 
@@ -18,7 +18,7 @@ import type {
 import { recipe, terms, type Scope } from './perturbation.ts'
 import type { Selection } from './selection.ts'
 
-export interface LoraOptions {
+interface LoraOptions {
   readonly rank: number
   readonly alpha: number
   /** Last parts of module names, such as q_proj; as PEFT's target_modules. */
@@ -34,6 +34,7 @@ export const isTarget = (name: string, targets: readonly string[]) =>
 
 const bytesOf = (v: Float32Array) => new Uint8Array(v.buffer, v.byteOffset, v.byteLength)
 
+/** MeZO-SGD on the LoRA factors of the target matrices. */
 export function loraMethod(lora: LoraOptions): Method {
   const { rank } = lora
   return {
@@ -81,6 +82,7 @@ function startLora(
 ): TrainingState {
   const scope: Scope = options
   const scaling = alpha / rank
+  const scaled = (b: Float32Array) => b.map((value) => value * scaling)
   const shapes = new Map(matrices.filter((m) => isTarget(m.name, targets)).map((m) => [m.name, m]))
   const sizes = ({ rows, cols, transposed }: MatrixShape) =>
     transposed ? { N: cols, K: rows } : { N: rows, K: cols }
@@ -127,36 +129,43 @@ function startLora(
       const shape = shapes.get(name)
       if (!shape) return NO_CHANGE
       const { a, b } = pairs.get(name)!
-      const scaled = b.map((value) => value * scaling)
       const { N, K } = sizes(shape)
       const [left, right] = shape.transposed
-        ? [transpose(a, rank, K), transpose(scaled, N, rank)]
-        : [scaled, a]
+        ? [transpose(a, rank, K), transpose(scaled(b), N, rank)]
+        : [scaled(b), a]
       return { kind: 'factored', decay: 1, terms: [{ kind: 'low-rank', rank, left, right }] }
     },
     addend(name, probes): Addend | null {
       const shape = shapes.get(name)
       if (!shape) return null
-      const { N, K } = sizes(shape)
       const [as, bs] = [versions(name, A, probes), versions(name, B, probes)]
-      const columns = as.length * rank
-      const right = new Float32Array(columns * K)
-      const left = new Float32Array(N * columns)
-      as.forEach((a, v) => right.set(a, v * rank * K))
-      bs.forEach((b, v) => {
-        for (let n = 0; n < N; n++) {
-          for (let c = 0; c < rank; c++) {
-            left[n * columns + v * rank + c] = b[n * rank + c]! * scaling
-          }
-        }
-      })
-      // Each probe sees the columns of its own version.
-      const P = probes?.list.length ?? 1
-      const scales = Float32Array.from({ length: P * columns }, (_, i) => {
-        const version = Math.floor((i % columns) / rank)
-        return as.length === 1 || version === Math.floor(i / columns) ? 1 : 0
-      })
-      return { kind: 'low-rank', rank: columns, right, left, scales }
+      return stacked(as, bs.map(scaled), rank, probes?.list.length ?? 1)
     },
   }
+}
+
+/**
+ * The factors of all versions side by side, A as [V*rank, K] and B as [N, V*rank]; each of P probes
+ * sees the columns of its own version, or of the only one.
+ */
+function stacked(
+  as: readonly Float32Array[],
+  bs: readonly Float32Array[],
+  rank: number,
+  P: number,
+): Addend {
+  const columns = as.length * rank
+  const right = new Float32Array(as.length * as[0]!.length)
+  const left = new Float32Array(bs.length * bs[0]!.length)
+  as.forEach((a, v) => right.set(a, v * a.length))
+  bs.forEach((b, v) => {
+    for (let i = 0; i < b.length; i++) {
+      left[Math.floor(i / rank) * columns + v * rank + (i % rank)] = b[i]!
+    }
+  })
+  const scales = Float32Array.from({ length: P * columns }, (_, i) => {
+    const version = Math.floor((i % columns) / rank)
+    return as.length === 1 || version === Math.floor(i / columns) ? 1 : 0
+  })
+  return { kind: 'low-rank', rank: columns, right, left, scales }
 }

@@ -7,7 +7,7 @@
 //   lozo-m   N <- beta*N + (1-beta)*g*U;  W <- W - lr*N V^T / r;  new V': N <- N (V^T V')/n
 //
 // --rank-scaling none leaves 1/r out, as the authors' code does. Vectors take dense noise. Probe and
-// update have the same U at every step, also where a window turns (the authors' code has not).
+// update have the same U at every step, also where a window ends (the authors' code has not).
 
 import { factoredMethod, type FactoredRecipe } from './factored-method.ts'
 import { lowRank } from './structure.ts'

@@ -1,6 +1,6 @@
 // What a method is to the runtime: it takes the updates of a run, one after another, and says how
 // each tensor is seen by the probes of a step. Methods are one file each with their paper's equation
-// on top; what they share is in dense.ts and factored.ts. Weights and devices are not their business.
+// on top; what they share is in dense.ts and factored.ts. Weights and devices are left to others.
 //
 // The trajectory (a list of updates) is all there is to know of a run: every state here is a pure
 // function of it and of the run seed.
@@ -42,7 +42,7 @@ export interface MatrixShape {
   readonly transposed?: boolean
 }
 
-/** How single rows of a table come about on the host; `extra` is what each probe adds. */
+/** How single rows of a table are made on the host; `extra` is what each probe adds. */
 export type RowView =
   | { readonly kind: 'dense'; readonly recipe: Recipe }
   | {
@@ -70,7 +70,7 @@ export interface TrainingState {
     readonly pairs: ReadonlyMap<string, LoraPair>
   }
   /**
-   * Makes ready for the probes of `step`; windows turn here. Returns what must be folded first.
+   * Makes ready for the probes of `step`; windows end here. Returns what must be folded first.
    * Called before `push` of the same step, in training and in replay alike.
    */
   begin(step: number): Fold | null

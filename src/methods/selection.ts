@@ -36,7 +36,7 @@ export function blockOf(name: string): number {
 }
 
 /** The blocks of a step: the n smallest of one random word per block. */
-export function layersOf(seed: number, step: number, layers: number, n: number): Set<number> {
+function layersOf(seed: number, step: number, layers: number, n: number): Set<number> {
   const key = noiseKey(seed, step, 'layers', 'layers')
   const drawn = Array.from({ length: layers }, (_, i) => ({
     i,
@@ -46,6 +46,7 @@ export function layersOf(seed: number, step: number, layers: number, n: number):
   return new Set(drawn.slice(0, n).map(({ i }) => i))
 }
 
+/** Selection by globs and layer subsets; a pure function of the options, the step and the name. */
 export function createSelection(options: SelectionOptions): Selection {
   const { seed, layers, layersPerStep = layers } = options
   const wanted = options.trainOnly ? globs(options.trainOnly) : () => true
@@ -69,6 +70,3 @@ export function createSelection(options: SelectionOptions): Selection {
     },
   }
 }
-
-/** Every tensor trains at every step. */
-export const EVERYTHING: Selection = { trains: () => true, active: () => true }

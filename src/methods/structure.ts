@@ -18,7 +18,8 @@ export interface Structure {
   carry(n: Float32Array, from: Float32Array, to: Float32Array): Float32Array
 }
 
-const RAW_VARIANCE = 8
+/** Variance of a product of two raw noises. */
+export const RAW_VARIANCE = 8
 
 /** V^T is kept as [r, K]: N' = N (V^T V')/K with V of unit variance (LOZO-M, arXiv 2410.07698). */
 export function lowRank({ rows, cols }: MatrixShape, rank: number, gain: number): Structure {

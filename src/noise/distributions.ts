@@ -1,5 +1,6 @@
-// What a random word means as noise, and the arithmetic that applies noise to a weight. This is the
-// plain TypeScript form; noise.as.ts and the WGSL kernels do the same and must give the same bits.
+// What a random word means as noise, and the recipe that makes a tensor's weights of it. noise.as.ts
+// and the WGSL kernels apply recipes to weights; test/reference/noise.ts says plainly which bits they
+// must give.
 //
 // gaussian: popcount(word) - 16, the centred binomial B(32, 1/2): integers in [-16, 16], mean 0,
 // variance 8, excess kurtosis -1/16. Its 1/sqrt(8) lives in the scalar beside it.
@@ -42,7 +43,7 @@ export interface NoiseTerm extends NoiseKey {
 }
 
 /**
- * How the weights of one tensor come about at one step. First the updates owed, in step order
+ * How the weights of one tensor are made at one step. First the updates owed, in step order
  * (E = W; E = fl(fl(E*decay) + coefficient*z)), then one version per probe (W_p = fl(E + scale_p*z)).
  */
 export interface Recipe {
@@ -61,35 +62,3 @@ export const probeKey = (recipe: Recipe, p: number) => recipe.keys?.[p] ?? recip
 /** Whether versions differ: else one stands for all. */
 export const perturbs = (recipe: Recipe) =>
   recipe.scales.some((scale, p) => scale !== 0 && probeKey(recipe, p) !== undefined)
-
-/** E after the recipe's terms, in place, for elements [first, first + w.length) of the tensor. */
-export function applyTerms(w: Float32Array, first: number, terms: readonly NoiseTerm[]): void {
-  for (const term of terms) {
-    for (let i = 0; i < w.length; i++) {
-      const z = gaussianAt(term, first + i)
-      w[i] = Math.fround(Math.fround(w[i]! * term.decay) + term.coefficient * z)
-    }
-  }
-}
-
-/** The version of probe p: fl(E + scale_p*z), as a new array. */
-export function probeVersion(e: Float32Array, first: number, recipe: Recipe, p: number) {
-  const probe = probeKey(recipe, p)
-  const scale = recipe.scales[p]!
-  if (!probe || scale === 0) return e.slice()
-  return e.map((value, i) => Math.fround(value + scale * gaussianAt(probe, first + i)))
-}
-
-/** Values of `w` as f16, in f32: rounded up with the chance that 13 bits of element `first + i`'s word decide. */
-export function roundHalf(w: Float32Array, first: number, key: NoiseKey): Float32Array {
-  return w.map((value, i) => {
-    const pair = Math.floor((first + i) / 2)
-    const word = threefry2x32(key.k0, key.k1, pair >>> 0, 0)[(first + i) % 2]!
-    const magnitude = Math.abs(value)
-    // The distance of f16's neighbours: a power of two, 2^-24 at least.
-    const exponent = Math.max(-14, Math.floor(Math.log2(Math.max(magnitude, 2 ** -126))))
-    const grain = 2 ** (exponent - 10)
-    const steps = Math.floor(Math.fround(magnitude / grain + (word & 0x1fff) / 8192))
-    return Math.sign(value) * steps * grain
-  })
-}

@@ -1,7 +1,7 @@
 // Weights changed by factored updates: W <- fl(W*decay), then term by term and column by column of
 // the left factor W <- fl(W + fl(left*right)). The order of roundings is fixed, so that folding tile
-// by tile, gathering single rows and exporting give the same bits. This is the plain form and the
-// types; wasm.ts does the same with SIMD.
+// by tile, gathering single rows and exporting give the same bits. wasm.ts applies them with SIMD,
+// test/reference/noise.ts plainly.
 
 import type { NoiseTerm } from './distributions.ts'
 
@@ -45,6 +45,7 @@ export function changeOfRows(change: Change, row0: number, rows: number): Change
 
 export const NO_CHANGE: Change = { kind: 'dense', terms: [] }
 
+/** Whether a change leaves every bit as it is. */
 export const isNoChange = (change: Change) =>
   change.terms.length === 0 && (change.kind === 'dense' || change.decay === 1)
 
@@ -66,26 +67,4 @@ export function eachRun(
   const { m2, n1, n2, left } = term
   const [i, j] = [Math.floor(row / m2), row % m2]
   for (let c = 0; c < n1; c++) visit(c * n2, n2, j * n2, left[i * n1 + c]!)
-}
-
-/** Applies a factored change in place to elements [first, first + w.length) of a matrix. */
-export function applyFactors(
-  w: Float32Array,
-  first: number,
-  cols: number,
-  { decay, terms }: { decay: number; terms: readonly FactorTerm[] },
-): void {
-  for (let i = 0; i < w.length; i++) w[i] = Math.fround(w[i]! * decay)
-  for (const term of terms) {
-    const end = first + w.length
-    for (let row = Math.floor(first / cols); row * cols < end; row++) {
-      eachRun(term, row, cols, (at, count, from, scale) => {
-        for (let i = 0; i < count; i++) {
-          const k = row * cols + at + i - first
-          if (k < 0 || k >= w.length) continue
-          w[k] = Math.fround(w[k]! + Math.fround(term.right[from + i]! * scale))
-        }
-      })
-    }
-  }
 }

@@ -1,6 +1,6 @@
 // The WebAssembly SIMD twin of threefry.ts and distributions.ts (AssemblyScript; `npm run build:wasm`).
 // Entry points widen a run of weights to f32, apply one update owed and write a pair of versions.
-// Thirty-two elements per turn: four independent Threefry vectors hide each other's latency
+// Thirty-two elements at a time: four independent Threefry vectors hide each other's latency
 // (measured: 2 vectors 2.64 ns, 3 2.32, 4 2.14, 6 slower than 4, as registers run out).
 // Memory is the caller's (wasm.ts): every pointer points into this module's own linear memory.
 
@@ -37,7 +37,7 @@ function mix(x: v128, r: i32, y: v128): v128 {
   return v128.xor(rotl(x, r), y)
 }
 
-/** Noise of the 32 elements of one turn, four by four, as f32; `drawTurn` leaves it here. */
+/** Noise of 32 elements, four by four, as f32; `drawTurn` leaves it here. */
 let z0: v128 = f32x4.splat(0)
 let z1: v128 = f32x4.splat(0)
 let z2: v128 = f32x4.splat(0)

@@ -33,7 +33,7 @@ export function threefry2x32(k0: number, k1: number, c0: number, c1: number): [n
 }
 
 /** What a stream of noise is for; the number is part of the key and never changes meaning. */
-export const ROLE = {
+const ROLE = {
   z: 0,
   order: 1,
   sample: 2,
@@ -43,7 +43,7 @@ export const ROLE = {
   init: 6,
   round: 7,
 } as const
-/** Directions of one step are told apart in the bits above the role. */
+/** Directions of one step differ in the bits above the role. */
 const ROLES = 256
 export type Role = keyof typeof ROLE
 

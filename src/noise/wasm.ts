@@ -1,10 +1,10 @@
 // Loads noise.wasm and feeds it weights in chunks that stay in the core's cache. Used on the main
 // thread for the few rows and vectors gathered there, and in worker threads for whole slabs.
-// Same bits as distributions.ts.
+// Same bits as test/reference/noise.ts.
 
 import { type DType, DTYPE_BYTES } from '../util/dtypes.ts'
 import { gaussianAt, probeKey, type NoiseTerm, type Recipe } from './distributions.ts'
-import { eachRun, type Change } from './factors.ts'
+import { eachRun, type Change, type FactorTerm } from './factors.ts'
 import { noiseModule } from './node.ts'
 import type { NoiseKey } from './threefry.ts'
 
@@ -70,143 +70,209 @@ const DTYPE_CODE: Readonly<Record<DType, number>> = { F32: 0, F16: 1, BF16: 2 }
 
 /** A kernel with its own linear memory (about 300 KB). Not shared between threads. */
 export function createNoiseKernel(): NoiseKernel {
+  const c = createCore()
+  const kernel: NoiseKernel = {
+    apply: (raw, dtype, first, recipe, versions, folded) =>
+      applyRecipe(c, raw, dtype, first, recipe, versions, folded),
+    change(raw, dtype, first, cols, change, out) {
+      if (change.kind === 'factored') applyFactors(c, raw, dtype, first, cols, change, out)
+      else kernel.apply(raw, dtype, first, { terms: change.terms, scales: [] }, [], out)
+    },
+    roundHalf: (values, first, key, out) => roundToHalf(c, values, first, key, out),
+  }
+  return kernel
+}
+
+/** The WebAssembly instance, its buffers of one chunk each, and views of its memory. */
+interface Core {
+  readonly exports: Exports
+  /** Addresses: weights as they are in the file, as f32, and the versions of both signs. */
+  readonly src: number
+  readonly e: number
+  readonly plus: number
+  readonly minus: number
+  /** Right factors are loaded behind the buffers. */
+  readonly factorsAt: number
+  bytes: Uint8Array
+  floats: Float32Array
+}
+
+function createCore(): Core {
   const instance = new WebAssembly.Instance(new WebAssembly.Module(noiseModule()), {
     env: { abort: () => {} },
   })
-  const kernel = instance.exports as unknown as Exports
-  const base = kernel.memory.buffer.byteLength
-  kernel.memory.grow(Math.ceil((BUFFER_BYTES * 4) / 65536))
-  const [src, e, plus, minus] = [0, 1, 2, 3].map((i) => base + i * BUFFER_BYTES) as [
-    number,
-    number,
-    number,
-    number,
-  ]
-  // Right factors are loaded behind the buffers; growing detaches the views.
-  const factorsAt = base + BUFFER_BYTES * 4
-  let bytes = new Uint8Array(kernel.memory.buffer)
-  let floats = new Float32Array(kernel.memory.buffer)
-  const room = (byteLength: number) => {
-    const missing = factorsAt + byteLength - kernel.memory.buffer.byteLength
-    if (missing <= 0) return
-    kernel.memory.grow(Math.ceil(missing / 65536))
-    bytes = new Uint8Array(kernel.memory.buffer)
-    floats = new Float32Array(kernel.memory.buffer)
+  const exports = instance.exports as unknown as Exports
+  const src = exports.memory.buffer.byteLength
+  exports.memory.grow(Math.ceil((BUFFER_BYTES * 4) / 65536))
+  return {
+    exports,
+    src,
+    e: src + BUFFER_BYTES,
+    plus: src + 2 * BUFFER_BYTES,
+    minus: src + 3 * BUFFER_BYTES,
+    factorsAt: src + 4 * BUFFER_BYTES,
+    bytes: new Uint8Array(exports.memory.buffer),
+    floats: new Float32Array(exports.memory.buffer),
   }
-
-  /** One chunk: count elements from element index `at`; results are left in plus and minus. */
-  const chunk = (raw: Uint8Array, dtype: DType, at: number, count: number, recipe: Recipe) => {
-    const lead = at % 2
-    const n = Math.ceil((lead + count) / 32) * 32
-    const pair = (at - lead) / 2
-    bytes.set(raw, src)
-    kernel.widen(src, DTYPE_CODE[dtype], count, e + lead * 4)
-    for (const t of recipe.terms) {
-      if (t.coefficient === 0) decay(t, at, n, lead)
-      else kernel.accumulate(e, n, pair, t.k0, t.k1, t.coefficient, t.decay)
-    }
-    return { lead, n, pair }
-  }
-
-  /** A term without noise draws none, but where -0 meets the sign of a zero that it would have added. */
-  const decay = (term: NoiseTerm, at: number, n: number, lead: number) => {
-    kernel.scale(e, n, term.decay)
-    const bits = new Int32Array(kernel.memory.buffer, e + lead * 4, n - lead)
-    for (let i = bits.indexOf(MINUS_ZERO); i >= 0; i = bits.indexOf(MINUS_ZERO, i + 1)) {
-      floats[e / 4 + lead + i]! += term.coefficient * gaussianAt(term, at + i)
-    }
-  }
-
-  /** One chunk of a factored change, left in e: elements [at, at + count). */
-  const factored = (
-    at: number,
-    count: number,
-    cols: number,
-    rights: readonly number[],
-    c: Factored,
-  ) => {
-    if (c.decay !== 1) kernel.scale(e, Math.ceil(count / 4) * 4, c.decay)
-    c.terms.forEach((term, i) => {
-      for (let row = Math.floor(at / cols); row * cols < at + count; row++) {
-        eachRun(term, row, cols, (start, length, from, scale) => {
-          const begin = Math.max(at, row * cols + start)
-          const n = Math.min(at + count, row * cols + start + length) - begin
-          const skipped = begin - row * cols - start
-          if (n > 0) kernel.axpy(e + (begin - at) * 4, rights[i]! + (from + skipped) * 4, n, scale)
-        })
-      }
-    })
-  }
-
-  const self: NoiseKernel = {
-    change(raw, dtype, first, cols, change, out) {
-      if (change.kind === 'dense') {
-        self.apply(raw, dtype, first, { terms: change.terms, scales: [] }, [], out)
-        return
-      }
-      room(change.terms.reduce((sum, { right }) => sum + right.byteLength, 0))
-      let next = factorsAt
-      const rights = change.terms.map(({ right }) => {
-        floats.set(right, next / 4)
-        next += right.byteLength
-        return next - right.byteLength
-      })
-      const size = DTYPE_BYTES[dtype]
-      for (let i = 0; i < out.length; i += CHUNK) {
-        const count = Math.min(CHUNK, out.length - i)
-        bytes.set(raw.subarray(i * size, (i + count) * size), src)
-        kernel.widen(src, DTYPE_CODE[dtype], count, e)
-        factored(first + i, count, cols, rights, change)
-        out.set(floats.subarray(e / 4, e / 4 + count), i)
-      }
-    },
-    apply(raw, dtype, first, recipe, versions, folded) {
-      const n = versions[0]?.length ?? folded?.length ?? 0
-      if (first + n > 2 ** 33) throw new RangeError('noise is defined for the first 2^33 elements')
-      const size = DTYPE_BYTES[dtype]
-      const { scales } = recipe
-      for (let i = 0; i < n; i += CHUNK) {
-        const count = Math.min(CHUNK, n - i)
-        const part = raw.subarray(i * size, (i + count) * size)
-        const at = chunk(part, dtype, first + i, count, recipe)
-        const take = (from: number, to: Float32Array) => {
-          const start = from / 4 + at.lead
-          to.set(floats.subarray(start, start + count), i)
-        }
-        if (folded) take(e, folded)
-        for (let p = 0; p < versions.length; p++) {
-          const scale = scales[p]!
-          const probe = probeKey(recipe, p)
-          if (!probe || scale === 0) {
-            take(e, versions[p]!)
-          } else {
-            kernel.probePair(e, at.n, at.pair, probe.k0, probe.k1, scale, plus, minus)
-            take(plus, versions[p]!)
-            const mirrored = scales[p + 1] === -scale && sameKey(probeKey(recipe, p + 1), probe)
-            if (p + 1 < versions.length && mirrored) take(minus, versions[++p]!)
-          }
-        }
-      }
-    },
-    roundHalf(values, first, key, out) {
-      for (let i = 0; i < values.length; i += CHUNK) {
-        const count = Math.min(CHUNK, values.length - i)
-        const lead = (first + i) % 2
-        const n = Math.ceil((lead + count) / 32) * 32
-        // What lies around the chunk is rounded too, and must not pass for a weight beyond range.
-        floats.fill(0, e / 4, e / 4 + n)
-        floats.set(values.subarray(i, i + count), e / 4 + lead)
-        const pair = (first + i - lead) / 2
-        if (kernel.roundHalf(e, n, pair, key.k0, key.k1, plus)) {
-          throw new RangeError('a weight is beyond the range of float16')
-        }
-        out.set(new Uint16Array(kernel.memory.buffer, plus + lead * 2, count), i)
-      }
-    },
-  }
-  return self
 }
+
+/** Where a chunk lies in the buffers: `lead` elements in, since noise comes in pairs, up to `n`. */
+interface ChunkPlace {
+  readonly lead: number
+  readonly n: number
+  readonly pair: number
+}
+
+/** Of `count` elements from element `at` of the tensor. */
+function placeOf(at: number, count: number): ChunkPlace {
+  const lead = at % 2
+  return { lead, n: Math.ceil((lead + count) / 32) * 32, pair: (at - lead) / 2 }
+}
+
+function applyRecipe(
+  c: Core,
+  raw: Uint8Array,
+  dtype: DType,
+  first: number,
+  recipe: Recipe,
+  versions: readonly Float32Array[],
+  folded?: Float32Array,
+): void {
+  const length = versions[0]?.length ?? folded?.length ?? 0
+  if (first + length > 2 ** 33) throw new RangeError('noise is defined for the first 2^33 elements')
+  const size = DTYPE_BYTES[dtype]
+  for (let i = 0; i < length; i += CHUNK) {
+    const count = Math.min(CHUNK, length - i)
+    c.bytes.set(raw.subarray(i * size, (i + count) * size), c.src)
+    const place = placeOf(first + i, count)
+    c.exports.widen(c.src, DTYPE_CODE[dtype], count, c.e + place.lead * 4)
+    for (const term of recipe.terms) applyTerm(c, term, first + i, place)
+    const take = (from: number, to: Float32Array) => {
+      const start = from / 4 + place.lead
+      to.set(c.floats.subarray(start, start + count), i)
+    }
+    if (folded) take(c.e, folded)
+    takeVersions(c, recipe, place, versions, take)
+  }
+}
+
+/** A past update of the chunk in e, which begins at element `at`. */
+function applyTerm(c: Core, term: NoiseTerm, at: number, { lead, n, pair }: ChunkPlace): void {
+  const { k0, k1, coefficient, decay } = term
+  if (coefficient !== 0) {
+    c.exports.accumulate(c.e, n, pair, k0, k1, coefficient, decay)
+    return
+  }
+  // A term without noise draws none, but where -0 meets the sign of a zero that it would have added.
+  c.exports.scale(c.e, n, decay)
+  const bits = new Int32Array(c.exports.memory.buffer, c.e + lead * 4, n - lead)
+  for (let i = bits.indexOf(MINUS_ZERO); i >= 0; i = bits.indexOf(MINUS_ZERO, i + 1)) {
+    c.floats[c.e / 4 + lead + i]! += coefficient * gaussianAt(term, at + i)
+  }
+}
+
+/** The probes' versions of the chunk in e; two neighbours of opposite scales are made at once. */
+function takeVersions(
+  c: Core,
+  recipe: Recipe,
+  { n, pair }: ChunkPlace,
+  versions: readonly Float32Array[],
+  take: (from: number, to: Float32Array) => void,
+): void {
+  const { scales } = recipe
+  for (let p = 0; p < versions.length; p++) {
+    const scale = scales[p]!
+    const probe = probeKey(recipe, p)
+    if (!probe || scale === 0) {
+      take(c.e, versions[p]!)
+      continue
+    }
+    c.exports.probePair(c.e, n, pair, probe.k0, probe.k1, scale, c.plus, c.minus)
+    take(c.plus, versions[p]!)
+    const mirrored = scales[p + 1] === -scale && sameKey(probeKey(recipe, p + 1), probe)
+    if (p + 1 < versions.length && mirrored) take(c.minus, versions[++p]!)
+  }
+}
+
+const sameKey = (a: NoiseKey | undefined, b: NoiseKey) => a?.k0 === b.k0 && a.k1 === b.k1
 
 type Factored = Extract<Change, { kind: 'factored' }>
 
-const sameKey = (a: NoiseKey | undefined, b: NoiseKey) => a?.k0 === b.k0 && a.k1 === b.k1
+function applyFactors(
+  c: Core,
+  raw: Uint8Array,
+  dtype: DType,
+  first: number,
+  cols: number,
+  change: Factored,
+  out: Float32Array,
+): void {
+  const rights = loadRights(c, change)
+  const size = DTYPE_BYTES[dtype]
+  for (let i = 0; i < out.length; i += CHUNK) {
+    const count = Math.min(CHUNK, out.length - i)
+    c.bytes.set(raw.subarray(i * size, (i + count) * size), c.src)
+    c.exports.widen(c.src, DTYPE_CODE[dtype], count, c.e)
+    if (change.decay !== 1) c.exports.scale(c.e, Math.ceil(count / 4) * 4, change.decay)
+    change.terms.forEach((term, t) => addTerm(c, term, rights[t]!, cols, first + i, count))
+    out.set(c.floats.subarray(c.e / 4, c.e / 4 + count), i)
+  }
+}
+
+/** Copies the terms' right factors into the kernel's memory; returns their addresses. */
+function loadRights(c: Core, { terms }: Factored): number[] {
+  const { memory } = c.exports
+  const neededBytes = terms.reduce((sum, { right }) => sum + right.byteLength, c.factorsAt)
+  const missingBytes = neededBytes - memory.buffer.byteLength
+  if (missingBytes > 0) {
+    memory.grow(Math.ceil(missingBytes / 65536))
+    // Growing detaches the views.
+    c.bytes = new Uint8Array(memory.buffer)
+    c.floats = new Float32Array(memory.buffer)
+  }
+  let next = c.factorsAt
+  return terms.map(({ right }) => {
+    c.floats.set(right, next / 4)
+    next += right.byteLength
+    return next - right.byteLength
+  })
+}
+
+/** Adds a factored term to the chunk in e: elements [at, at + count) of a matrix of `cols` columns. */
+function addTerm(
+  c: Core,
+  term: FactorTerm,
+  right: number,
+  cols: number,
+  at: number,
+  count: number,
+): void {
+  for (let row = Math.floor(at / cols); row * cols < at + count; row++) {
+    eachRun(term, row, cols, (start, length, from, scale) => {
+      const begin = Math.max(at, row * cols + start)
+      const n = Math.min(at + count, row * cols + start + length) - begin
+      const skipped = begin - row * cols - start
+      if (n > 0) c.exports.axpy(c.e + (begin - at) * 4, right + (from + skipped) * 4, n, scale)
+    })
+  }
+}
+
+function roundToHalf(
+  c: Core,
+  values: Float32Array,
+  first: number,
+  key: NoiseKey,
+  out: Uint16Array,
+): void {
+  for (let i = 0; i < values.length; i += CHUNK) {
+    const count = Math.min(CHUNK, values.length - i)
+    const { lead, n, pair } = placeOf(first + i, count)
+    // What lies around the chunk is rounded too, and must not pass for a weight beyond range.
+    c.floats.fill(0, c.e / 4, c.e / 4 + n)
+    c.floats.set(values.subarray(i, i + count), c.e / 4 + lead)
+    if (c.exports.roundHalf(c.e, n, pair, key.k0, key.k1, c.plus)) {
+      throw new RangeError('a weight is beyond the range of float16')
+    }
+    out.set(new Uint16Array(c.exports.memory.buffer, c.plus + lead * 2, count), i)
+  }
+}

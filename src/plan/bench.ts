@@ -41,7 +41,7 @@ export interface BenchResult {
   readonly by_step: readonly BenchStep[]
 }
 
-export interface BenchStep {
+interface BenchStep {
   readonly ms: number
   /** Process memory after the step. */
   readonly rss_bytes: number
@@ -49,7 +49,10 @@ export interface BenchStep {
   readonly disk_bytes: number | null
 }
 
-/** Runs config.steps steps of batchSize x maxLength random tokens, all labelled. */
+/**
+ * Runs config.steps steps of batchSize x maxLength random tokens, all labelled.
+ * @throws UserError for a length beyond the model's positions
+ */
 export async function bench(
   loaded: LoadedModel,
   config: Config,
@@ -167,7 +170,7 @@ export function benchLines(r: BenchResult): string[] {
   ]
 }
 
-export interface KernelBench {
+interface KernelBench {
   readonly adapter: string
   /** Shape class by kernel; the chosen ones are what the adapter's devices use from now on. */
   readonly kernels: readonly {
@@ -178,7 +181,10 @@ export interface KernelBench {
   }[]
 }
 
-/** Measures the matmul kernels of a WebGPU adapter anew and keeps the fastest. */
+/**
+ * Measures the matmul kernels of a WebGPU adapter anew and keeps the fastest.
+ * @throws UserError (usage) for the cpu device
+ */
 export async function benchKernels(
   config: Pick<Config, 'device' | 'adapter'>,
 ): Promise<KernelBench> {

@@ -48,7 +48,7 @@ async function best(run: () => Promise<void>): Promise<number> {
 }
 
 /** All but what is the host's. */
-export type DeviceRates = Omit<Rates, keyof HostRates>
+type DeviceRates = Omit<Rates, keyof HostRates>
 
 /** Rates of a device that has nothing allocated; leaves it so. `threads` is how many cores it uses. */
 export async function calibrate(device: Device, threads: number): Promise<DeviceRates> {

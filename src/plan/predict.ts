@@ -8,7 +8,7 @@
 // On the cpu device all host work shares the cores with the products: it adds up in compute.
 
 /** Points [x, y] with rising x; between them y is taken from a straight line. */
-export type Curve = readonly (readonly [x: number, y: number])[]
+type Curve = readonly (readonly [x: number, y: number])[]
 
 /** What a device and its host can do. ns are of one weight element unless it says otherwise. */
 export interface Rates {
@@ -81,7 +81,7 @@ export interface StepWork {
   readonly slabBytes: number
 }
 
-export interface Prediction {
+interface Prediction {
   readonly stepMs: number
   readonly computeMs: number
   readonly uploadMs: number
@@ -179,7 +179,7 @@ function smallest(holds: (n: number) => boolean): number | null {
 }
 
 /** What a run reads: the base until the first fold, then folded weights; resident slabs per fold. */
-export interface TrafficInput {
+interface TrafficInput {
   readonly steps: number
   /** Steps between two folds; Infinity where none happens. */
   readonly foldEvery: number

@@ -30,7 +30,10 @@ import type { BatchShape } from '../engine/working-set.ts'
 /** As if an evaluation had so many: what a long one does. */
 const MANY_BATCHES = 1000
 
-/** Plans one training step with batches of batchSize x maxLength. */
+/**
+ * Plans one training step with batches of batchSize x maxLength.
+ * @throws UserError for a length beyond the model's positions, or a budget that nothing fits into
+ */
 export async function planReport(source: string, config: Config, report: Reporter) {
   const { model, tensors, dtype, files } = prefixed(await shapes(source, config, report), config)
   const { batchSize: batch, maxLength: tokens } = config
@@ -244,7 +247,7 @@ async function shapes(source: string, config: Config, report: Reporter) {
     ...(config.revision === undefined ? {} : { revision: config.revision }),
     ...(config.cacheDir === undefined ? {} : { cacheDir: config.cacheDir }),
   })
-  const json = await readJsonObject(join(dir, 'config.json'), 2 ** 24)
+  const json = await readJsonObject(join(dir, 'config.json'))
   const model = createModel(json)
   if (where === 'local') {
     const checkpoint = await openCheckpoint(dir, weights)

@@ -1,4 +1,5 @@
 // The work of a step from its plan: what predict.ts needs to know of model, method and run. Pure.
+// What that takes in bytes and milliseconds is predict.ts's matter.
 
 import type { Model } from '../../models/model.ts'
 import type { Plan, Slab } from '../../scheduler/plan.ts'
@@ -8,7 +9,7 @@ import type { Method, MethodOptions } from '../methods/method.ts'
 import { trafficOf, type StepWork, type Traffic } from './predict.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 
-export interface WorkInput {
+interface WorkInput {
   readonly model: Model
   /** Of one pass. */
   readonly plan: Plan
@@ -22,13 +23,14 @@ export interface WorkInput {
   readonly config: Pick<Config, 'batchSize' | 'maxLength' | 'steps' | 'window' | 'replayWindow'>
 }
 
-export interface FullWork extends StepWork {
+interface FullWork extends StepWork {
   /** Of all matrices in their files. */
   readonly weightBytes: number
   /** Read by a step once updates are folded. */
   readonly foldedBytes: number
 }
 
+/** The work of one training step. */
 export function stepWork(input: WorkInput): FullWork {
   const { model, plan, cut, method, methodOptions, probes, folds, dtype, config } = input
   const { steps, window, replayWindow } = config

@@ -26,7 +26,7 @@ export function criterionOf(config: CriterionOptions): Criterion {
   return { metric, greaterIsBetter: config.greaterIsBetter ?? !/(loss|perplexity)$/.test(metric) }
 }
 
-export interface Best {
+interface Best {
   readonly step: number
   readonly value: number
 }

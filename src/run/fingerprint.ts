@@ -1,4 +1,4 @@
-// What tells one run's inputs from another's: the base weights by names, shapes and samples of their
+// A fingerprint of a run's inputs: the base weights by names, shapes and samples of their
 // bytes, a data file by all of its bytes. A run resumes on no other.
 
 import { createHash } from 'node:crypto'
@@ -31,7 +31,10 @@ export async function fingerprint(checkpoint: Checkpoint): Promise<string> {
   return hash.digest('hex').slice(0, 16)
 }
 
-/** SHA-256 of a file, hex. */
+/**
+ * SHA-256 of a file, hex.
+ * @throws UserError if it cannot be read
+ */
 export async function fileHash(path: string): Promise<string> {
   const hash = createHash('sha256')
   try {

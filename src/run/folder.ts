@@ -159,7 +159,10 @@ export async function settleCheckpoints(dir: string, steps: number, keep: number
   await pruneCheckpoints(dir, keep)
 }
 
-/** Adds one line to metrics.jsonl or evals.jsonl. */
+/**
+ * Adds one line to metrics.jsonl or evals.jsonl.
+ * @throws UserError if it cannot be written
+ */
 export async function appendLine(path: string, value: object): Promise<void> {
   try {
     await appendFile(path, JSON.stringify(value) + '\n')

@@ -95,7 +95,10 @@ export async function openJournal(path: string): Promise<Journal> {
   }
 }
 
-/** Reads a journal without changing the file. */
+/**
+ * Reads a journal without changing the file.
+ * @throws UserError if there is none, or a line but the last is damaged
+ */
 export async function readJournal(path: string): Promise<JournalEntry[]> {
   let file: FileHandle
   try {

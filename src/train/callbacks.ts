@@ -1,5 +1,5 @@
-// Callbacks of a run, in the names and meanings of Hugging Face's TrainerCallback: what they are told,
-// what they may ask for, and early stopping. When they are called is loop.ts's matter.
+// Callbacks of a run, in the names and meanings of Hugging Face's TrainerCallback: what they are given,
+// what they may request, and early stopping. When they are called is loop.ts's matter.
 
 import {
   bestOf,
@@ -51,7 +51,7 @@ export interface EventDetails {
   readonly checkpointDir?: string
 }
 
-export type Listener<Args> = (
+type Listener<Args> = (
   args: Args,
   state: TrainerState,
   control: TrainerControl,
@@ -74,7 +74,7 @@ export interface TrainerCallback<Args = unknown> {
 
 export type TrainerEvent = keyof TrainerCallback
 
-/** Tells whoever listens of an event. */
+/** Passes an event to all listeners. */
 export type Notify = (
   event: TrainerEvent,
   state: TrainerState,

@@ -31,7 +31,7 @@ export interface Evaluation {
 /** Called often with what is done and how much there is; what it throws ends the evaluation. */
 export type OnProgress = (done: number, total: number) => void
 
-export interface EvaluateOptions {
+interface EvaluateOptions {
   /** Sequences per forward pass. */
   readonly batchSize: number
   readonly padId: number

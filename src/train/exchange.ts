@@ -12,11 +12,9 @@ export interface Exchange {
    * @param mine by number of the micro-batch, those that this machine has computed
    */
   gather(step: number, mine: ReadonlyMap<number, Totals>): Promise<readonly Totals[]>
-  close(): Promise<void>
 }
 
 /** One machine: what it computed is all there is. */
 export const alone: Exchange = {
   gather: (_step, mine) => Promise.resolve([...mine.values()]),
-  close: () => Promise.resolve(),
 }

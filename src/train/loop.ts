@@ -30,7 +30,7 @@ import { createEpsRule, lrAt } from './schedule.ts'
 import type { DataSource } from './source.ts'
 import { zoStep } from './step.ts'
 
-export interface TrainInput {
+interface TrainInput {
   readonly engine: Engine
   readonly config: Config
   readonly journal: Journal

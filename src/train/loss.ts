@@ -33,7 +33,7 @@ export interface Total {
 }
 
 /** What a step makes smaller, from the losses [M] of one probe's labelled rows, in row order. */
-export type LossScore = (losses: Float64Array, batch: Batch) => Total
+type LossScore = (losses: Float64Array, batch: Batch) => Total
 
 /** Mean cross-entropy over labelled tokens, nats. */
 export const tokenMean: LossScore = (losses) => ({

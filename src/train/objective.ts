@@ -1,5 +1,5 @@
-// What a step makes smaller, as data: which outputs of the model it looks at, and the score that it makes
-// of one probe's outputs. Most objectives score token losses (loss.ts), which one forward pass gives for
+// What a step minimises, as data: which outputs of the model it reads, and the score of one probe's
+// outputs. Most objectives score token losses (loss.ts), which one forward pass gives for
 // all probes; those that read generated text run the probes one by one.
 
 import type { Config } from '../config/options.ts'
@@ -17,13 +17,13 @@ import { optionCrossEntropy, optionError, tokenMean, type Total } from './loss.t
 export type Objective = LossObjective | OutputObjective
 
 /** From the losses [M] of one probe's labelled rows, in row order. */
-export interface LossObjective {
+interface LossObjective {
   readonly kind: 'losses'
   readonly score: (losses: Float64Array, batch: Batch) => Total | Promise<Total>
 }
 
 /** One that looks at more than losses. */
-export type OutputObjective =
+type OutputObjective =
   | {
       readonly kind: 'logits'
       readonly score: (logits: LabelLogits, batch: Batch) => Total | Promise<Total>

@@ -1,4 +1,5 @@
 // What a run says of each step: its line of metrics.jsonl, and the progress line with the time left.
+// When a step is taken, and what is logged when, is loop.ts's.
 
 import type { Config } from '../config/options.ts'
 import { batchTokens } from '../data/batches.ts'
@@ -32,6 +33,7 @@ interface Timed {
 /** Steps whose mean time tells how long the rest will take. */
 const RECENT = 20
 
+/** The progress of a run of `steps` steps on an engine, to its records and to a person. */
 export function createProgress(
   { counters, device }: Engine,
   { steps }: Pick<Config, 'steps'>,
@@ -47,11 +49,11 @@ export function createProgress(
       const figures = {
         ...stepMetrics(entry),
         tokens: batches.reduce((sum, batch) => sum + batchTokens(batch), 0),
-        step_ms: round(stepMs, 2),
+        step_ms: round(stepMs),
         read_bytes: counters.readBytes - before.readBytes,
         upload_bytes: counters.uploadBytes - before.uploadBytes,
         download_bytes: counters.downloadBytes - before.downloadBytes,
-        wait_ms: round(counters.waitMs - before.waitMs, 2),
+        wait_ms: round(counters.waitMs - before.waitMs),
         device_peak_bytes: device.ledger.peak().totalBytes,
         rss_bytes: process.memoryUsage.rss(),
       }
@@ -80,4 +82,5 @@ export function createProgress(
   }
 }
 
-const round = (x: number, digits: number) => Math.round(x * 10 ** digits) / 10 ** digits
+/** Hundredths are all that a clock of milliseconds is good for. */
+const round = (ms: number) => Math.round(ms * 100) / 100

@@ -41,7 +41,7 @@ import type { DataSource } from './source.ts'
 import { stateAfter } from './state.ts'
 
 /** A run's folder, locked for this process. */
-export interface ClaimedRun {
+interface ClaimedRun {
   readonly dir: string
   /** Of the run to continue; null for a new one. */
   readonly before: RunRecord | null
@@ -280,7 +280,10 @@ async function writeResult(
   return resultDir
 }
 
-/** An option that a run cannot do without. */
+/**
+ * An option that a run cannot do without.
+ * @throws UserError (usage) if it is absent
+ */
 export function required(value: string | undefined, flag: string): string {
   if (value === undefined) throw new UserError(`${flag} is required`, { exitCode: 2 })
   return value

@@ -26,7 +26,7 @@ const EPS_WINDOW = 20
 /** A loss difference is clear when it stands 32 times above f32's resolution of the loss. */
 const CLEAR = 2 ** -18
 
-export interface EpsRule {
+interface EpsRule {
   /** eps of a 0-based step; every entry before it must have been pushed. */
   at(step: number): number
   push(entry: JournalEntry): void

@@ -1,4 +1,5 @@
 // The weights of a run after some steps of its journal, from the newest saved checkpoint that can serve.
+// Reading and checking the journal is src/run/journal.ts's, making an engine src/engine/open.ts's.
 
 import type { Config } from '../config/options.ts'
 import { openCheckpoint } from '../checkpoint/open.ts'

@@ -1,6 +1,6 @@
 // ONE ZEROTH-ORDER STEP, top to bottom (MeZO, arXiv 2305.17333; streaming as in ZO2, 2503.12668):
 //
-//   begin the step: a window may turn                 complete windows or owed updates are folded
+//   begin the step: a window may end                  complete windows or owed updates are folded
 //   for each micro-batch: one forward of all probes   slabs stream through the device once
 //   losses = mean over all labelled tokens            the only wait (or another objective)
 //   g_i = (loss_i+ - loss_i-) / (2 eps)               finite, or the step is skipped

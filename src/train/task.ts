@@ -7,7 +7,7 @@ import { TASKS } from '../data/tasks/index.ts'
 import {
   filesIn,
   loadInContext,
-  loadTask,
+  loadTaskData,
   type TaskData,
   type TaskOptions,
 } from '../data/tasks/load.ts'
@@ -32,7 +32,7 @@ export async function taskData(
   const task = TASKS.get(config.task!)!
   const { numTrain = NUM_TRAIN, numDev = task.numDev, onlyTrainOption: onlyAnswer } = config
   const options = { ...common(config, model.maxPositions), numTrain, numDev, onlyAnswer }
-  const data = await loadTask(task, filesOf(task, config, report, signal), tokenizer, options)
+  const data = await loadTaskData(task, filesOf(task, config, report, signal), tokenizer, options)
   data.log.forEach((line) => report.line(line))
   return data
 }

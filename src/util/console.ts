@@ -12,7 +12,7 @@ export interface Reporter {
   clear(): void
 }
 
-export interface Stream {
+interface Stream {
   readonly isTTY?: boolean
   readonly columns?: number
   write(text: string): unknown
@@ -23,6 +23,7 @@ export const silent: Reporter = { line: () => {}, live: () => {}, clear: () => {
 /** Live lines come this far apart at least: a download reports every chunk. */
 const LIVE_MS = 50
 
+/** A reporter on a stream; live lines only on a terminal, and not under CI. */
 export function createReporter(stream: Stream, environment = process.env): Reporter {
   const live = stream.isTTY === true && !environment['CI'] && environment['TERM'] !== 'dumb'
   let open = false
@@ -49,7 +50,7 @@ export function createReporter(stream: Stream, environment = process.env): Repor
 }
 
 /** Rows as aligned columns; columns whose cells are all numeric-looking are right-aligned. */
-export function table(rows: readonly (readonly string[])[], indent = '  '): string[] {
+export function table(rows: readonly (readonly string[])[]): string[] {
   const columns = maxOf(
     rows.map((row) => row.length),
     0,
@@ -59,7 +60,7 @@ export function table(rows: readonly (readonly string[])[], indent = '  '): stri
   const right = cells.map((column) => column.slice(1).every((cell) => /^[-+~]?\d|^-?$/.test(cell)))
   return rows.map((row) =>
     (
-      indent +
+      '  ' +
       row
         .map((cell, c) => (right[c] ? cell.padStart(widths[c]!) : cell.padEnd(widths[c]!)))
         .join('  ')
@@ -77,7 +78,7 @@ export function memoryTable(bytes: Readonly<Record<string, number>>): string[] {
 }
 
 /** What the line of a step shows. */
-export interface Progress {
+interface Progress {
   /** Steps made, this one included. */
   readonly done: number
   readonly steps: number

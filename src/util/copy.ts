@@ -1,4 +1,5 @@
 // Copies of files that may be read-only where they come from: a copy is its owner's to write.
+// What is copied, and whether the copy appears at once, is the caller's matter.
 
 import { chmod, constants, copyFile } from 'node:fs/promises'
 

@@ -1,5 +1,5 @@
 // The element types of weights, and conversion of elements between F32, F16 and BF16 on their bit patterns, so that NaN
-// payloads and the sign of zero survive and no float unit gets a say. Rounding is to nearest,
+// payloads and the sign of zero survive on every processor. Rounding is to nearest,
 // ties to even. 16-bit inputs go through a 64 Ki-entry table, made on first use: every answer is
 // computed once.
 // Source: IEEE 754-2019, sections 3.4, 4.3.1 and 6.2.3; bfloat16 is the upper half of binary32.
@@ -51,7 +51,7 @@ export function f32BitsToF16Bits(u: number): number {
 }
 
 /** Bits of the bfloat16 value nearest to the binary32 bits `u`. */
-export function f32BitsToBf16Bits(u: number): number {
+function f32BitsToBf16Bits(u: number): number {
   if ((u & 0x7fffffff) > 0x7f800000) return (u >>> 16) | 0x40
   return (u + 0x7fff + ((u >>> 16) & 1)) >>> 16
 }

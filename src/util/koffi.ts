@@ -36,5 +36,15 @@ export function koffi(): Koffi {
   return (loaded = found)
 }
 
+/** What `declare` finds in Linux's C library; null elsewhere, or where that is another or lacks it. */
+export function fromLibc<Functions>(declare: (libc: LibraryHandle) => Functions): Functions | null {
+  if (process.platform !== 'linux') return null
+  try {
+    return declare(openLibrary('libc.so.6'))
+  } catch {
+    return null
+  }
+}
+
 /** Loads a library; the handle is to be held, for koffi unloads a library whose handle is collected. */
 export const openLibrary = (path: string): LibraryHandle => koffi().load(path)

@@ -1,4 +1,5 @@
-// Text that keeps to its line: what would break it, move the cursor or turn the direction is escaped.
+// Text that keeps to its line: what would break it, move the cursor or reverse the text is escaped.
+// Quoting and shortening are untrusted.ts's.
 
 // C0 and C1 controls, line and paragraph separators, marks of direction, the byte order mark.
 const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069\ufeff]/g

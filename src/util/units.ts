@@ -1,4 +1,5 @@
-// Byte quantities as people write and read them: "256MiB", "4 GiB" (binary units), and how memory is cut.
+// Byte quantities as people write and read them: "256MiB", "4 GiB" (binary units), and how memory is aligned.
+// Sizes of tensors and files are counted where these are known; here they get their form.
 
 import { UserError } from './errors.ts'
 

@@ -70,8 +70,8 @@ const NAME_CHARACTERS = 80
 
 /** An untrusted name in quotes: control characters escaped, at most 80 characters of it. */
 export function quote(name: string): string {
-  const cut = name.length > NAME_CHARACTERS ? `${name.slice(0, NAME_CHARACTERS - 3)}...` : name
-  return printable(JSON.stringify(cut))
+  const shown = name.length > NAME_CHARACTERS ? `${name.slice(0, NAME_CHARACTERS - 3)}...` : name
+  return printable(JSON.stringify(shown))
 }
 
 /** Short, printable words for an untrusted value; never walks into it. */

@@ -1,4 +1,5 @@
 // UTF-8 from outside: decoding that says which byte is wrong.
+// Reading the bytes is src/io/read.ts's.
 
 import { UserError } from './errors.ts'
 

@@ -1,4 +1,5 @@
 // The package's version, from its own package.json (three folders up in dist/, two in a checkout).
+// Nothing else knows where the package's own folder lies.
 
 import { readFileSync } from 'node:fs'
 

@@ -12,7 +12,7 @@ import { fillSynthetic } from '../checkpoint/synthetic.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 
 /** A position of a file; directFd: the same file past the page cache. */
-export interface FilePlace {
+interface FilePlace {
   readonly fd: number
   readonly directFd?: number
   readonly path: string

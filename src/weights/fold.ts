@@ -6,6 +6,7 @@ import type { Worker } from 'node:worker_threads'
 import { UserError } from '../util/errors.ts'
 import { startWorker } from '../util/threads.ts'
 import type { FoldJob, FoldReply } from './fold-worker.ts'
+import { isFullDisk } from '../io/read.ts'
 
 export interface FoldPool {
   /** Resolves when the job's result is in its target; UserError when the disk is full. */
@@ -30,6 +31,7 @@ export interface Folded {
   readonly elements: number
 }
 
+/** A pool of at most `threads` threads, started when first needed. */
 export function createFoldPool(threads: number): FoldPool {
   const queue: Waiting[] = []
   const active = new Map<Worker, Waiting & { readonly startMs: number }>()
@@ -95,7 +97,7 @@ export function createFoldPool(threads: number): FoldPool {
 }
 
 function failure(reply: NonNullable<FoldReply>): Error {
-  if (['ENOSPC', 'EDQUOT', 'EFBIG'].includes(reply.code ?? '')) {
+  if (isFullDisk(reply.code)) {
     return new UserError(
       `no disk space left for the folded weights (${reply.message}); free some, name another folder with --scratch-dir, or keep them in memory with a larger --ram`,
     )

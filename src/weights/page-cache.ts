@@ -1,7 +1,7 @@
 // What the system's page cache can hold, and which tensors are left to it. Weights that all fit are
-// read through it and come from memory from the second step on. Of more than that, a scan that starts
-// over would find nothing: each byte is pushed out before its turn. So the leading tensors, as far as
-// a share of the memory goes, are read through the cache, and the rest past it (src/io/direct.ts).
+// read through it and come from memory from the second step on. If they do not fit, each byte would be
+// evicted before it is read again: then the leading tensors, up to a share of the memory, are read
+// through the cache, and the rest past it (src/io/direct.ts).
 
 import { freemem, totalmem } from 'node:os'
 
@@ -21,7 +21,7 @@ export function cacheRoomBytes(): number {
 export const fitsPageCache = (bytes: number, roomBytes = cacheRoomBytes()): boolean =>
   bytes <= FITTING * roomBytes
 
-export interface CacheShare {
+interface CacheShare {
   /** Whether the tensor is to be read through the page cache; decided when first asked. */
   keeps(name: string, bytes: number): boolean
   /** Gives the tensor's part back: its bytes are not read any more. */

@@ -18,7 +18,17 @@ import { createHostPart } from '../../src/device/webgpu/host.ts'
 import { Runtime } from '../../src/device/webgpu/runtime.ts'
 import { generate } from '../../src/generate/generate.ts'
 import type { JournalEntry } from '../../src/run/journal.ts'
-import { createSelection, EVERYTHING } from '../../src/methods/selection.ts'
+import { createSelection } from '../../src/methods/selection.ts'
+import {
+  EVERYTHING,
+  exportedDigests,
+  openRun,
+  syntheticBatch,
+  tempFolder,
+  trainSteps,
+  type OpenDevice,
+  type RunOptions,
+} from '../helpers/runs.ts'
 import { planReport } from '../../src/plan/report.ts'
 import {
   PREFIX_FILE,
@@ -30,15 +40,6 @@ import { silent } from '../../src/util/console.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import { cli, cliJson, SHAKESPEARE, TINY } from '../helpers/cli.ts'
 import { filled, fixed, keeping, openDevices, scoped, WORKLOAD } from '../helpers/devices.ts'
-import {
-  exportedDigests,
-  openRun,
-  syntheticBatch,
-  tempFolder,
-  trainSteps,
-  type OpenDevice,
-  type RunOptions,
-} from '../helpers/runs.ts'
 import { needsHalves } from '../helpers/needs.ts'
 import { writeSyntheticOpt } from '../helpers/synthetic-opt.ts'
 import { ADAPTER } from '../helpers/webgpu.ts'

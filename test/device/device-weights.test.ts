@@ -182,10 +182,10 @@ describe.each(openDevices())('$name', ({ open }) => {
         expect(own.ledger.now.staging).toBe(own.memory.stagingBytes(workload))
       }
       const before = own.ledger.total()
-      const tensor = own.tensor('method', 'm', 8, 12)
+      const tensor = own.tensor('activations', 'm', 8, 12)
       const slot = own.slot('slots', 's', 1000)
       own.slot('resident', 'r', 52)
-      expect(own.ledger.now.method).toBe(8 * 12 * 4)
+      expect(own.ledger.now.activations).toBe(8 * 12 * 4)
       expect(own.ledger.now.slots).toBe(own.memory.slotBytes(1000))
       expect(own.ledger.now.resident).toBe(own.memory.slotBytes(52))
       own.free(tensor)

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createSearch } from '../../src/generate/beams.ts'
 import type { Engine } from '../../src/engine/engine.ts'
-import { cutAtStop, generate, pick, type GenerateOptions } from '../../src/generate/generate.ts'
+import { trimAtStop, generate, pick, type GenerateOptions } from '../../src/generate/generate.ts'
 import { noiseKey, threefry2x32 } from '../../src/noise/threefry.ts'
 import { cliJson, TINY } from '../helpers/cli.ts'
 import { openDevices } from '../helpers/devices.ts'
@@ -158,7 +158,7 @@ describe.each(openDevices())('on $name', (test) => {
         const text = decode(stopped[0]!)
         if (numBeams === 1) {
           expect(stopped[0]).toEqual(free[0]!.slice(0, 4))
-          expect(cutAtStop(text, strings)).toBe(`${decode(free[0]!.slice(0, 2))}<`)
+          expect(trimAtStop(text, strings)).toBe(`${decode(free[0]!.slice(0, 2))}<`)
         }
         for (const tokens of stopped) {
           const before = decode(tokens.slice(0, -1))

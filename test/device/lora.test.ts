@@ -10,13 +10,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { exportLora } from '../../src/export/adapter.ts'
 import type { Engine } from '../../src/engine/engine.ts'
 import { isTarget, loraMethod, loraName, loraSelection } from '../../src/methods/lora.ts'
-import { createSelection, EVERYTHING } from '../../src/methods/selection.ts'
-import { gaussianAt, NOISE_STD } from '../../src/noise/distributions.ts'
-import { noiseKey } from '../../src/noise/threefry.ts'
-import { openCheckpoint } from '../../src/checkpoint/open.ts'
-import { readSafetensors } from '../helpers/read-safetensors.ts'
-import { openDevices } from '../helpers/devices.ts'
+import { createSelection } from '../../src/methods/selection.ts'
 import {
+  EVERYTHING,
   exportedTensors,
   openRun,
   syntheticBatch,
@@ -24,6 +20,11 @@ import {
   trainSteps,
   type OpenDevice,
 } from '../helpers/runs.ts'
+import { gaussianAt, NOISE_STD } from '../../src/noise/distributions.ts'
+import { noiseKey } from '../../src/noise/threefry.ts'
+import { openCheckpoint } from '../../src/checkpoint/open.ts'
+import { readSafetensors } from '../helpers/read-safetensors.ts'
+import { openDevices } from '../helpers/devices.ts'
 import { meanLoss, readParameters, type Parameters } from '../reference/opt.ts'
 
 const LAYOUT = fileURLToPath(new URL('../fixtures/layouts/pre-norm-tied', import.meta.url))

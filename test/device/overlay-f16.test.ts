@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parseConfig } from '../../src/config/options.ts'
 import { updateOf } from '../../src/run/journal.ts'
 import type { Update } from '../../src/methods/method.ts'
-import { roundHalf } from '../../src/noise/distributions.ts'
+import { roundHalf } from '../reference/noise.ts'
 import { noiseKey } from '../../src/noise/threefry.ts'
 import { createNoiseKernel } from '../../src/noise/wasm.ts'
 import { planReport } from '../../src/plan/report.ts'
@@ -176,6 +176,6 @@ describe('a float16 overlay', () => {
   })
 
   it('is refused where nothing is folded', () => {
-    expect(() => parseConfig({ overlayDtype: 'float16', loraRank: 4 })).toThrow(/folds none/)
+    expect(() => parseConfig({ overlayDtype: 'float16', loraRank: 4 })).toThrow(/folds nothing/)
   })
 })

@@ -12,7 +12,17 @@ import { prefixName, withPrefix } from '../../models/prefix.ts'
 import { exportLora, exportPrefix } from '../../src/export/adapter.ts'
 import type { Engine } from '../../src/engine/engine.ts'
 import { generate, generateInSweeps } from '../../src/generate/generate.ts'
-import { createSelection, EVERYTHING } from '../../src/methods/selection.ts'
+import { createSelection } from '../../src/methods/selection.ts'
+import {
+  EVERYTHING,
+  logitsAfter,
+  openRun,
+  syntheticBatch,
+  tempFolder,
+  trainSteps,
+  type OpenDevice,
+  type RunOptions,
+} from '../helpers/runs.ts'
 import { gaussianAt, NOISE_STD } from '../../src/noise/distributions.ts'
 import { noiseKey, threefry2x32 } from '../../src/noise/threefry.ts'
 import {
@@ -25,15 +35,6 @@ import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import { cli, cliJson, makeFolder, TINY } from '../helpers/cli.ts'
 import { openDevices } from '../helpers/devices.ts'
 import { readSafetensors } from '../helpers/read-safetensors.ts'
-import {
-  logitsAfter,
-  openRun,
-  syntheticBatch,
-  tempFolder,
-  trainSteps,
-  type OpenDevice,
-  type RunOptions,
-} from '../helpers/runs.ts'
 import { decode, meanLoss, readParameters, type LayerPrefix } from '../reference/opt.ts'
 
 const FIXTURES = fileURLToPath(new URL('../fixtures/', import.meta.url))

@@ -19,13 +19,8 @@ import {
 import { matmulTransposed } from '../../src/device/webgpu/kernels/matmul-transposed.ts'
 import { NOISE_WGSL } from '../../src/device/webgpu/kernels/noise.ts'
 import { perturbKernel } from '../../src/device/webgpu/kernels/perturb.ts'
-import {
-  applyTerms,
-  gaussianAt,
-  probeVersion,
-  round16,
-  type Recipe,
-} from '../../src/noise/distributions.ts'
+import { gaussianAt, round16, type Recipe } from '../../src/noise/distributions.ts'
+import { applyTerms, probeVersion } from '../reference/noise.ts'
 import { threefry2x32 } from '../../src/noise/threefry.ts'
 import { convertElements, type DType } from '../../src/util/dtypes.ts'
 import { lacking, type Feature } from '../helpers/adapter.ts'

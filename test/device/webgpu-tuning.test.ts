@@ -11,7 +11,7 @@ import { openAdapter } from '../../src/device/webgpu/adapter.ts'
 import { type ChoiceStore, openWebgpu } from '../../src/device/webgpu/device.ts'
 import {
   candidates,
-  type Choice,
+  type VariantChoice,
   choiceBy,
   SHAPE_CLASSES,
 } from '../../src/device/webgpu/variants.ts'
@@ -41,7 +41,7 @@ describe('kernels of an adapter', () => {
   it('are measured once, kept, and measured again when the cache is damaged', async () => {
     const [first, second] = [await opened(kernelChoices), readFileSync(cacheFile(), 'utf8')]
     expect(first).toMatch(/^matmul \w+ \d+x\d+/)
-    const kept = JSON.parse(second) as Record<string, Choice>
+    const kept = JSON.parse(second) as Record<string, VariantChoice>
     const [key] = Object.keys(kept)
     expect(key).toContain(ADAPTER)
     expect(Object.keys(kept[key!]!)).toEqual([...SHAPE_CLASSES])
@@ -50,7 +50,7 @@ describe('kernels of an adapter', () => {
     for (const damaged of ['{"0.1.0', '[]', second.replaceAll('matmul', 'old')]) {
       writeFileSync(cacheFile(), damaged)
       await opened(kernelChoices)
-      const again = JSON.parse(readFileSync(cacheFile(), 'utf8')) as Record<string, Choice>
+      const again = JSON.parse(readFileSync(cacheFile(), 'utf8')) as Record<string, VariantChoice>
       expect(Object.values(again[key!]!).every((name) => name.startsWith('matmul'))).toBe(true)
     }
   }, 60_000)
@@ -59,7 +59,7 @@ describe('kernels of an adapter', () => {
     const adapter = await openAdapter(ADAPTER)
     adapter.close()
     const last = choiceBy((shape) => candidates(adapter, shape).at(-1)!.spec.name)
-    const written: Choice[] = []
+    const written: VariantChoice[] = []
     const answers = [{ many: 'nonsense' }, last]
     const named = await opened({
       read: () => Promise.resolve(answers.shift()),

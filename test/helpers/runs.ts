@@ -16,12 +16,12 @@ import type { JournalEntry } from '../../src/run/journal.ts'
 import { createEstimator } from '../../src/methods/estimator.ts'
 import { createMethod } from '../../src/methods/index.ts'
 import type { Method, MethodOptions, Probes } from '../../src/methods/method.ts'
-import { EVERYTHING } from '../../src/methods/selection.ts'
 import { forward, lossesOf } from '../../src/engine/forward.ts'
 import type { Totals } from '../../src/train/exchange.ts'
 import { labelledRows } from '../../src/train/loss.ts'
 import { scoreLosses, scoreOutputs, type Objective } from '../../src/train/objective.ts'
 import { zoStep } from '../../src/train/step.ts'
+import type { Selection } from '../../src/methods/selection.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import type { TestDevice } from './devices.ts'
 
@@ -61,6 +61,9 @@ export type RunOptions = Partial<Omit<EngineOptions, 'method' | 'methodOptions' 
     readonly probes?: number
     readonly estimator?: 'two-sided' | 'one-sided'
   }
+
+/** Every tensor trains at every step. */
+export const EVERYTHING: Selection = { trains: () => true, active: () => true }
 
 export const METHOD_DEFAULTS: MethodOptions = {
   seed: 5,

@@ -1,5 +1,5 @@
 // The device contract in plain f64 loops, for tests only. Weights are decoded and perturbed in f32 by
-// src/noise/distributions.ts, exactly as every device must; all arithmetic after that is f64.
+// noise.ts beside this file, exactly as every device must; all arithmetic after that is f64.
 // It keeps no scratch and no ledger, and does each operation when it is called. f16 tensors hold what was
 // written rounded, results exactly.
 
@@ -18,7 +18,7 @@ import {
 import type { MemoryModel } from '../../src/device/memory.ts'
 import { fromHalves, toHalves } from '../../src/device/f16.ts'
 import { createLedger } from '../../src/device/ledger.ts'
-import { applyTerms, probeVersion } from '../../src/noise/distributions.ts'
+import { applyTerms, probeVersion } from './noise.ts'
 import { DTYPE_BYTES, type DType } from '../../src/util/dtypes.ts'
 import { ACTIVATIONS, attention, factoredSums, normalise, type Sums } from './kernels.ts'
 

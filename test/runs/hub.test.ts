@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { UserError } from '../../src/util/errors.ts'
-import { remoteWeights, resolveModel } from '../../src/hub/resolve.ts'
+import { resolveModel } from '../../src/hub/resolve.ts'
 import {
   blobName,
   type MockFile,
@@ -166,16 +166,6 @@ describe('a fresh download', () => {
     const { dir } = await resolveModel('org/opt', { revision: 'sharded', include: 'config' })
     expect(existsSync(join(dir, 'pytorch_model.bin.index.json'))).toBe(true)
     expect(hub.transfers('pytorch_model-00001.bin')).toHaveLength(0)
-    expect(await remoteWeights('org/opt', 'sharded')).toEqual({
-      commit: SHARDED,
-      files: [
-        { name: 'pytorch_model-00001.bin', bytes: 100_000 },
-        { name: 'pytorch_model-00002.bin', bytes: 50_000 },
-      ],
-    })
-    expect((await remoteWeights('org/opt')).files).toEqual([
-      { name: 'pytorch_model.bin', bytes: 300_000 },
-    ])
   })
 
   it('writes nothing on stdout', async () => {
@@ -270,7 +260,6 @@ describe('a cache that Python wrote', () => {
     await pythonCache(false)
     vi.stubEnv('HF_HUB_OFFLINE', '1')
     await expect(resolveModel('org/opt')).rejects.toThrow(/HF_HUB_OFFLINE is set and .*models--org/)
-    await expect(remoteWeights('org/opt')).rejects.toThrow(/HF_HUB_OFFLINE/)
     expect((await resolveModel('org/opt', { include: 'config' })).source).toBe('cache')
     vi.stubEnv('HF_HUB_OFFLINE', '0')
     const { dir, source } = await resolveModel('org/opt')

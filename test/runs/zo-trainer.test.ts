@@ -582,9 +582,9 @@ describe('TrainingArguments', () => {
   })
 
   it('means the options of zo2 finetune', async () => {
-    const { configOf } = await import('../../src/api/training-arguments.ts')
+    const { configOfArguments } = await import('../../src/api/training-arguments.ts')
     const of = (given: TrainingArgumentsSpelled) =>
-      configOf(new TrainingArguments({ outputDir, ...given }), 100, { device: 'cpu' })
+      configOfArguments(new TrainingArguments({ outputDir, ...given }), 100, { device: 'cpu' })
     expect(
       of({
         perDeviceTrainBatchSize: 4,

@@ -19,7 +19,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { tilesOf } from '../../scheduler/tiles.ts'
 import type { Change } from '../../src/noise/factors.ts'
-import { alignedBytes, blocksAround, createLanes, openDirect } from '../../src/io/direct.ts'
+import { alignedBytes, blocksAround, createDirectReader, openDirect } from '../../src/io/direct.ts'
 import { openFiles, type WeightFiles } from '../../src/checkpoint/files.ts'
 import { openStore, type StoreOptions, type WeightStore } from '../../src/weights/store.ts'
 import { createCacheShare, fitsPageCache } from '../../src/weights/page-cache.ts'
@@ -51,7 +51,7 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 async function withFiles<T>(file: string, body: (files: WeightFiles) => Promise<T>): Promise<T> {
-  const files = await openFiles([file], createLanes())
+  const files = await openFiles([file], createDirectReader())
   try {
     return await body(files)
   } finally {
@@ -110,10 +110,10 @@ describe('direct reads', () => {
     try {
       const into = new Uint8Array(9 * MiB).fill(7)
       const position = FILE_BYTES - 8 * MiB - 99
-      expect(await createLanes().read(direct, position, into)).toBe(8 * MiB + 99)
+      expect(await createDirectReader().read(direct, position, into)).toBe(8 * MiB + 99)
       expect(bytesAt(position, 8 * MiB + 99).equals(into.subarray(0, 8 * MiB + 99))).toBe(true)
       expect(into.subarray(8 * MiB + 99).every((byte) => byte === 7)).toBe(true)
-      expect(await createLanes().read(direct, FILE_BYTES + 5000, into)).toBe(0)
+      expect(await createDirectReader().read(direct, FILE_BYTES + 5000, into)).toBe(0)
     } finally {
       await direct.close()
     }
@@ -145,7 +145,7 @@ describe('direct reads', () => {
       try {
         const refusing = { read: () => direct.read(new Uint8Array(513), 0, 513, 0) }
         await expect(refusing.read()).rejects.toMatchObject({ code: 'EINVAL' })
-        const got = await createLanes().read(refusing as never, 0, new Uint8Array(MiB))
+        const got = await createDirectReader().read(refusing as never, 0, new Uint8Array(MiB))
         expect(got).toBe(0)
       } finally {
         await direct.close()
@@ -170,7 +170,7 @@ describe('direct reads', () => {
   it('pass on what fails, once nothing is under way any more', async () => {
     const handle = await open(path, 'r')
     await handle.close()
-    const reading = createLanes().read(handle, 0, new Uint8Array(20 * MiB))
+    const reading = createDirectReader().read(handle, 0, new Uint8Array(20 * MiB))
     await expect(reading).rejects.toMatchObject({ code: 'EBADF' })
   })
 
@@ -185,13 +185,13 @@ describe('direct reads', () => {
             }
           })
         : []
-    const files = await openFiles([path, path], createLanes())
+    const files = await openFiles([path, path], createDirectReader())
     const into = new Uint8Array(20 * MiB)
     const reading = files.read(entry(), 0, into, true)
     await Promise.all([files.close(), reading])
     expect(bytesAt(BASE, into.length).equals(into)).toBe(true)
     expect(openHere()).toEqual([])
-    await expect(openFiles([path, join(folder, 'missing')], createLanes())).rejects.toThrow(
+    await expect(openFiles([path, join(folder, 'missing')], createDirectReader())).rejects.toThrow(
       'ENOENT',
     )
     expect(openHere()).toEqual([])

@@ -11,7 +11,7 @@ import {
   ORT_LIBRARIES,
   ORT_VERSION,
   ortPath,
-  refused,
+  loadError,
 } from '../../src/device/cpu/library.ts'
 import { UserError } from '../../src/util/errors.ts'
 import { nativeFile, packageFolder, PLATFORM } from '../../src/util/native-code.ts'
@@ -116,7 +116,7 @@ describe("ONNX Runtime's library", () => {
   })
 
   it('that is refused is named with the reason of the system', () => {
-    expect(refused('/lib', 'Failed to load: no such symbol\n').message).toMatch(
+    expect(loadError('/lib', 'Failed to load: no such symbol\n').message).toMatch(
       /^\/lib cannot be loaded \(Failed to load: no such symbol\): /,
     )
   })

@@ -3,14 +3,8 @@
 // Alone: npx vitest run test/unit/noise.test.ts
 
 import { describe, expect, it } from 'vitest'
-import {
-  applyTerms,
-  gaussianAt,
-  NOISE_STD,
-  probeVersion,
-  round16,
-  type Recipe,
-} from '../../src/noise/distributions.ts'
+import { gaussianAt, NOISE_STD, round16, type Recipe } from '../../src/noise/distributions.ts'
+import { applyTerms, probeVersion } from '../reference/noise.ts'
 import { noiseKey, threefry2x32 } from '../../src/noise/threefry.ts'
 import { createNoiseKernel } from '../../src/noise/wasm.ts'
 

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { characterTokenizer, loadGpt2Tokenizer } from '../../src/data/gpt-tokenizers.ts'
 import { prepare } from '../../src/data/prepare.ts'
-import { drawBatch, openTokenFile, readMeta, tokenizerOf } from '../../src/data/prepared.ts'
+import { drawBatch, openTokenFile, readMeta, preparedTokenizer } from '../../src/data/prepared.ts'
 import { labelledRows } from '../../src/train/loss.ts'
 import { temporaryFolder } from '../helpers/hostile.ts'
 
@@ -48,7 +48,7 @@ describe('prepare', () => {
       "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
     )
     expect(await readMeta(outputDir)).toEqual(meta)
-    const tokenizer = await tokenizerOf(meta)
+    const tokenizer = await preparedTokenizer(meta)
     const text = tokenizer.decode([...idsOf(outputDir, 'train'), ...idsOf(outputDir, 'val')])
     expect(text === TEXT).toBe(true)
     expect(sha(outputDir, 'train')).toBe(CHAR_TRAIN)
@@ -59,7 +59,7 @@ describe('prepare', () => {
     const outputDir = join(folder, 'bpe')
     const meta = await prepare('shakespeare', { inputs: SHAKESPEARE, outputDir })
     expect([meta.train_tokens, meta.val_tokens, meta.vocab_size]).toEqual([301966, 36059, 50257])
-    const tokenizer = await tokenizerOf(meta)
+    const tokenizer = await preparedTokenizer(meta)
     expect(tokenizer.decode([...idsOf(outputDir, 'val')])).toBe(TEXT.slice(1003854))
     expect(sha(outputDir, 'train')).toBe(BPE_TRAIN)
     expect(sha(outputDir, 'val')).toBe(BPE_VAL)

@@ -11,7 +11,7 @@ import type { SourceRecord } from '../../src/data/whole-file.ts'
 import { readRecords } from '../../src/data/readers.ts'
 import { encodeSample, type EncodeOptions } from '../../src/data/tasks/encode.ts'
 import { TASKS } from '../../src/data/tasks/index.ts'
-import { filesIn, loadInContext, loadTask } from '../../src/data/tasks/load.ts'
+import { filesIn, loadInContext, loadTaskData } from '../../src/data/tasks/load.ts'
 import { exactMatch, f1Score } from '../../src/data/tasks/metrics.ts'
 import { numpyPermutation } from '../../src/data/tasks/numpy-random.ts'
 import type { Task } from '../../src/data/tasks/types.ts'
@@ -113,9 +113,9 @@ describe.each([...TASKS.values()])('$name', (task: Task) => {
 
   it('has the prompts, answers and right options of MeZO', () =>
     each((encode, c) => {
-      const { example, cut } = encode({})
-      expect(cut).toBe(false)
-      expect(texts(sequences({ example, cut }))).toEqual(c.plain)
+      const { example, truncated } = encode({})
+      expect(truncated).toBe(false)
+      expect(texts(sequences({ example, truncated }))).toEqual(c.plain)
       if (task.kind === 'generation') expect(example.generation!.golds).toEqual(c.right)
       else {
         expect(example.right).toEqual(c.right)
@@ -129,7 +129,7 @@ describe.each([...TASKS.values()])('$name', (task: Task) => {
     each((encode, c) => {
       const encoded = encode({ maxLength: 40 })
       expect(texts(sequences(encoded))).toEqual(fitted(c.cut))
-      expect(encoded.cut).toBe(c.plain.texts.some((text) => text.length >= 40))
+      expect(encoded.truncated).toBe(c.plain.texts.some((text) => text.length >= 40))
     }))
 
   it('stands after demonstrations', async () => {
@@ -198,7 +198,7 @@ describe('sampling', () => {
 
   it.each([...TASKS.values()])('draws the rows that MeZO draws: $name', async (task) => {
     const want = expected.tasks[task.name]!
-    const data = await loadTask(task, filesIn(FIXTURES, task), characters, {
+    const data = await loadTaskData(task, filesIn(FIXTURES, task), characters, {
       ...sizes,
       ...settings,
     })
@@ -218,7 +218,7 @@ describe('sampling', () => {
 
   const sst2 = TASKS.get('sst2')!
   const load = (dir: string, given: Partial<typeof sizes & typeof settings>) =>
-    loadTask(sst2, filesIn(dir, sst2), characters, { ...sizes, ...settings, ...given })
+    loadTaskData(sst2, filesIn(dir, sst2), characters, { ...sizes, ...settings, ...given })
 
   it('gives what is left to training, and says so', async () => {
     const data = await load(FIXTURES, { numTrain: 1000, numDev: 4 })
@@ -259,7 +259,7 @@ describe('sampling', () => {
   it.each(['sst2', 'squad'])("reads what Python's save_to_disk leaves: %s", async (name) => {
     const task = TASKS.get(name)!
     const from = (dir: string) =>
-      loadTask(task, filesIn(dir, task), characters, { ...sizes, ...settings })
+      loadTaskData(task, filesIn(dir, task), characters, { ...sizes, ...settings })
     const saved = join(FIXTURES, '../saved-tasks', name)
     expect(await from(saved)).toEqual(await from(FIXTURES))
   })

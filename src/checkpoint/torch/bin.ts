@@ -92,7 +92,7 @@ interface Archive {
 }
 
 /** What a file of torch.save holds. */
-export interface TorchFile {
+interface TorchFile {
   /** Absolute path. */
   readonly file: string
   /** The saved value as pickle.ts reads it; tensors in it are for `locate`. */

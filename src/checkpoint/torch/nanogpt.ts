@@ -22,7 +22,7 @@ const MODEL_ARGS = ['n_layer', 'n_head', 'n_embd', 'block_size', 'bias', 'vocab_
 const CHUNK_BYTES = 2 << 20
 
 /** What a ckpt.pt tells beside its weights. */
-export interface NanogptCheckpoint {
+interface NanogptCheckpoint {
   /** config.json of the folder. */
   readonly config: Readonly<Record<string, unknown>>
   readonly iterNum: number
@@ -72,7 +72,7 @@ export async function importNanogpt(path: string, outDir: string): Promise<Nanog
   }
 }
 
-export interface ExportNanogptOptions {
+interface ExportNanogptOptions {
   readonly iterNum: number
   readonly bestValLoss: number
   /** The run's settings by nanoGPT's names; sample.py looks for `dataset`. */

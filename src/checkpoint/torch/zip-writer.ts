@@ -24,7 +24,7 @@ interface Entry {
   readonly crc: number
 }
 
-export interface ZipWriter {
+interface ZipWriter {
   /** Adds an entry of less than 4 GiB, whose chunks may be reused once `write` has resolved. */
   add(name: string, fill: (write: Append) => Promise<void>): Promise<void>
   /** Writes the directory; nothing may follow. */

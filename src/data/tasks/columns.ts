@@ -1,4 +1,5 @@
 // Checked access to the columns of a task's rows.
+// Which columns a task has is said in the task; rows are read by source.ts.
 
 import { UserError } from '../../util/errors.ts'
 import { type SourceRecord } from '../whole-file.ts'
@@ -8,7 +9,7 @@ import { columnText } from '../sequences.ts'
 /** A column that holds a string. */
 export const text = columnText
 
-/** A column that holds the index of one of `count` classes; a boolean counts as 0 or 1. */
+/** A column that holds the index of one of `count` classes; a boolean counts as 0 or 1. @throws UserError */
 export function label({ values, place }: SourceRecord, column: string, count: number): number {
   const value = Number(values[column] ?? NaN)
   if (Number.isInteger(value) && value >= 0 && value < count) return value

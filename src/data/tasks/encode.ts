@@ -21,10 +21,10 @@ export interface EncodeOptions {
   readonly calibration: 'none' | 'sfc' | 'icl-sfc'
 }
 
-export interface Encoded {
+interface Encoded {
   readonly example: Example
   /** Whether a sequence lost tokens to maxLength. */
-  readonly cut: boolean
+  readonly truncated: boolean
 }
 
 /**
@@ -41,10 +41,10 @@ export function encodeSample(
   const shown = options.demonstrations.map((d) => d.solved.trim()).join(SEPARATOR) + SEPARATOR
   const inContext = (text: string) => stripSpaces((shown + text).trimStart())
   const keep = tokenizer.encode('').length
-  let cut = false
+  let truncated = false
   const fit = (text: string) => {
     const ids = tokenizer.encode(text)
-    cut ||= ids.length > maxLength
+    truncated ||= ids.length > maxLength
     return fitContext(ids, keep, maxLength)
   }
   const answered = (prompt: string, texts: readonly string[], whole = inContext): Sequence[] => {
@@ -70,16 +70,16 @@ export function encodeSample(
   if (sample.golds) {
     const [solved] = answered(sample.prompt, [sample.solved])
     const generation = { prompt: fit(inContext(stripSpaces(sample.prompt))), golds: sample.golds }
-    return { example: { ...trained(solved!), generation }, cut }
+    return { example: { ...trained(solved!), generation }, truncated }
   }
   const sequences = answered(sample.prompt, sample.options.map(stripSpaces))
   const { right, contentFree } = sample
   const [answer] = right
   const example = { ...trained(sequences[answer!]!), options: sequences, answer: answer!, right }
-  if (calibration === 'none' || !contentFree) return { example, cut }
+  if (calibration === 'none' || !contentFree) return { example, truncated }
   const whole = calibration === 'sfc' ? (text: string) => text : inContext
   const free = answered(contentFree.prompt, contentFree.options.map(stripSpaces), whole)
-  return { example: { ...example, calibration: free }, cut }
+  return { example: { ...example, calibration: free }, truncated }
 }
 
 /** Spaces alone: the line end before an answer stays. */

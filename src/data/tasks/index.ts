@@ -1,4 +1,5 @@
 // The eleven tasks of MeZO and LOZO by name.
+// What each asks is in the files beside this one, how it is encoded in encode.ts.
 
 import { DROP, SQUAD } from './answering.ts'
 import { COPA, RECORD } from './choices.ts'

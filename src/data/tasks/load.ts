@@ -47,7 +47,7 @@ export const filesIn =
  * Reads what training needs: train, dev and eval examples.
  * @throws UserError for a missing split, a row that does not fit, or too few rows
  */
-export async function loadTask(
+export async function loadTaskData(
   task: Task,
   filesOf: FilesOf,
   tokenizer: Tokenizer,
@@ -116,7 +116,7 @@ async function readerOf(task: Task, filesOf: FilesOf, tokenizer: Tokenizer, opti
     )
   }
   const total = new Map<Split, number>()
-  let [cut, count] = [0, 0]
+  let [truncated, count] = [0, 0]
   return {
     /** Rows of each split that was read. */
     total,
@@ -135,16 +135,16 @@ async function readerOf(task: Task, filesOf: FilesOf, tokenizer: Tokenizer, opti
         const encoded = atPlace(row.place, () =>
           encodeSample(task.sample(row), row.place, tokenizer, settings),
         )
-        cut += Number(encoded.cut)
+        truncated += Number(encoded.truncated)
         count++
         return encoded.example
       })
     },
     notes: () =>
-      cut === 0
+      truncated === 0
         ? []
         : [
-            `${cut} of ${count} examples are longer than ${maxLength} tokens and lost their left end; see --max-length`,
+            `${truncated} of ${count} examples are longer than ${maxLength} tokens and lost their left end; see --max-length`,
           ],
   }
 }

@@ -10,7 +10,7 @@ const PUNCTUATION = /[!-/:-@[-`{-~]/g
 const ARTICLE = /(?<![\p{L}\p{N}_])(a|an|the)(?![\p{L}\p{N}_])/gu
 
 /** The words that are compared. */
-export function normalizedWords(text: string): string[] {
+function normalizedWords(text: string): string[] {
   const plain = text.toLowerCase().replace(PUNCTUATION, '').replace(ARTICLE, ' ').trim()
   return plain === '' ? [] : plain.split(/\s+/)
 }

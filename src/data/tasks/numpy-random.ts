@@ -1,4 +1,4 @@
-// NumPy's legacy generator (MT19937) as far as `np.random.seed(s); np.random.permutation(n)` goes:
+// NumPy's legacy generator (MT19937), the part behind `np.random.seed(s); np.random.permutation(n)`:
 // MeZO draws its examples with it, so that the same seed gives the same examples as there.
 // Source: Matsumoto & Nishimura 1998; numpy/random/mtrand, `_legacy_seeding` and `shuffle`.
 

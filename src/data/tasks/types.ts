@@ -1,5 +1,5 @@
-// The words of a task: which data set it reads, and what a row of it becomes. A task is texts alone;
-// encode.ts makes tokens of them, src/generate/sample.ts chooses rows, load.ts joins the three.
+// The types of a task: which data set it reads, and what a row of it becomes. A task is texts alone;
+// encode.ts makes tokens of them, load.ts chooses the rows.
 
 import type { SourceRecord } from '../whole-file.ts'
 

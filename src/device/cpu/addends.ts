@@ -31,7 +31,7 @@ export interface Biases {
 }
 
 /** Rows of one call: `rows` of them from `row` on, those of `probes` probes from `probe` on. */
-export interface Run {
+export interface RowRun {
   readonly probe: number
   readonly probes: number
   readonly row: number
@@ -42,12 +42,12 @@ export interface Run {
  * All rows at once if they are to go `together` and are at most `most`; else each probe's in runs of
  * equal length, of at most `most` rows or 64.
  */
-export function runsOf(at: Rows, together: boolean, most: number): Run[] {
+export function runsOf(at: Rows, together: boolean, most: number): RowRun[] {
   const { probes, rows } = at
   if (together && probes * rows <= most) return [{ probe: 0, probes, row: 0, rows: probes * rows }]
   const count = Math.ceil(rows / Math.max(LEAST_ROWS, Math.floor(most)))
   const step = Math.ceil(rows / count)
-  const runs: Run[] = []
+  const runs: RowRun[] = []
   for (let probe = 0; probe < probes; probe++) {
     for (let row = 0; row < rows; row += step) {
       runs.push({ probe, probes: 1, row: probe * rows + row, rows: Math.min(step, rows - row) })
@@ -59,8 +59,8 @@ export function runsOf(at: Rows, together: boolean, most: number): Run[] {
 /** Takes the runs of x [P*rows, K], together all its rows, through the right factor into scratch.projection. */
 export async function project(
   ops: Products,
-  runs: readonly Run[],
-  rowsOf: (run: Run) => Promise<Float32Array>,
+  runs: readonly RowRun[],
+  rowsOf: (run: RowRun) => Promise<Float32Array>,
   addend: Addend,
   at: Rows,
   { projection, factors }: AddendScratch,
@@ -100,7 +100,7 @@ export interface Share {
   /** f32 elements for each row that it needs in scratch.blocks. */
   readonly rowElements: number
   /** Writes what the product of a run with the tile starts from, [run.rows, tile.rows], to `into`. */
-  begin(ops: Products, run: Run, into: Float32Array): Promise<void>
+  begin(ops: Products, run: RowRun, into: Float32Array): Promise<void>
 }
 
 /** Lays out rows `tile` of the left factor and their biases; valid until the next share. */

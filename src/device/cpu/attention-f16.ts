@@ -8,7 +8,7 @@ import { fillMask, fillUnseen } from './attention.ts'
 import { frontOf } from './f16.ts'
 import type { CpuOps } from './ops.ts'
 
-export interface HalfArrays {
+interface HalfArrays {
   readonly q: Uint16Array
   readonly k: Uint16Array
   readonly v: Uint16Array

@@ -26,7 +26,7 @@ export interface AttentionShape {
 }
 
 /** How attention is cut: whole sequences several at a time, or query blocks of one sequence. */
-export interface AttentionCut {
+interface AttentionCut {
   readonly sequences: number
   readonly queries: number
 }
@@ -67,7 +67,7 @@ export function attentionScratch(shape: AttentionShape): number {
 }
 
 /** How attention of f16 rows is cut: `heads` of them at a time. */
-export interface HalfCut extends AttentionCut {
+interface HalfCut extends AttentionCut {
   readonly heads: number
 }
 

@@ -10,7 +10,7 @@ import type { CpuOps } from './ops.ts'
 /** Added to masked scores: their weight is exactly 0 where there is any other key, and finite. */
 const MASKED = -1e30
 
-export interface AttentionArrays {
+interface AttentionArrays {
   readonly q: Float32Array
   readonly k: Float32Array
   readonly v: Float32Array

@@ -12,7 +12,7 @@ import {
   type Slot,
   type Tensor,
 } from '../device.ts'
-import { project, runsOf, type Run } from './addends.ts'
+import { project, runsOf, type RowRun } from './addends.ts'
 import { attendHalves } from './attention-f16.ts'
 import { attend } from './attention.ts'
 import { toHalves } from '../f16.ts'
@@ -140,7 +140,7 @@ async function projectRows(c: CpuContext, x: Tensor, addend: Addend, at: Rows): 
     throw new Error(`cpu device: ${found} are more than reserve() was told`)
   }
   scratch.projected = undefined
-  const rowsOf = (run: Run) => widened(c, x, run.row, run.rows, scratch.wide)
+  const rowsOf = (run: RowRun) => widened(c, x, run.row, run.rows, scratch.wide)
   await project(c.ops, runsOf(at, true, mostRows(x)), rowsOf, addend, at, scratch)
   scratch.projected = { addend, rows }
 }

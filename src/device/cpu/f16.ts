@@ -25,7 +25,7 @@ export interface HalfOps {
 }
 
 /** Who has the memory of tensors and converts it. */
-export interface HalfContext {
+interface HalfContext {
   readonly ops: HalfOps
   /** Rows of a live f32 tensor in place. */
   rows(tensor: Tensor, row0: number, count: number): Float32Array

@@ -8,7 +8,7 @@ import type { Products } from './products.ts'
 const STATE = 3
 
 /** Rows x [M, K], a vocabulary index and a state [3] for each. */
-export interface HeadRows {
+interface HeadRows {
   readonly x: Float32Array
   readonly targets: Uint32Array
   readonly state: Float32Array

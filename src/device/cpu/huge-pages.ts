@@ -2,8 +2,7 @@
 // page is long, so that products wait for the processor's few address translations (CHANGELOG,
 // 2026-11-28). A hint to Linux, where it is asked for only by programs that say so; elsewhere nothing.
 
-import type { LibraryHandle } from 'koffi'
-import { openLibrary } from '../../util/koffi.ts'
+import { fromLibc } from '../../util/koffi.ts'
 
 const MADV_HUGEPAGE = 14
 /** Of memory any smaller, not much would lie on whole huge pages (2 MiB each on most processors). */
@@ -11,15 +10,8 @@ const LEAST_BYTES = 4 * 2 ** 20
 /** A multiple of every page size. */
 const ALIGNMENT = 65_536
 
-interface Libc {
-  readonly handle: LibraryHandle
-  /** memmove of nothing: the address of an array. */
-  readonly move: (to: Uint8Array, from: Uint8Array, bytes: number) => bigint
-  readonly advise: (address: bigint, bytes: number, advice: number) => number
-}
-
-/** null: there is none to ask. */
-let libc: Libc | null | undefined
+/** Null: there is none to ask. The handle is held, or koffi would unload the library. */
+let libc: ReturnType<typeof openLibc> | undefined
 
 /** The array, whose pages become huge ones where the system has them to give. Its contents stay. */
 export function onHugePages<A extends Float32Array | Uint16Array | Uint8Array>(array: A): A {
@@ -35,16 +27,14 @@ export function onHugePages<A extends Float32Array | Uint16Array | Uint8Array>(a
   return array
 }
 
-function openLibc(): Libc | null {
-  if (process.platform !== 'linux') return null
-  try {
-    const handle = openLibrary('libc.so.6')
-    return {
-      handle,
-      move: handle.func('void *memmove(void *to, const void *from, size_t bytes)'),
-      advise: handle.func('int madvise(void *address, size_t bytes, int advice)'),
-    }
-  } catch {
-    return null // another C library: no hint
-  }
-}
+const openLibc = () =>
+  fromLibc((handle) => ({
+    handle,
+    /** memmove of nothing: the address of an array. */
+    move: handle.func('void *memmove(void *to, const void *from, size_t bytes)') as (
+      to: Uint8Array,
+      from: Uint8Array,
+      bytes: number,
+    ) => bigint,
+    advise: handle.func('int madvise(void *address, size_t bytes, int advice)'),
+  }))

@@ -26,7 +26,7 @@ export const ortPlace = (platform: string) =>
 const INSTALL = `"npm install --ignore-scripts onnxruntime-node@${ORT_VERSION}"`
 
 /** Where libraries are looked for; functions, so that a test can have its own. */
-export interface Places {
+interface Places {
   native(name: string): string | undefined
   package(name: string): string | undefined
 }
@@ -66,7 +66,7 @@ export function checkVersion(found: string, path: string): void {
 }
 
 /** What to say when the system refuses to load the library; `reason` is the system's. */
-export function refused(path: string, reason: string): UserError {
+export function loadError(path: string, reason: string): UserError {
   const needs = process.platform === 'linux' ? 'it needs glibc 2.28 or newer and libstdc++; ' : ''
   return new UserError(
     `${path} cannot be loaded (${reason.trim()}): ${needs}install what is missing, or use ` +

@@ -18,7 +18,7 @@ import {
   shareOf,
   type AddendScratch,
   type Biases,
-  type Run,
+  type RowRun,
   type Share,
 } from './addends.ts'
 import type { CpuContext } from './scratch.ts'
@@ -174,7 +174,7 @@ const mostRows = (c: CpuContext, share: Share | undefined) =>
 const atOnce = (x: Tensor, tile: Tile) =>
   x.dtype === 'F32' ? Infinity : widenedRows(Math.max(x.cols, tile.rows))
 
-function startOf(share: Share | undefined, biases: Biases | null, tile: Tile, run: Run): Start {
+function startOf(share: Share | undefined, biases: Biases | null, tile: Tile, run: RowRun): Start {
   if (share) return 'there'
   return biases ? { bias: biasOf(biases, run.probe, tile) } : 'zero'
 }
@@ -204,7 +204,7 @@ function copyColumns(product: Float32Array, tile: Tile, y: Float32Array, yCols: 
 }
 
 /** Columns `tile` of a run of x, in scratch unless they are all there are, in f32. */
-async function columnsOf(c: CpuContext, x: Tensor, run: Run, tile: Tile): Promise<Float32Array> {
+async function columnsOf(c: CpuContext, x: Tensor, run: RowRun, tile: Tile): Promise<Float32Array> {
   const { product, wide } = c.scratch()
   if (x.dtype === 'F16') {
     const taken = partOf(wide, run.rows * tile.rows)

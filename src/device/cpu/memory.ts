@@ -20,7 +20,7 @@ export const widenedRows = (cols: number) =>
   Math.max(LEAST_ROWS, Math.floor(WIDENED_ELEMENTS / cols))
 
 /** The scratch of a workload in f32 elements, part by part. */
-export interface CpuScratch {
+interface CpuScratch {
   /** Buffers of prepared weights in circulation, each one version of one tile. */
   readonly ringBuffers: number
   readonly ringElements: number
@@ -42,6 +42,7 @@ export interface CpuScratch {
   readonly wide: number
 }
 
+/** Scratch of a workload, in f32 elements by use. */
 export function cpuScratch(w: Workload): CpuScratch {
   const { probes, versions, projectionCols, addendElements } = w
   const addend = projectionCols > 0

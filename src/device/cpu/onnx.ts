@@ -6,7 +6,7 @@
 const ELEMENT = { f32: 1, int32: 6, int64: 7, f16: 10 } as const
 const ATTRIBUTE = { float: 1, int: 2, ints: 7 } as const
 
-export type Attribute = { float: number } | { int: number } | { ints: readonly number[] }
+type Attribute = { float: number } | { int: number } | { ints: readonly number[] }
 
 export interface OnnxNode {
   readonly op: string

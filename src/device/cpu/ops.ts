@@ -8,7 +8,7 @@ import type { OnnxGraph, OnnxNode } from './onnx.ts'
 import { createProducts, type Products } from './products.ts'
 import { createSessions, f32 } from './sessions.ts'
 
-export interface AttentionCall {
+interface AttentionCall {
   readonly sequences: number
   readonly queries: number
   readonly keys: number

@@ -11,19 +11,19 @@ import { UserError } from '../../util/errors.ts'
 import { maxOf } from '../../util/extremes.ts'
 import { PLATFORM } from '../../util/native-code.ts'
 import { koffi, openLibrary } from '../../util/koffi.ts'
-import { checkVersion, ortPath, refused } from './library.ts'
+import { checkVersion, ortPath, loadError } from './library.ts'
 
 /** A dense tensor whose memory is the caller's; numbers of 16 bits are f16. */
-export interface Value {
+export interface OrtValue {
   readonly data: Float32Array | Uint16Array | Int32Array | BigInt64Array
   readonly dims: readonly number[]
 }
 
-export type Values = Readonly<Record<string, Value>>
+export type OrtValues = Readonly<Record<string, OrtValue>>
 
 export interface OrtSession {
   /** Runs the graph; the results are written into the memory of `into`, which nothing else may touch. */
-  run(feeds: Values, into: Values): Promise<void>
+  run(feeds: OrtValues, into: OrtValues): Promise<void>
   release(): void
 }
 
@@ -77,7 +77,7 @@ interface Library {
 }
 
 /** ONNX's number of the element type. */
-function elementOf(data: Value['data']): number {
+function elementOf(data: OrtValue['data']): number {
   if (data instanceof Float32Array) return 1
   if (data instanceof Uint16Array) return 10
   return data instanceof Int32Array ? 6 : 7
@@ -114,10 +114,10 @@ export function openSession(model: Uint8Array, threads: number): OrtSession {
   }
 }
 
-async function run(session: Pointer, feeds: Values, into: Values): Promise<void> {
+async function run(session: Pointer, feeds: OrtValues, into: OrtValues): Promise<void> {
   const { api } = library()
   const held: Pointer[] = []
-  const create = (values: Values) => {
+  const create = (values: OrtValues) => {
     for (const value of Object.values(values)) held.push(createValue(value))
   }
   try {
@@ -165,7 +165,7 @@ const inBackground = (call: Call, args: unknown[]): Promise<Pointer> =>
     })
   })
 
-function createValue({ data, dims }: Value): Pointer {
+function createValue({ data, dims }: OrtValue): Pointer {
   const { api, cpu } = library()
   const shape = BigInt64Array.from(dims, BigInt)
   const create = api.CreateTensorWithDataAsOrtValue
@@ -219,7 +219,7 @@ function open(path: string): LibraryHandle {
     return openLibrary(path)
   } catch (error) {
     if (error instanceof UserError) throw error
-    throw refused(path, (error as Error).message)
+    throw loadError(path, (error as Error).message)
   }
 }
 

@@ -6,7 +6,7 @@
 import type { OnnxGraph, OnnxNode } from './onnx.ts'
 import { f32, ints, stableThreads, type Sessions } from './sessions.ts'
 
-export interface GemmSize {
+interface GemmSize {
   readonly m: number
   readonly n: number
   readonly k: number
@@ -19,7 +19,7 @@ export type Start = 'zero' | 'there' | { readonly bias: Float32Array }
  * For each of the m rows, m/probes of each probe: left[probe] [blocks, inner] * row [inner, width]
  * flattened, of which columns [skip, skip + n) are taken, plus bias[probe] [n].
  */
-export interface Kronecker {
+interface Kronecker {
   readonly probes: number
   readonly blocks: number
   readonly inner: number
@@ -32,7 +32,7 @@ export interface Kronecker {
   readonly room: Float32Array
 }
 
-export interface GemmOptions {
+interface GemmOptions {
   readonly start?: Start
   readonly relu?: boolean
   /** w is [k, n] instead. */
@@ -40,7 +40,7 @@ export interface GemmOptions {
 }
 
 /** Of each row, [m]. */
-export interface HeadResult {
+interface HeadResult {
   /** log of the sum of exp(logit). */
   readonly lse: Float32Array
   readonly target: Float32Array

@@ -14,6 +14,7 @@ export interface Queue {
   settled(): Promise<void>
 }
 
+/** An empty queue. */
 export function createQueue(): Queue {
   let tail: Promise<void> = Promise.resolve()
   let pending = 0

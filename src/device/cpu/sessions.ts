@@ -4,7 +4,7 @@
 // products.ts.
 
 import { encodeModel, type OnnxGraph } from './onnx.ts'
-import { openSession, type OrtSession, type Value, type Values } from './ort.ts'
+import { openSession, type OrtSession, type OrtValue, type OrtValues } from './ort.ts'
 
 export interface Sessions {
   /** Runs graph `name` on `feeds`; results are written into the memory of `into`. */
@@ -12,16 +12,16 @@ export interface Sessions {
     name: string,
     graph: () => OnnxGraph,
     threads: number,
-    feeds: Values,
-    into: Values,
+    feeds: OrtValues,
+    into: OrtValues,
   ): Promise<void>
   close(): void
 }
 
-export const f32 = (data: Float32Array, ...dims: number[]): Value => ({ data, dims })
+export const f32 = (data: Float32Array, ...dims: number[]): OrtValue => ({ data, dims })
 
 /** A list of whole numbers, as shapes and slice borders are given to a graph. */
-export const ints = (...numbers: number[]): Value => ({
+export const ints = (...numbers: number[]): OrtValue => ({
   data: BigInt64Array.from(numbers, BigInt),
   dims: [numbers.length],
 })

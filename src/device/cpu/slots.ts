@@ -10,7 +10,7 @@ import { onHugePages } from './huge-pages.ts'
 import type { NoisePool, Prepared } from './noise-pool.ts'
 
 /** A committed slab, from its commit until it is used up or discarded. */
-export interface Use {
+interface Use {
   readonly slot: Slot
   readonly weights: Weights
   /** The tiles for each use; a slab of a single tile is prepared once for all of them. */

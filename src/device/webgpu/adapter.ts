@@ -5,7 +5,7 @@ import { UserError } from '../../util/errors.ts'
 import { PARAM_BYTES } from './kernel.ts'
 import { INSTALL, openGpu, requestQuietly, throttlePolling } from './node.ts'
 
-export interface AdapterEntry {
+interface AdapterEntry {
   /** Name as the driver gives it, e.g. "llvmpipe (LLVM 15.0.6, 256 bits)". */
   readonly name: string
   /** Dawn's backend: vulkan, metal, d3d12, ... */

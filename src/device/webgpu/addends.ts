@@ -5,12 +5,12 @@ import { projectionCols, type Addend, type Rows } from '../device.ts'
 import type { Commands } from './commands.ts'
 import { scaleColumnsKernel } from './kernels/addend.ts'
 import { blocksOf } from './kernels/matmul.ts'
-import type { Matrix } from './handles.ts'
+import type { TensorOperand } from './handles.ts'
 import type { Scratch } from './scratch.ts'
 import type { MatmulOf } from './variants.ts'
 
 /** Parameters of the epilogue. */
-export interface AddendParams {
+interface AddendParams {
   readonly left0: number
   readonly count: number
   readonly n1: number
@@ -34,7 +34,7 @@ export class Addends {
   }
 
   /** Uploads both factors and leaves x [P*rows, K] after the right one in scratch.projection. */
-  project(scratch: Scratch, x: Matrix, addend: Addend, at: Rows): void {
+  project(scratch: Scratch, x: TensorOperand, addend: Addend, at: Rows): void {
     this.#projected = { addend, rows: at.probes * at.rows }
     if (at.rows === 0) return
     const parts = [
@@ -95,7 +95,7 @@ export class Addends {
 
   #multiply(
     scratch: Scratch,
-    x: Matrix,
+    x: TensorOperand,
     size: { rows: number; cols: number; depth: number },
     probes: number,
     weights0: number,

@@ -18,7 +18,7 @@ export const USAGE = {
 /** GPUMapMode. */
 export const MAP = { read: 1, write: 2 } as const
 
-export interface Allocation {
+export interface BufferAllocation {
   readonly buffer: GPUBuffer
   readonly label: string
   readonly bytes: number
@@ -27,8 +27,8 @@ export interface Allocation {
 
 export interface Buffers {
   /** `bytes` is a multiple of 4. UserError when the adapter cannot bind that much at once. */
-  allocate(category: Category, label: string, bytes: number, usage: number): Allocation
-  release(allocation: Allocation): void
+  allocate(category: Category, label: string, bytes: number, usage: number): BufferAllocation
+  release(allocation: BufferAllocation): void
   releaseAll(): void
 }
 
@@ -36,7 +36,7 @@ const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
 
 export function createBuffers(commands: Commands, ledger: Ledger, maxBytes: number): Buffers {
   const { gpu } = commands
-  const live = new Set<Allocation>()
+  const live = new Set<BufferAllocation>()
   const buffers: Buffers = {
     allocate(category, label, bytes, usage) {
       if (bytes > maxBytes) {

@@ -15,7 +15,7 @@ export const BATCH = 32
 export type Groups = readonly [x: number, y?: number, z?: number]
 
 /** What measures passes (timer.ts). */
-export interface Timer {
+interface Timer {
   /** How the pass that begins now is measured, if it is. */
   pass(): GPUComputePassDescriptor | undefined
   /** Records what gets the batch's times; to be called once it is submitted. Never rejects. */
@@ -163,7 +163,7 @@ export class Commands {
   /** The device is gone: all that waits for it rejects now, every later call throws. */
   lose(error: Error): void {
     this.#lost = error
-    this.#failure = error // whatever failed before it was told is its consequence
+    this.#failure = error // what failed before it was reported follows from it
     for (const reject of this.#waiting) reject(error)
     this.#waiting.clear()
   }

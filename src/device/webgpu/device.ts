@@ -1,4 +1,5 @@
 // Opens the webgpu device: adapter, upload strategy, and the parts of the contract joined into one.
+// Allocation and transfers are host.ts's, operations on rows rows.ts's, on slabs slabs.ts's.
 
 import type { Device } from '../device.ts'
 import { openAdapter, type OpenAdapter, TIMESTAMPS } from './adapter.ts'
@@ -11,7 +12,7 @@ import { createSlabPart } from './slabs.ts'
 import { createTimer } from './timer.ts'
 import { fasterStrategy, measureDirect, type Strategy } from './transfer.ts'
 import { tune, type Tuning } from './tune.ts'
-import { type Choice, defaultChoice, isChoice } from './variants.ts'
+import { type VariantChoice, defaultChoice, isChoice } from './variants.ts'
 
 export { bindingBytes, listAdapters } from './adapter.ts'
 export type { Tuning } from './tune.ts'
@@ -20,10 +21,10 @@ export { SHAPE_CLASSES } from './variants.ts'
 /** Where the choice of kernels is kept, by adapter. What `read` gives is checked here. */
 export interface ChoiceStore {
   read(adapterId: string): Promise<unknown>
-  write(adapterId: string, choice: Choice): Promise<void>
+  write(adapterId: string, choice: VariantChoice): Promise<void>
 }
 
-export interface WebgpuOptions {
+interface WebgpuOptions {
   /** Part of an adapter's name; without it the first hardware adapter. */
   adapter?: string
   /** How slabs are uploaded; 'auto' measures once at the start. */
@@ -100,7 +101,7 @@ async function chooseKernels(
   commands: Commands,
   adapter: OpenAdapter,
   choices: ChoiceStore | undefined,
-): Promise<Choice> {
+): Promise<VariantChoice> {
   if (!choices) return defaultChoice(adapter)
   const known = await choices.read(adapter.id)
   if (isChoice(adapter, known)) return known
@@ -113,7 +114,7 @@ async function chooseKernels(
 }
 
 /** For the log: what multiplies many rows and few. */
-const kernelNames = ({ many, few }: Choice) =>
+const kernelNames = ({ many, few }: VariantChoice) =>
   many === few ? many : `${many}, few rows ${few.replace('matmul ', '')}`
 
 async function chooseStrategy(commands: Commands, wanted: 'auto' | Strategy) {

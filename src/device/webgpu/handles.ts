@@ -5,22 +5,22 @@ import { tensorBytes, type Slot, type Tensor, type TensorDType, type Weights } f
 import { type Category } from '../ledger.ts'
 import { DTYPE_BYTES } from '../../util/dtypes.ts'
 import { type Operand, type Part, placeOf } from './bindgroups.ts'
-import { type Allocation, type Buffers, USAGE } from './buffers.ts'
+import { type BufferAllocation, type Buffers, USAGE } from './buffers.ts'
 import type { Commands } from './commands.ts'
 import type { Element } from './kernels/elements.ts'
 import { alignBytes } from './memory.ts'
 import type { Staged } from './transfer.ts'
 
 /** A tensor as an operand. */
-export interface Matrix {
+export interface TensorOperand {
   readonly buffer: Operand
   readonly cols: number
   /** Of its elements, as kernels call it. */
   readonly type: Element
 }
 
-export interface SlotState {
-  readonly allocation: Allocation
+interface SlotState {
+  readonly allocation: BufferAllocation
   staged?: Staged | undefined
   weights?: Weights | undefined
   /** How often the weights may still be used. */
@@ -36,7 +36,7 @@ export class Memories {
   readonly #buffers: Buffers
   readonly #commands: Commands
   readonly #views = new Map<Tensor, Part>()
-  readonly #tensors = new Map<Tensor, Allocation>()
+  readonly #tensors = new Map<Tensor, BufferAllocation>()
   readonly #slots = new Map<Slot, SlotState>()
 
   constructor(buffers: Buffers, commands: Commands) {
@@ -96,13 +96,13 @@ export class Memories {
   }
 
   /** A tensor as `matrix`, which must be f32. */
-  plain(tensor: Tensor, rows: number, cols = tensor.cols): Matrix {
+  plain(tensor: Tensor, rows: number, cols = tensor.cols): TensorOperand {
     if (tensor.dtype === 'F32') return this.matrix(tensor, rows, cols)
     throw new Error(`"${tensor.label}" is ${tensor.dtype} where F32 is taken`)
   }
 
   /** A tensor that must have at least `rows` rows and, if given, exactly `cols` columns. */
-  matrix(tensor: Tensor, rows: number, cols = tensor.cols): Matrix {
+  matrix(tensor: Tensor, rows: number, cols = tensor.cols): TensorOperand {
     const operand = this.#views.get(tensor) ?? this.#tensors.get(tensor)?.buffer
     if (!operand) throw gone(tensor.label)
     if (tensor.rows < rows || tensor.cols !== cols) {

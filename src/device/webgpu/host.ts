@@ -1,4 +1,5 @@
 // The part of the contract that faces the host: allocation, transfers of tensors and of slabs.
+// Operations are rows.ts's and slabs.ts's; buffers are buffers.ts's.
 
 import { UserError } from '../../util/errors.ts'
 import { DTYPE_BYTES } from '../../util/dtypes.ts'
@@ -81,7 +82,7 @@ function createSlabTransfers(runtime: Runtime): Pick<HostPart, 'stage' | 'commit
     async stage(slot, bytes) {
       const { transfer } = runtime.reserved()
       const state = memories.state(slot)
-      checkStage(slot, bytes, transfer.laneBytes)
+      checkStage(slot, bytes, transfer.stageBytes)
       if (state.staged) throw new Error(`slot "${slot.label}" is staged twice without a commit`)
       state.weights = undefined
       state.staged = await transfer.stage(state.allocation.buffer, bytes, state.lastUse)
@@ -131,8 +132,8 @@ function unshared(data: Float32Array): Float32Array<ArrayBuffer> {
   return plain as Float32Array<ArrayBuffer>
 }
 
-function checkStage(slot: Slot, bytes: number, laneBytes: number) {
-  const limitBytes = Math.min(slot.bytes, laneBytes)
+function checkStage(slot: Slot, bytes: number, stageBytes: number) {
+  const limitBytes = Math.min(slot.bytes, stageBytes)
   if (bytes > limitBytes) {
     throw new RangeError(
       `slot "${slot.label}": a slab of ${bytes} bytes exceeds the ${limitBytes} that fit`,

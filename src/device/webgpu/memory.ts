@@ -15,7 +15,7 @@ export const READBACK_BYTES = 2 ** 20
 export const RECIPE_REGIONS = 16
 
 /** Bytes of one recipe row, see kernels/perturb.ts. */
-export const RECIPE_ROW_BYTES = 16
+const RECIPE_ROW_BYTES = 16
 
 /** Slabs that may be on their way at once: one being read from disk, one being uploaded. */
 export const stageCount = (workload: Workload) => Math.max(1, Math.min(2, workload.slots))
@@ -43,7 +43,7 @@ export function scratchSizes(workload: Workload) {
 }
 
 /** What WebGPU promises of every adapter (maxStorageBufferBindingSize); lavapipe has no more, GPUs do. */
-export const USUAL_BINDING_BYTES = 128 * 2 ** 20
+const USUAL_BINDING_BYTES = 128 * 2 ** 20
 
 /** Of an adapter that binds so much at once; every buffer is bound as a whole. */
 export function webgpuMemory(maxBindingBytes = USUAL_BINDING_BYTES): MemoryModel {

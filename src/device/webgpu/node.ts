@@ -95,7 +95,7 @@ export function throttlePolling(): () => void {
   }
 }
 
-/** Polls as fast as it goes while `body` runs, so that what it waits for is told at once. */
+/** Polls without a pause while `body` runs, so that its waits end at once. */
 export async function hurryPolling(body: () => Promise<void>): Promise<void> {
   hurried++
   try {

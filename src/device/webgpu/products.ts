@@ -11,7 +11,7 @@ import type { Operand } from './bindgroups.ts'
 import type { Commands } from './commands.ts'
 import { blocksOf, FLAG } from './kernels/matmul.ts'
 import { perturbKernel } from './kernels/perturb.ts'
-import type { Matrix } from './handles.ts'
+import type { TensorOperand } from './handles.ts'
 import type { Scratch } from './scratch.ts'
 import type { MatmulOf } from './variants.ts'
 
@@ -22,7 +22,7 @@ export interface Job {
   readonly raw: GPUBuffer
   readonly weights: Weights
   /** Rows to multiply, [P*rows, K]. */
-  readonly x: Matrix
+  readonly x: TensorOperand
   /** K, the columns of x. */
   readonly depth: number
   readonly at: Rows
@@ -30,7 +30,7 @@ export interface Job {
 
 /** Where a product goes: columns from col0 of rows that are `width` wide. */
 export interface Target {
-  readonly y: Pick<Matrix, 'buffer' | 'type'>
+  readonly y: Pick<TensorOperand, 'buffer' | 'type'>
   readonly width: number
   readonly col0: number
   readonly bias: Operand | null

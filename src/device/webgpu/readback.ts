@@ -2,7 +2,7 @@
 // while another is on its way, takes a buffer of its own, charged to staging until it is done.
 // Every copy is recorded at the call, so that later operations cannot overtake it.
 
-import type { Allocation, Buffers } from './buffers.ts'
+import type { BufferAllocation, Buffers } from './buffers.ts'
 import { MAP, USAGE } from './buffers.ts'
 import type { Commands } from './commands.ts'
 import { READBACK_BYTES } from './memory.ts'
@@ -17,11 +17,11 @@ export interface Readback {
 export function createReadback(commands: Commands, buffers: Buffers): Readback {
   const allocate = (label: string, bytes: number) =>
     buffers.allocate('staging', label, bytes, USAGE.mapRead | USAGE.copyDst)
-  let lasting: Allocation | undefined
+  let lasting: BufferAllocation | undefined
   let busy = false
   const reserve = () => (lasting ??= allocate('readback', READBACK_BYTES))
 
-  const fetch = async ({ buffer }: Allocation, bytes: number) => {
+  const fetch = async ({ buffer }: BufferAllocation, bytes: number) => {
     try {
       await commands.answer(buffer.mapAsync(MAP.read, 0, bytes))
     } catch (error) {

@@ -78,9 +78,9 @@ export class Runtime {
   }
 
   #openTransfer(workload: Workload): Transfer {
-    const lanes = { stages: stageCount(workload), laneBytes: alignBytes(workload.slabBytes) }
+    const sizes = { stages: stageCount(workload), stageBytes: alignBytes(workload.slabBytes) }
     return this.#strategy === 'ring'
-      ? createRing(this.commands, this.#buffers, lanes)
-      : createDirect(this.commands, this.ledger, lanes)
+      ? createRing(this.commands, this.#buffers, sizes)
+      : createDirect(this.commands, this.ledger, sizes)
   }
 }

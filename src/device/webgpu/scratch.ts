@@ -3,7 +3,7 @@
 
 import { probeKey, type Recipe } from '../../noise/distributions.ts'
 import type { Workload } from '../memory.ts'
-import type { Allocation, Buffers } from './buffers.ts'
+import type { BufferAllocation, Buffers } from './buffers.ts'
 import { USAGE } from './buffers.ts'
 import type { Commands } from './commands.ts'
 import { RECIPE_REGIONS, scratchLabel, scratchSizes } from './memory.ts'
@@ -76,7 +76,7 @@ export function createScratch(commands: Commands, buffers: Buffers, workload: Wo
 
 /** All buffers, or none if one of them cannot be. */
 function allocateParts(buffers: Buffers, sizes: ReturnType<typeof scratchSizes>) {
-  const made: Allocation[] = []
+  const made: BufferAllocation[] = []
   const release = () => {
     for (const allocation of made) buffers.release(allocation)
   }

@@ -15,11 +15,11 @@ import {
 import { crossEntropyKernel } from './kernels/cross-entropy.ts'
 import { type Job, Products, type Target } from './products.ts'
 import type { Runtime } from './runtime.ts'
-import { type Choice, createMatmuls } from './variants.ts'
+import { type VariantChoice, createMatmuls } from './variants.ts'
 
 type SlabPart = Pick<Device, 'project' | 'linear' | 'crossEntropy' | 'logits'>
 
-export function createSlabPart(runtime: Runtime, choice: Choice): SlabPart {
+export function createSlabPart(runtime: Runtime, choice: VariantChoice): SlabPart {
   const { commands, memories, readback } = runtime
   const products = new Products(commands, createMatmuls(commands, runtime.adapter, choice))
   const crossEntropy = commands.compile(crossEntropyKernel)

@@ -4,11 +4,11 @@
 //   direct  reads go into plain host memory, writeBuffer copies it into a slot that is idle and
 //           that the GPU never writes: Dawn then does one memcpy on this thread and no GPU copy (shared
 //           memory on Vulkan, software adapters)
-// Both hold `stages` lanes of `laneBytes`; a lane is taken at stage and free again after the
-// commit. Facts: Dawn's native/vulkan/BufferVk.cpp, Buffer::UploadData.
+// Both hold `stages` stages of `stageBytes`, each of which one slab takes until its commit.
+// Facts: Dawn's native/vulkan/BufferVk.cpp, Buffer::UploadData.
 
 import type { Ledger } from '../ledger.ts'
-import type { Allocation, Buffers } from './buffers.ts'
+import type { BufferAllocation, Buffers } from './buffers.ts'
 import { MAP, USAGE } from './buffers.ts'
 import type { Commands } from './commands.ts'
 import { alignBytes } from './memory.ts'
@@ -25,40 +25,40 @@ export interface Staged {
 
 export interface Transfer {
   /** Largest slab. */
-  readonly laneBytes: number
-  /** Memory for `bytes` bytes of `slot`, when a lane is free and batch `lastUse` is over. */
+  readonly stageBytes: number
+  /** Memory for `bytes` bytes of `slot`, when a stage is free and batch `lastUse` is over. */
   stage(slot: GPUBuffer, bytes: number, lastUse: number): Promise<Staged>
-  /** Gives the lanes back; waiting stages reject. */
+  /** Gives the memory back; waiting calls of stage reject. */
   close(): void
 }
 
-export interface Lanes {
+interface Stages {
   readonly stages: number
-  readonly laneBytes: number
+  readonly stageBytes: number
 }
 
-/** First come, first served over a fixed set of lanes. */
-function createQueue<Lane>(lanes: readonly Lane[]) {
-  const free = [...lanes]
+/** First come, first served over a fixed set of stages. */
+function createQueue<Stage>(stages: readonly Stage[]) {
+  const free = [...stages]
   let closed = false
-  const waiting: { resolve: (lane: Lane) => void; reject: (error: Error) => void }[] = []
+  const waiting: { resolve: (stage: Stage) => void; reject: (error: Error) => void }[] = []
   return {
     take: () =>
-      new Promise<Lane>((resolve, reject) => {
-        const lane = free.shift()
-        if (lane === undefined) waiting.push({ resolve, reject })
-        else resolve(lane)
+      new Promise<Stage>((resolve, reject) => {
+        const stage = free.shift()
+        if (stage === undefined) waiting.push({ resolve, reject })
+        else resolve(stage)
       }),
-    give(lane: Lane) {
+    give(stage: Stage) {
       const next = waiting.shift()
-      if (next) next.resolve(lane)
-      else free.push(lane)
+      if (next) next.resolve(stage)
+      else free.push(stage)
     },
     close() {
       closed = true
       for (const { reject } of waiting.splice(0)) reject(cutShort())
     },
-    /** Throws when the lanes went away during a wait. */
+    /** Throws when the stages went away during a wait. */
     check() {
       if (closed) throw cutShort()
     },
@@ -67,27 +67,28 @@ function createQueue<Lane>(lanes: readonly Lane[]) {
 
 const cutShort = () => new Error('the upload was cut short: the device was closed')
 
-export function createRing(commands: Commands, buffers: Buffers, lanes: Lanes): Transfer {
+/** Strategy `ring`: mapped staging buffers, copied by the GPU. */
+export function createRing(commands: Commands, buffers: Buffers, sizes: Stages): Transfer {
   const usage = USAGE.mapWrite | USAGE.copySrc
-  const made: Allocation[] = []
-  for (let i = 0; i < lanes.stages; i++) {
-    made.push(buffers.allocate('staging', `upload ${i}`, lanes.laneBytes, usage))
+  const made: BufferAllocation[] = []
+  for (let i = 0; i < sizes.stages; i++) {
+    made.push(buffers.allocate('staging', `upload ${i}`, sizes.stageBytes, usage))
   }
   const queue = createQueue(made)
   return {
-    laneBytes: lanes.laneBytes,
+    stageBytes: sizes.stageBytes,
     async stage(slot, bytes) {
-      const lane = await queue.take()
-      const { buffer } = lane
+      const stage = await queue.take()
+      const { buffer } = stage
       try {
-        commands.check() // a lane that comes back after a failure must not be mapped again
-        // The map resolves when the copy out of this lane is over, so it must have been submitted.
+        commands.check() // a stage that comes back after a failure must not be mapped again
+        // The map resolves when the copy out of this stage is over, so it must have been submitted.
         // The slot needs no wait: the copy into it comes after its last use in the queue.
         commands.flush()
         await commands.answer(buffer.mapAsync(MAP.write, 0, alignBytes(bytes)))
         commands.check()
       } catch (error) {
-        queue.give(lane)
+        queue.give(stage)
         queue.check()
         commands.check() // says why: the device was lost, or out of memory
         throw error
@@ -98,44 +99,45 @@ export function createRing(commands: Commands, buffers: Buffers, lanes: Lanes): 
           buffer.unmap()
           commands.copy(buffer, 0, slot, 0, alignBytes(bytes))
           commands.flush()
-          queue.give(lane)
+          queue.give(stage)
         },
         discard() {
           if (buffer.mapState === 'mapped') buffer.unmap()
-          queue.give(lane)
+          queue.give(stage)
         },
       }
     },
     close() {
       queue.close()
-      for (const lane of made) buffers.release(lane)
+      for (const stage of made) buffers.release(stage)
     },
   }
 }
 
-export function createDirect(commands: Commands, ledger: Ledger, lanes: Lanes): Transfer {
-  const made = Array.from({ length: lanes.stages }, () => new ArrayBuffer(lanes.laneBytes))
-  const totalBytes = lanes.stages * lanes.laneBytes
+/** Strategy `direct`: plain memory, copied by writeBuffer. */
+export function createDirect(commands: Commands, ledger: Ledger, sizes: Stages): Transfer {
+  const made = Array.from({ length: sizes.stages }, () => new ArrayBuffer(sizes.stageBytes))
+  const totalBytes = sizes.stages * sizes.stageBytes
   ledger.charge('staging', totalBytes)
   const queue = createQueue(made)
   return {
-    laneBytes: lanes.laneBytes,
+    stageBytes: sizes.stageBytes,
     async stage(slot, bytes, lastUse) {
-      const lane = await queue.take()
+      const stage = await queue.take()
       try {
         await commands.over(lastUse)
         queue.check()
       } catch (error) {
-        queue.give(lane)
+        queue.give(stage)
         throw error
       }
       return {
-        memory: new Uint8Array(lane, 0, bytes),
+        memory: new Uint8Array(stage, 0, bytes),
         commit() {
-          commands.gpu.queue.writeBuffer(slot, 0, lane, 0, alignBytes(bytes))
-          queue.give(lane)
+          commands.gpu.queue.writeBuffer(slot, 0, stage, 0, alignBytes(bytes))
+          queue.give(stage)
         },
-        discard: () => queue.give(lane),
+        discard: () => queue.give(stage),
       }
     },
     close() {
@@ -169,4 +171,5 @@ export async function measureDirect(commands: Commands): Promise<number> {
   return PROBE_BYTES / bestSeconds
 }
 
+/** @param rate of writeBuffer, in bytes per second */
 export const fasterStrategy = (rate: number): Strategy => (rate > DIRECT_RATE ? 'direct' : 'ring')

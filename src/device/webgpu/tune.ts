@@ -11,9 +11,9 @@ import { NO_ADDEND } from './addends.ts'
 import { MAP, USAGE } from './buffers.ts'
 import type { Commands } from './commands.ts'
 import { blocksOf, type MatmulSpec } from './kernels/matmul.ts'
-import { candidates, type Choice, choiceBy, FEW_ROWS, type ShapeClass } from './variants.ts'
+import { candidates, type VariantChoice, choiceBy, FEW_ROWS, type ShapeClass } from './variants.ts'
 
-export interface Measured {
+interface Measured {
   readonly shape: ShapeClass
   readonly variant: string
   readonly gflops: number
@@ -21,7 +21,7 @@ export interface Measured {
 }
 
 export interface Tuning {
-  readonly choice: Choice
+  readonly choice: VariantChoice
   readonly measured: readonly Measured[]
 }
 

@@ -20,7 +20,7 @@ export const SHAPE_CLASSES = ['many', 'few', 'transposed many', 'transposed few'
 export type ShapeClass = (typeof SHAPE_CLASSES)[number]
 
 /** Names of kernels. */
-export type Choice = Readonly<Record<ShapeClass, string>>
+export type VariantChoice = Readonly<Record<ShapeClass, string>>
 
 const isTransposed = (shape: ShapeClass) => shape.startsWith('transposed')
 
@@ -51,14 +51,14 @@ export function candidates(
 }
 
 /** What `choose` picks in every class. */
-export const choiceBy = (choose: (shape: ShapeClass) => string): Choice =>
-  Object.fromEntries(SHAPE_CLASSES.map((shape) => [shape, choose(shape)])) as Choice
+export const choiceBy = (choose: (shape: ShapeClass) => string): VariantChoice =>
+  Object.fromEntries(SHAPE_CLASSES.map((shape) => [shape, choose(shape)])) as VariantChoice
 
-export const defaultChoice = (adapter: OpenAdapter): Choice =>
+export const defaultChoice = (adapter: OpenAdapter): VariantChoice =>
   choiceBy((shape) => candidates(adapter, shape)[0]!.spec.name)
 
 /** True if `found` names a candidate of the adapter in every class. */
-export function isChoice(adapter: OpenAdapter, found: unknown): found is Choice {
+export function isChoice(adapter: OpenAdapter, found: unknown): found is VariantChoice {
   if (typeof found !== 'object' || found === null) return false
   const names = found as Readonly<Record<string, unknown>>
   return SHAPE_CLASSES.every((shape) =>
@@ -67,7 +67,7 @@ export function isChoice(adapter: OpenAdapter, found: unknown): found is Choice 
 }
 
 /** A compiled matmul with the rows and columns that one workgroup makes. */
-export interface Matmul extends MatmulSpec {
+interface Matmul extends MatmulSpec {
   readonly kernel: Kernel<MatmulBindings, typeof MATMUL_PARAMS>
 }
 
@@ -85,12 +85,16 @@ function createCompiler(commands: Commands) {
 }
 
 /** Sizes that a kernel of vec4 loads wants to be multiples of four. */
-export type Sizes = readonly number[]
+type Sizes = readonly number[]
 
 /** The matmul for a product: rows of a version, whether its weights are transposed, its sizes, its rows' types. */
 export type MatmulOf = (rows: number, transposed: boolean, sizes: Sizes, types: RowTypes) => Matmul
 
-export function createMatmuls(commands: Commands, adapter: OpenAdapter, choice: Choice): MatmulOf {
+export function createMatmuls(
+  commands: Commands,
+  adapter: OpenAdapter,
+  choice: VariantChoice,
+): MatmulOf {
   const compiled = createCompiler(commands)
   const make = (types: RowTypes) => {
     const chosen = (shape: ShapeClass) => {

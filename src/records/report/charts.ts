@@ -4,7 +4,7 @@
 import { maxOf } from '../../util/extremes.ts'
 import { SCORES, type Column, type RunData } from './data.ts'
 
-export interface Curve {
+interface Curve {
   readonly label: string
   /** Index of the run: its colour. */
   readonly run: number

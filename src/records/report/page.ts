@@ -9,7 +9,7 @@ import { formatBytes } from '../../util/units.ts'
 import { chartsOf } from './charts.ts'
 import type { RunData } from './data.ts'
 import { drawCharts } from './draw.ts'
-import { summaryOf, type RunSummary } from './summary.ts'
+import { summaryOf, type RunFigures } from './summary.ts'
 import { STYLE } from './style.ts'
 import { maxOf } from '../../util/extremes.ts'
 
@@ -67,9 +67,9 @@ function summaryTable(runs: readonly RunData[]): string {
   const all = runs.map(summaryOf)
   const figure = (value: number | null, show: (value: number) => string) =>
     value === null ? '-' : show(value)
-  const best = (score: RunSummary['bestLoss']) =>
+  const best = (score: RunFigures['bestLoss']) =>
     score ? `${score.value.toFixed(4)} <small>at step ${score.step}</small>` : '-'
-  const rows: [string, (s: RunSummary) => string, boolean?][] = [
+  const rows: [string, (s: RunFigures) => string, boolean?][] = [
     ['model', (s) => escape(s.model)],
     ['method', (s) => escape(s.method)],
     ['device', (s) => escape(s.device ?? '-')],

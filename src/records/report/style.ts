@@ -1,4 +1,5 @@
 // The look of a report: light and dark as the browser asks for it.
+// What is drawn is draw.ts's and charts.ts's.
 
 export const STYLE = `
 :root {

@@ -1,9 +1,10 @@
 // The figures of a run that fit in a line: what the report's first table and `zo2 report --json` say.
+// Reading the run's files is data.ts's.
 
 import { smooth } from './charts.ts'
 import type { Column, RunData } from './data.ts'
 
-export interface RunSummary {
+export interface RunFigures {
   readonly run: string
   readonly model: string
   readonly method: string
@@ -31,7 +32,8 @@ interface Score {
   readonly step: number
 }
 
-export function summaryOf(run: RunData): RunSummary {
+/** The figures of a run; what it has not come to yet is null. */
+export function summaryOf(run: RunData): RunFigures {
   const { metrics, evals, evalSteps, options, device } = run
   const best = (column: Column, better: (a: number, b: number) => boolean) =>
     column.reduce<Score | null>(

@@ -11,7 +11,7 @@ import { asUserError } from '../../io/read.ts'
 import { scalarsRecord, startRecord, versionRecord, type Scalars } from './event.ts'
 import { maxOf } from '../../util/extremes.ts'
 
-export interface EventLog {
+interface EventLog {
   /** Adds one object of metrics.jsonl. */
   step(line: Line): Promise<void>
   /** Adds one object of evals.jsonl. */

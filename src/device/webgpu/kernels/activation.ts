@@ -4,7 +4,7 @@
 
 import type { Activation } from '../../device.ts'
 import { defineKernel } from '../kernel.ts'
-import { type Element, elementSpec, read, stored, suffix } from './elements.ts'
+import { type Element, elementSpec, forEachElement, read, stored, suffix } from './elements.ts'
 
 /** Values of the constant KIND. */
 const KIND = { relu: 0, gelu: 1, gelu_new: 2 } as const satisfies Record<Activation, number>
@@ -36,15 +36,5 @@ fn activate(v: f32) -> f32 {
   return v / (1f + exp(-1.5957691216f * (v + 0.044715f * v * v * v)));
 }
 
-@compute @workgroup_size(256)
-fn main(
-  @builtin(global_invocation_id) g: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-) {
-  let i = g.y * (groups.x * 256u) + g.x;
-  if (i < params.count) {
-    x[i] = ${stored(type, `activate(${read(type, 'x[i]')})`)};
-  }
-}
-`,
+${forEachElement(`x[i] = ${stored(type, `activate(${read(type, 'x[i]')})`)};`)}`,
   })

@@ -1,7 +1,8 @@
 // y += x in place over `count` elements. One invocation per element.
+// Equals torch.add; f16 is added in f32 and rounded once.
 
 import { defineKernel } from '../kernel.ts'
-import { type Element, elementSpec, suffix } from './elements.ts'
+import { type Element, elementSpec, forEachElement, suffix } from './elements.ts'
 
 export const addKernel = (type: Element) =>
   defineKernel({
@@ -9,16 +10,7 @@ export const addKernel = (type: Element) =>
     ...elementSpec({ x: type, y: type }),
     bindings: { x: `read ${type}`, y: `read_write ${type}` },
     params: { count: 'u32' },
-    body: /* wgsl */ `
-@compute @workgroup_size(256)
-fn main(
-  @builtin(global_invocation_id) g: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-) {
-  let i = g.y * (groups.x * 256u) + g.x;
-  if (i < params.count) {
-    ${type === 'f32' ? 'y[i] += x[i]' : 'y[i] = half(f32(y[i]) + f32(x[i]))'};
-  }
-}
-`,
+    body: forEachElement(
+      `${type === 'f32' ? 'y[i] += x[i]' : 'y[i] = half(f32(y[i]) + f32(x[i]))'};`,
+    ),
   })

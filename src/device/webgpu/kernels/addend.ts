@@ -4,6 +4,7 @@
 // A low-rank addend is the case of one term with m2 = 1, n1 = rank and a left factor for all probes.
 
 import { defineKernel } from '../kernel.ts'
+import { forEachElement } from './elements.ts'
 
 export const ADDEND_WGSL = /* wgsl */ `
 fn addend(probe: u32, line: u32, n: u32) -> f32 {
@@ -32,17 +33,8 @@ export const scaleColumnsKernel = defineKernel({
   name: 'scaleColumns',
   bindings: { factors: 'read f32', x: 'read_write f32' },
   params: { count: 'u32', cols: 'u32', rows: 'u32', scales0: 'u32' },
-  body: /* wgsl */ `
-@compute @workgroup_size(256)
-fn main(
-  @builtin(global_invocation_id) g: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-) {
-  let i = g.y * (groups.x * 256u) + g.x;
-  if (i < params.count) {
-    let probe = i / (params.cols * params.rows);
-    x[i] *= factors[params.scales0 + probe * params.cols + i % params.cols];
-  }
-}
-`,
+  body: forEachElement(/* wgsl */ `
+  let probe = i / (params.cols * params.rows);
+  x[i] *= factors[params.scales0 + probe * params.cols + i % params.cols];
+`),
 })

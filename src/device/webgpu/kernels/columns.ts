@@ -2,7 +2,7 @@
 // torch.narrow on dimension 1. One invocation per element of y.
 
 import { defineKernel } from '../kernel.ts'
-import { type Element, elementSpec, suffix } from './elements.ts'
+import { type Element, elementSpec, forEachElement, suffix } from './elements.ts'
 
 export const columnsKernel = (type: Element) =>
   defineKernel({
@@ -10,16 +10,7 @@ export const columnsKernel = (type: Element) =>
     ...elementSpec({ x: type, y: type }),
     bindings: { x: `read ${type}`, y: `read_write ${type}` },
     params: { count: 'u32', cols: 'u32', all: 'u32', first: 'u32' }, // count: elements of y
-    body: /* wgsl */ `
-@compute @workgroup_size(256)
-fn main(
-  @builtin(global_invocation_id) g: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-) {
-  let i = g.y * (groups.x * 256u) + g.x;
-  if (i < params.count) {
-    y[i] = x[i / params.cols * params.all + params.first + i % params.cols];
-  }
-}
-`,
+    body: forEachElement(
+      `y[i] = x[i / params.cols * params.all + params.first + i % params.cols];`,
+    ),
   })

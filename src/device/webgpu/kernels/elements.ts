@@ -33,6 +33,20 @@ export function suffix({ x, y }: RowTypes): string {
   return ` ${x} to ${y}`
 }
 
+/** WGSL of an entry point that runs statements for every `i` below params.count, one invocation each. */
+export const forEachElement = (statements: string) => /* wgsl */ `
+@compute @workgroup_size(256)
+fn main(
+  @builtin(global_invocation_id) g: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+) {
+  let i = g.y * (groups.x * 256u) + g.x;
+  if (i < params.count) {
+    ${statements}
+  }
+}
+`
+
 /** WGSL that reads `place` as f32, or as vec4<f32>. */
 export const read = (type: Element, place: string) => (type === 'f32' ? place : `f32(${place})`)
 export const read4 = (type: Element, place: string) =>

@@ -2,7 +2,7 @@
 // dimension 0. One invocation per element of y.
 
 import { defineKernel } from '../kernel.ts'
-import { type Element, elementSpec, suffix } from './elements.ts'
+import { type Element, elementSpec, forEachElement, suffix } from './elements.ts'
 
 export const gatherKernel = (type: Element) =>
   defineKernel({
@@ -10,16 +10,5 @@ export const gatherKernel = (type: Element) =>
     ...elementSpec({ x: type, y: type }),
     bindings: { x: `read ${type}`, indices: 'read u32', y: `read_write ${type}` },
     params: { count: 'u32', cols: 'u32' }, // count: elements of y
-    body: /* wgsl */ `
-@compute @workgroup_size(256)
-fn main(
-  @builtin(global_invocation_id) g: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-) {
-  let i = g.y * (groups.x * 256u) + g.x;
-  if (i < params.count) {
-    y[i] = x[indices[i / params.cols] * params.cols + i % params.cols];
-  }
-}
-`,
+    body: forEachElement(`y[i] = x[indices[i / params.cols] * params.cols + i % params.cols];`),
   })

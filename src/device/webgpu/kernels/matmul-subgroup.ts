@@ -18,7 +18,7 @@ import {
   storeWgsl,
 } from './matmul.ts'
 
-export interface SubgroupShape {
+interface SubgroupShape {
   /** Invocations of a subgroup. */
   readonly lanes: number
   /** Sums of one invocation along the rows: a multiple or a divisor of lanes. */

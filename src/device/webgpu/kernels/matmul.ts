@@ -3,7 +3,7 @@
 // for one compute tile. Shapes: x [P*rows, K], w [versions, N, K], bias [>=P, width], y
 // [P*rows, width] from column col0, all f32 but x and y, which may be f16; the addend's factors are in
 // addend.ts. Equals torch.nn.functional.linear per probe.
-//
+
 // A tile of a matrix whose file is transposed (GPT-2's Conv1D, [K, N]) is a range of K: w is
 // [versions, K, N], x has `width` columns of which the tile takes those from col0, y and bias have
 // `cols` columns. Tiles add up in order, by FLAG.accumulate.

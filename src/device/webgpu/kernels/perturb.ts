@@ -1,10 +1,10 @@
 // Perturbed weights of one compute tile, one version per probe:
 //   E = W; for each term: E = fl(fl(E*decay) + coefficient*z(key)); W_p = fl(E + scale_p*z(probe))
 // Shapes: raw holds the slab in its file's dtype (little endian, packed in u32); w is f32
-// [versions, count]. Equals probeVersion(applyTerms(...)) of noise/distributions.ts bit for bit.
+// [versions, count]. Equals probeVersion(applyTerms(...)) of test/reference/noise.ts bit for bit.
 // One invocation makes one noise pair, i.e. elements 2q and 2q+1 of the tensor; a tile may start
 // in the middle of a pair (`lead` = 1).
-//
+
 // coefficient*z and scale_p*z are exact in f32, so a fused multiply-add changes nothing there.
 // E*decay is not: it passes through an xor with `zero`, a parameter, which keeps any compiler from
 // fusing it.
@@ -19,6 +19,40 @@ import { NOISE_WGSL } from './noise.ts'
 
 /** Values of the constant DTYPE. */
 const DTYPE = { F32: 0, F16: 1, BF16: 2 } as const
+
+/** Bits of the f32 that an element of `raw` is. */
+const WIDEN_WGSL = /* wgsl */ `
+fn widen(index: u32) -> u32 {
+  if (DTYPE == 0u) {
+    return raw[index];
+  }
+  let half = (raw[index >> 1u] >> (16u * (index & 1u))) & 0xffffu;
+  if (DTYPE == 2u) {
+    return half << 16u;
+  }
+  let sign = (half & 0x8000u) << 16u;
+  let size = half & 0x7fffu;
+  if (size < 0x400u) {
+    return bitcast<u32>(f32(size) * 0x1p-24f) | sign;
+  }
+  let rebias = select(112u << 23u, 224u << 23u, size >= 0x7c00u);
+  return ((size << 13u) + rebias) | sign;
+}
+`
+
+const PLUS_WGSL = /* wgsl */ `
+// fl(e + scale*z), as bits.
+fn plus(e: vec2<u32>, scale: f32, z: vec2<f32>) -> vec2<u32> {
+  let added = scale * z;
+  let sum = bitcast<vec2<u32>>(bitcast<vec2<f32>>(e) + added);
+  let subnormal = (e & vec2(0x7fffffffu)) - 1u < vec2(0x7fffffu);
+  return select(sum, e, subnormal & (added == vec2<f32>()));
+}
+
+fn any_different(a: vec2<u32>, b: vec2<u32>) -> bool {
+  return a.x != b.x || a.y != b.y;
+}
+`
 
 export const perturbKernel = (dtype: keyof typeof DTYPE) =>
   defineKernel({
@@ -37,37 +71,8 @@ export const perturbKernel = (dtype: keyof typeof DTYPE) =>
       zero: 'u32',
     },
     constants: { DTYPE: DTYPE[dtype] },
-    snippets: [NOISE_WGSL],
+    snippets: [NOISE_WGSL, WIDEN_WGSL, PLUS_WGSL],
     body: /* wgsl */ `
-fn widen(index: u32) -> u32 {
-  if (DTYPE == 0u) {
-    return raw[index];
-  }
-  let half = (raw[index >> 1u] >> (16u * (index & 1u))) & 0xffffu;
-  if (DTYPE == 2u) {
-    return half << 16u;
-  }
-  let sign = (half & 0x8000u) << 16u;
-  let size = half & 0x7fffu;
-  if (size < 0x400u) {
-    return bitcast<u32>(f32(size) * 0x1p-24f) | sign;
-  }
-  let rebias = select(112u << 23u, 224u << 23u, size >= 0x7c00u);
-  return ((size << 13u) + rebias) | sign;
-}
-
-// fl(e + scale*z), as bits.
-fn plus(e: vec2<u32>, scale: f32, z: vec2<f32>) -> vec2<u32> {
-  let added = scale * z;
-  let sum = bitcast<vec2<u32>>(bitcast<vec2<f32>>(e) + added);
-  let subnormal = (e & vec2(0x7fffffffu)) - 1u < vec2(0x7fffffu);
-  return select(sum, e, subnormal & (added == vec2<f32>()));
-}
-
-fn any_different(a: vec2<u32>, b: vec2<u32>) -> bool {
-  return a.x != b.x || a.y != b.y;
-}
-
 @compute @workgroup_size(256)
 fn main(
   @builtin(global_invocation_id) g: vec3<u32>,

@@ -2,7 +2,7 @@
 // torch's index_copy_ on dimension 0. One invocation per element of x.
 
 import { defineKernel } from '../kernel.ts'
-import { elementSpec, type RowTypes, stored, suffix } from './elements.ts'
+import { elementSpec, forEachElement, type RowTypes, stored, suffix } from './elements.ts'
 
 /** Rows of one type, or f32 rows to f16 ones. */
 export const scatterKernel = (types: RowTypes) =>
@@ -11,16 +11,7 @@ export const scatterKernel = (types: RowTypes) =>
     ...elementSpec(types),
     bindings: { x: `read ${types.x}`, indices: 'read u32', y: `read_write ${types.y}` },
     params: { count: 'u32', cols: 'u32' }, // count: elements of x that are placed
-    body: /* wgsl */ `
-@compute @workgroup_size(256)
-fn main(
-  @builtin(global_invocation_id) g: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-) {
-  let i = g.y * (groups.x * 256u) + g.x;
-  if (i < params.count) {
-    y[indices[i / params.cols] * params.cols + i % params.cols] = ${types.x === types.y ? 'x[i]' : stored(types.y, 'x[i]')};
-  }
-}
-`,
+    body: forEachElement(
+      `y[indices[i / params.cols] * params.cols + i % params.cols] = ${types.x === types.y ? 'x[i]' : stored(types.y, 'x[i]')};`,
+    ),
   })
