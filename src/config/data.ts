@@ -87,6 +87,7 @@ export const DATA_OPTIONS = {
     schema: z.string(),
     commands: ['finetune', 'eval'],
     trajectory: true,
+    needs: ['labelWords'],
   },
   padding: {
     group: 'data',

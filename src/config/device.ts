@@ -54,6 +54,8 @@ export const DEVICE_OPTIONS = {
     default: 'auto',
     commands: ON_DEVICE,
     trajectory: false,
+    onlyWhen: ({ device }) => device !== 'cpu',
+    otherwise: 'is about uploads to a WebGPU adapter: leave it out, or --device cpu',
   },
   memory: {
     group: 'device',
@@ -105,7 +107,7 @@ export const DEVICE_OPTIONS = {
     value: 'dir',
     help: 'folder of the scratch file (default: the output folder)',
     schema: path,
-    commands: ON_DEVICE,
+    commands: ['finetune', 'pretrain', 'bench', 'fromPretrained'],
     trajectory: false,
     card: 'hidden',
   },

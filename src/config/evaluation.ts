@@ -85,7 +85,7 @@ export const EVALUATION_OPTIONS = {
     schema: count,
     commands: ['finetune', 'pretrain'],
     trajectory: false,
-    needs: [HELD_OUT, 'evalSteps'],
+    needs: [HELD_OUT, ['evalSteps', 'evalStrategy']],
   },
   earlyStoppingThreshold: {
     group: 'schedule',
@@ -106,5 +106,7 @@ export const EVALUATION_OPTIONS = {
     commands: RUNS,
     trajectory: false,
     needs: [HELD_OUT],
+    onlyWhen: ({ evalStrategy, evalSteps }) => evalStrategy === 'steps' || evalSteps === 0,
+    otherwise: 'no and epoch leave nothing for --eval-steps to say: leave one out',
   },
 } as const satisfies Record<string, OptionSpec>

@@ -1,8 +1,12 @@
 // The options of `zo2 generate` and `zo2 sample`.
 
 import { z } from 'zod'
-import type { OptionSpec } from './spec.ts'
+import type { OptionSpec, Values } from './spec.ts'
 import { count, finite, nonnegative, share, textList, whole } from './values.ts'
+
+/** Whether tokens are drawn; what beams exclude is said by numBeams. */
+const draws = ({ temperature, numBeams }: Values) => temperature !== 0 || numBeams !== 1
+const OF_DRAWS = 'is for sampling: give a --temperature above 0 beside it, or leave it out'
 
 export const GENERATION_OPTIONS = {
   prompt: {
@@ -49,6 +53,8 @@ export const GENERATION_OPTIONS = {
     defaults: { sample: 200 },
     commands: ['generate', 'sample'],
     trajectory: false,
+    onlyWhen: draws,
+    otherwise: OF_DRAWS,
   },
   topP: {
     group: 'generation',
@@ -58,6 +64,8 @@ export const GENERATION_OPTIONS = {
     default: 1,
     commands: ['generate'],
     trajectory: false,
+    onlyWhen: draws,
+    otherwise: OF_DRAWS,
   },
   numBeams: {
     group: 'generation',

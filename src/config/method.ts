@@ -150,6 +150,8 @@ export const METHOD_OPTIONS = {
     commands: ON_METHOD,
     trajectory: true,
     methods: KRONZO,
+    onlyWhen: ({ kronStrategy }) => kronStrategy === 'fixed_factor',
+    otherwise: 'is for --kron-strategy fixed_factor: leave it out',
   },
   foldWindows: {
     group: 'method',
@@ -212,7 +214,7 @@ export const METHOD_OPTIONS = {
     commands: ON_METHOD,
     trajectory: true,
     methods: DENSE,
-    excludes: ['prefixTokens', 'overlayDtype'],
+    excludes: ['prefixTokens', 'replayWindow', 'overlayDtype'],
     because: 'it folds nothing into the weights',
   },
   loraAlpha: {
@@ -244,7 +246,7 @@ export const METHOD_OPTIONS = {
     commands: ON_METHOD,
     trajectory: true,
     methods: DENSE,
-    excludes: ['trainOnly', 'freeze', 'weightDecay', 'replayWindow', 'overlayDtype'],
+    excludes: ['trainOnly', 'freeze', 'weightDecay', 'replayWindow', 'overlayDtype', 'dtype'],
     because: 'it trains no weights',
   },
 } as const satisfies Record<string, OptionSpec>

@@ -19,6 +19,8 @@ export const OUTPUT_OPTIONS = {
     commands: [...RUNS, 'sample'],
     trajectory: false,
     card: 'hidden',
+    onlyWhen: ({ initFrom }, commands) => !commands.includes('sample') || initFrom === 'resume',
+    otherwise: 'is for --init-from resume: leave one out',
   },
   resume: {
     group: 'output',
@@ -46,6 +48,7 @@ export const OUTPUT_OPTIONS = {
     default: 2,
     commands: RUNS,
     trajectory: false,
+    needs: [['saveSteps', 'saveStrategy']],
   },
   dtype: {
     group: 'output',
@@ -55,6 +58,8 @@ export const OUTPUT_OPTIONS = {
     default: 'float32',
     commands: ['finetune', 'pretrain', 'export'],
     trajectory: false,
+    onlyWhen: ({ saveModel }) => saveModel === true,
+    otherwise: 'is of model/, which is not to be written: give --save-model yes, or leave it out',
   },
   saveModel: {
     group: 'output',
@@ -98,6 +103,7 @@ export const OUTPUT_OPTIONS = {
     schema: path,
     commands: ['finetune', 'pretrain', 'eval', 'generate'],
     trajectory: false,
+    card: 'hidden',
   },
   revision: {
     group: 'hub',

@@ -2,8 +2,11 @@
 // what those mean is settled when the data is known (settle.ts).
 
 import { z } from 'zod'
-import { RUNS, type OptionSpec } from './spec.ts'
+import { RUNS, type OptionSpec, type Values } from './spec.ts'
 import { count, nonnegative, oneOf, positive, whole, yesNo } from './values.ts'
+
+const decays = ({ lrSchedule }: Values) => lrSchedule !== 'constant'
+const OF_DECAY = 'is for --lr-schedule linear or cosine: leave it out'
 
 export const SCHEDULE_OPTIONS = {
   steps: {
@@ -58,6 +61,8 @@ export const SCHEDULE_OPTIONS = {
     default: 0,
     commands: RUNS,
     trajectory: true,
+    onlyWhen: decays,
+    otherwise: OF_DECAY,
   },
   lrDecaySteps: {
     group: 'schedule',
@@ -67,6 +72,8 @@ export const SCHEDULE_OPTIONS = {
     aliases: ['lr-decay-iters'],
     commands: RUNS,
     trajectory: true,
+    onlyWhen: decays,
+    otherwise: OF_DECAY,
   },
   loggingSteps: {
     group: 'schedule',
@@ -115,5 +122,7 @@ export const SCHEDULE_OPTIONS = {
     schema: oneOf(['no', 'steps', 'epoch']),
     commands: RUNS,
     trajectory: false,
+    onlyWhen: ({ saveStrategy, saveSteps }) => saveStrategy === 'steps' || saveSteps === 0,
+    otherwise: 'no and epoch leave nothing for --save-steps to say: leave one out',
   },
 } as const satisfies Record<string, OptionSpec>

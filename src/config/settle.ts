@@ -12,7 +12,7 @@ const SAVE_STEPS = 500
  */
 export function settled(config: Config, stepsPerEpoch: number): Config {
   const { numTrainEpochs, warmupRatio, saveStrategy, ...rest } = config
-  const { evalStrategy, loggingSteps } = rest
+  const { evalStrategy, loggingSteps, ...others } = rest
   const steps =
     numTrainEpochs === undefined ? rest.steps : Math.ceil(numTrainEpochs * stepsPerEpoch)
   const epoch = Math.max(1, Math.ceil(stepsPerEpoch))
@@ -22,7 +22,10 @@ export function settled(config: Config, stepsPerEpoch: number): Config {
     return given === 0 && strategy === 'steps' ? usual : given
   }
   return {
-    ...rest,
+    ...others,
+    loggingSteps,
+    // Without evaluations also at the start and the end; the others are numbers from here on.
+    ...(evalStrategy === 'no' && { evalStrategy }),
     steps,
     warmupSteps: warmupRatio === undefined ? rest.warmupSteps : Math.ceil(warmupRatio * steps),
     evalSteps: every(evalStrategy, rest.evalSteps, loggingSteps),

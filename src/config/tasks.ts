@@ -5,6 +5,7 @@ import { TASKS } from '../data/tasks/index.ts'
 import type { OptionSpec } from './spec.ts'
 import { count, oneOf, path, whole, wholeAtMost, yesNo } from './values.ts'
 
+const GENERATED = [...TASKS.values()].filter((t) => t.kind === 'generation').map((t) => t.name)
 const TASK_NAMES = [...TASKS.keys()] as [string, ...string[]]
 
 export const TASK_OPTIONS = {
@@ -58,6 +59,7 @@ export const TASK_OPTIONS = {
     default: 1000,
     commands: ['finetune', 'eval', 'loadTask'],
     trajectory: false,
+    needs: ['task'],
   },
   trainSetSeed: {
     group: 'data',
@@ -67,6 +69,7 @@ export const TASK_OPTIONS = {
     default: 0,
     commands: ['finetune', 'eval', 'loadTask'],
     trajectory: true,
+    needs: ['task'],
   },
   trainAsClassification: {
     group: 'data',
@@ -86,6 +89,7 @@ export const TASK_OPTIONS = {
     default: true,
     commands: ['finetune', 'loadTask'],
     trajectory: true,
+    needs: ['task'],
   },
   objective: {
     group: 'data',
@@ -116,7 +120,7 @@ export const TASK_OPTIONS = {
     default: false,
     commands: ['eval', 'loadTask'],
     trajectory: false,
-    needs: ['task'],
+    needs: ['task', 'numTrain'],
   },
   maxNewTokens: {
     group: 'data',
@@ -127,6 +131,10 @@ export const TASK_OPTIONS = {
     defaults: { generate: 64, sample: 500 },
     commands: ['finetune', 'eval', 'generate', 'sample', 'zoInit', 'ZOTrainer', 'loadTask'],
     trajectory: true,
+    onlyWhen: ({ task }, commands) =>
+      !commands.some((command) => ['finetune', 'eval', 'loadTask'].includes(command)) ||
+      TASKS.get(String(task))?.kind === 'generation',
+    otherwise: `is for tasks whose answers are generated (${GENERATED.join(', ')}): leave it out`,
   },
   mezoCompat: {
     group: 'data',

@@ -47,7 +47,12 @@ export async function resolveModel(
   options: ResolveOptions = {},
 ): Promise<ResolvedModel> {
   const local = await localModel(model)
-  if (local !== null) return { ...local, commit: null, source: 'local' }
+  if (local !== null) {
+    if (options.revision === undefined) return { ...local, commit: null, source: 'local' }
+    throw new UserError(
+      `${model} is a local folder, which has no revision ${options.revision}: name a hub id, or leave --revision out`,
+    )
+  }
   checkHubId(model)
   const revision = options.revision ?? 'main'
   checkRevision(revision)
