@@ -3,7 +3,7 @@
 import { availableParallelism } from 'node:os'
 import { z } from 'zod'
 import { ON_DEVICE, type OptionSpec } from './spec.ts'
-import { bytes, count, oneOf, path } from './values.ts'
+import { bytes, countAtMost, oneOf, path, text } from './values.ts'
 
 const MiB = 2 ** 20
 
@@ -42,7 +42,7 @@ export const DEVICE_OPTIONS = {
     group: 'device',
     value: 'name',
     help: 'WebGPU adapter by (part of) its name; the only way to a software adapter',
-    schema: z.string(),
+    schema: text,
     commands: ON_DEVICE,
     trajectory: false,
   },
@@ -115,7 +115,8 @@ export const DEVICE_OPTIONS = {
     group: 'device',
     value: 'n',
     help: 'CPU threads',
-    schema: count,
+    // More than machines have; the system would be asked for each of them.
+    schema: countAtMost(1024),
     default: availableParallelism(),
     commands: [...ON_DEVICE, 'export'],
     trajectory: false,

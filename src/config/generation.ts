@@ -2,7 +2,16 @@
 
 import { z } from 'zod'
 import type { OptionSpec, Values } from './spec.ts'
-import { count, finite, nonnegative, share, textList, whole } from './values.ts'
+import { text } from './values.ts'
+import {
+  MOST_SEQUENCES,
+  countAtMost,
+  finite,
+  nonnegative,
+  share,
+  textList,
+  whole,
+} from './values.ts'
 
 /** Whether tokens are drawn; what beams exclude is said by numBeams. */
 const draws = ({ temperature, numBeams }: Values) => temperature !== 0 || numBeams !== 1
@@ -13,7 +22,7 @@ export const GENERATION_OPTIONS = {
     group: 'generation',
     value: 'text...',
     help: 'prompt; several make one batch',
-    schema: z.array(z.string()),
+    schema: z.array(text, 'expected a list of texts'),
     commands: ['generate'],
     trajectory: false,
   },
@@ -21,7 +30,7 @@ export const GENERATION_OPTIONS = {
     group: 'generation',
     value: 'text',
     help: 'text to begin with, or FILE:path (default: a line end)',
-    schema: z.string(),
+    schema: text,
     commands: ['sample'],
     trajectory: false,
   },
@@ -29,7 +38,7 @@ export const GENERATION_OPTIONS = {
     group: 'generation',
     value: 'n',
     help: 'texts, all in one batch',
-    schema: count,
+    schema: countAtMost(MOST_SEQUENCES),
     default: 10,
     commands: ['sample'],
     trajectory: false,
@@ -71,7 +80,7 @@ export const GENERATION_OPTIONS = {
     group: 'generation',
     value: 'n',
     help: 'beam search that keeps n texts; 1: none',
-    schema: count,
+    schema: countAtMost(2 ** 16),
     default: 1,
     commands: ['generate'],
     trajectory: false,
@@ -92,7 +101,7 @@ export const GENERATION_OPTIONS = {
     group: 'generation',
     value: 'n',
     help: 'texts for each prompt: samples, or the best beams',
-    schema: count,
+    schema: countAtMost(MOST_SEQUENCES),
     default: 1,
     commands: ['generate'],
     trajectory: false,

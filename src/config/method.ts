@@ -1,11 +1,10 @@
 // The options of methods: what a step does to the weights, and to which of them.
 
-import { z } from 'zod'
 import { ESTIMATORS } from '../methods/estimator.ts'
 import { METHOD_NAMES } from '../methods/index.ts'
 import { KRON_STRATEGIES } from '../methods/kron-sizes.ts'
 import { ON_METHOD, type OptionSpec } from './spec.ts'
-import { count, list, nonnegative, oneOf, positive, whole } from './values.ts'
+import { count, countAtMost, isOn, list, nonnegative, oneOf, positive, whole } from './values.ts'
 
 const DENSE = ['mezo-sgd'] as const
 const LOZO = ['lozo', 'lozo-m'] as const
@@ -45,7 +44,7 @@ export const METHOD_OPTIONS = {
   adaptiveEps: {
     group: 'method',
     help: 'let eps follow sqrt(lr) and the clearness of the loss difference (src/schedule.ts)',
-    schema: z.boolean(),
+    schema: isOn,
     default: false,
     commands: ['finetune', 'pretrain', 'ZOTrainer', 'plan', 'bench'],
     trajectory: true,
@@ -74,7 +73,7 @@ export const METHOD_OPTIONS = {
     value: 'q',
     help: 'directions per step, all in one batch, averaged',
     aliases: ['probes'],
-    schema: count,
+    schema: countAtMost(2 ** 16),
     default: 1,
     commands: ON_METHOD,
     trajectory: true,
@@ -210,7 +209,7 @@ export const METHOD_OPTIONS = {
     group: 'method',
     value: 'r',
     help: 'train LoRA matrices of this rank instead of the weights (mezo-sgd)',
-    schema: count,
+    schema: countAtMost(2 ** 16),
     commands: ON_METHOD,
     trajectory: true,
     methods: DENSE,

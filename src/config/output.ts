@@ -2,7 +2,7 @@
 
 import { z } from 'zod'
 import { ON_HUB, RUNS, type OptionSpec } from './spec.ts'
-import { count, oneOf, path, whole, yesNo } from './values.ts'
+import { count, isOn, oneOf, path, text, whole, yesNo } from './values.ts'
 
 const loggers = z
   .string('expected tensorboard or none')
@@ -25,7 +25,7 @@ export const OUTPUT_OPTIONS = {
   resume: {
     group: 'output',
     help: 'continue the run in --output-dir',
-    schema: z.boolean(),
+    schema: isOn,
     default: false,
     aliases: ['resume-from-checkpoint'],
     commands: RUNS,
@@ -91,7 +91,7 @@ export const OUTPUT_OPTIONS = {
   disableTqdm: {
     group: 'output',
     help: 'no progress on stderr, as --quiet',
-    schema: z.boolean('expected true or false'),
+    schema: isOn,
     default: false,
     commands: RUNS,
     trajectory: false,
@@ -109,7 +109,7 @@ export const OUTPUT_OPTIONS = {
     group: 'hub',
     value: 'name',
     help: 'branch, tag, commit or refs/pr/N',
-    schema: z.string(),
+    schema: text,
     commands: ON_HUB,
     trajectory: false,
   },

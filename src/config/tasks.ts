@@ -3,7 +3,7 @@
 import { z } from 'zod'
 import { TASKS } from '../data/tasks/index.ts'
 import type { OptionSpec } from './spec.ts'
-import { count, oneOf, path, whole, wholeAtMost, yesNo } from './values.ts'
+import { count, isOn, oneOf, path, whole, wholeAtMost, yesNo } from './values.ts'
 
 const GENERATED = [...TASKS.values()].filter((t) => t.kind === 'generation').map((t) => t.name)
 const TASK_NAMES = [...TASKS.keys()] as [string, ...string[]]
@@ -74,7 +74,7 @@ export const TASK_OPTIONS = {
   trainAsClassification: {
     group: 'data',
     help: 'train on the cross-entropy over options (mean log-probabilities) instead of the right answer alone',
-    schema: z.boolean(),
+    schema: isOn,
     default: false,
     commands: ['finetune', 'zoInit', 'ZOTrainer'],
     trajectory: true,
@@ -105,7 +105,7 @@ export const TASK_OPTIONS = {
   sfc: {
     group: 'data',
     help: 'calibrate scores by those of the same answers after a prompt without content',
-    schema: z.boolean(),
+    schema: isOn,
     default: false,
     commands: ['finetune', 'eval', 'loadTask'],
     trajectory: false,
@@ -116,7 +116,7 @@ export const TASK_OPTIONS = {
   iclSfc: {
     group: 'data',
     help: 'the same, with the demonstrations in front',
-    schema: z.boolean(),
+    schema: isOn,
     default: false,
     commands: ['eval', 'loadTask'],
     trajectory: false,
@@ -139,7 +139,7 @@ export const TASK_OPTIONS = {
   mezoCompat: {
     group: 'data',
     help: "encode as MeZO's code: for OPT, sequences begin with token 0 instead of 2; padding is left",
-    schema: z.boolean(),
+    schema: isOn,
     default: false,
     commands: ['finetune', 'eval', 'loadTask'],
     trajectory: true,

@@ -191,12 +191,15 @@ const OWNERS: readonly (readonly [name: RegExp, owner: string])[] = [
   [/^roberta-(base|large)$/, 'FacebookAI'],
 ]
 
+/** What a sentence shows of a name that cannot be one. */
+const MAX_SHOWN_CHARS = 200
+
 function checkHubId(model: string): void {
   if (isHubId(model)) return
   const owner = OWNERS.find(([name]) => name.test(model))?.[1]
   const advice = owner === undefined ? 'correct it' : `the hub has it as ${owner}/${model}`
   throw new UserError(
-    `'${model}' is neither an existing folder nor a hub id of the form owner/name: ${advice}`,
+    `'${model.slice(0, MAX_SHOWN_CHARS)}' is neither an existing folder nor a hub id of the form owner/name: ${advice}`,
   )
 }
 
