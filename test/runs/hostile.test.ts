@@ -15,10 +15,12 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { createServer, type RequestListener, type Server } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { resolveModel } from '../../src/hub/resolve.ts'
+import type { UserError } from '../../src/util/errors.ts'
 import { LAYOUTS, makeFolder, TINY } from '../helpers/cli.ts'
 import { here, refusedHere } from '../helpers/in-process.ts'
 
@@ -474,14 +476,6 @@ describe("a run's folder", () => {
     ['an option that is none', record({ config: { lr: 'x' } }), ['config.json', 'lr', '"x"']],
     ['another fingerprint', record({ fingerprint: '0' }), ['other weights']],
     ['a folder as its lock', (dir) => mkdirSync(join(dir, 'run.lock')), ['run.lock', 'folder']],
-    [
-      'a folder as its metrics',
-      (dir) => {
-        rmSync(join(dir, 'metrics.jsonl'))
-        mkdirSync(join(dir, 'metrics.jsonl'))
-      },
-      ['metrics.jsonl'],
-    ],
   ])('with %s is not gone on with, and nothing in it changes', async (what, spoil, says) => {
     const dir = at(`run with ${what}`)
     cpSync(at('run'), dir, { recursive: true })
@@ -513,55 +507,51 @@ describe("a run's folder", () => {
 
 describe('a hub', () => {
   const sha = 'a'.repeat(40)
-  const info = JSON.stringify({ id: 'own/name', sha })
+  type Answer = (request: IncomingMessage, response: ServerResponse) => void
   const listing =
-    (answer: RequestListener): RequestListener =>
+    (answer: Answer): Answer =>
     (request, response) =>
-      request.url!.includes('/tree/') ? answer(request, response) : response.end(info)
-  let asked = 0
-
-  it.each<[string, RequestListener, string[]]>([
-    ['a page of HTML', (_, to) => to.end('<html>\n<b>log in</b>'), ['not that of a hub']],
-    ['null', (_, to) => to.end('null'), ['not that of a hub']],
-    ['no commit', (_, to) => to.end('{"sha":"../../etc"}'), ['names no commit']],
-    [
-      'redirects to itself',
-      (from, to) => to.writeHead(302, { location: from.url! }).end(),
-      ['redirect'],
-    ],
-    [
-      'a list without an end',
+      request.url!.includes('/tree/')
+        ? answer(request, response)
+        : response.end(JSON.stringify({ id: 'own/name', sha }))
+  const outside = [
+    { type: 'file', path: '../../config.json', size: 3, oid: sha },
+    { type: 'file', path: 'config.json', size: -5, oid: sha },
+  ]
+  /** By the model that is asked for. */
+  const ANSWERS: Readonly<Record<string, readonly [answer: Answer, says: string]>> = {
+    html: [(_, to) => to.end('<html>\n<b>log in</b>'), 'the reply is not that of a hub'],
+    null: [(_, to) => to.end('null'), 'the reply is not that of a hub'],
+    commit: [(_, to) => to.end('{"sha":"../../etc"}'), 'the reply names no commit'],
+    loop: [(from, to) => to.writeHead(302, { location: from.url! }).end(), 'redirect'],
+    circle: [
       listing((from, to) => {
-        to.setHeader(
-          'link',
-          `<http://${from.headers.host}${from.url}&cursor=${asked++ % 3}>; rel="next"`,
-        )
+        to.setHeader('link', `<http://${from.headers.host}${from.url}>; rel="next"`)
         to.end('[]')
       }),
-      ['circle'],
+      'leads round in a circle',
     ],
-    [
-      'files outside of their folder',
-      listing((_, to) =>
-        to.end(
-          JSON.stringify([
-            { type: 'file', path: '../../config.json', size: 3, oid: sha },
-            { type: 'file', path: 'config.json', size: -5, oid: sha },
-          ]),
-        ),
-      ),
-      ['no config.json'],
-    ],
-  ])('that answers %s is not believed', async (what, answer, says) => {
-    const server = createServer(answer)
+    outside: [listing((_, to) => to.end(JSON.stringify(outside))), 'has no config.json'],
+  }
+
+  it('that answers nonsense is not believed, and gets one sentence without its words', async () => {
+    const server = createServer((request, response) => {
+      const name = /own\/(\w+)/.exec(decodeURIComponent(request.url!))![1]!
+      ANSWERS[name]![0](request, response)
+    })
     servers.push(server)
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     const { port } = server.address() as AddressInfo
-    const env = { HF_ENDPOINT: `http://127.0.0.1:${port}`, HF_HOME: at(`hf ${what}`) }
-    const sentence = await refusedHere(['inspect', 'own/name'], {
-      says: ['own/name', ...says],
-      env,
+    vi.stubEnv('HF_ENDPOINT', `http://127.0.0.1:${port}`)
+    const cacheDir = at('hub')
+    const asked = Object.entries(ANSWERS).map(async ([name, [, says]]) => {
+      const message = await resolveModel(`own/${name}`, { cacheDir }).then(
+        () => 'taken',
+        (error: UserError) => error.message,
+      )
+      expect(message, name).toContain(says)
+      expect(message, name).not.toMatch(/html>|Cannot read|iterable|\n/)
     })
-    expect(sentence).not.toMatch(/<html>|Cannot read|iterable/)
+    await Promise.all(asked).finally(() => vi.unstubAllEnvs())
   })
 })
