@@ -40,8 +40,8 @@ export function functionOf<T>(value: T, what: string): T {
 
 /** @throws UserError for what cannot be gone through, or has no batches in it but characters */
 export function batchesOf<T>(value: Iterable<T> | AsyncIterable<T>, what: string) {
-  const walks = (key: symbol) => typeof (value as { [K in symbol]?: unknown })[key] === 'function'
-  const isObject = typeof value === 'object' && (value as object | null) !== null
-  if (isObject && (walks(Symbol.iterator) || walks(Symbol.asyncIterator))) return value
+  const found: unknown = value
+  const isObject = typeof found === 'object' && found !== null
+  if (isObject && (Symbol.iterator in found || Symbol.asyncIterator in found)) return value
   throw expected(what, 'an iterable of batches', value)
 }

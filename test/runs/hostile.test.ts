@@ -21,7 +21,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { resolveModel } from '../../src/hub/resolve.ts'
 import type { UserError } from '../../src/util/errors.ts'
-import { LAYOUTS, makeFolder, TINY } from '../helpers/cli.ts'
+import { LAYOUTS, makeFolder, ROOT, TINY } from '../helpers/cli.ts'
 import { here, refusedHere } from '../helpers/in-process.ts'
 
 const home = makeFolder()
@@ -187,6 +187,30 @@ describe('an option that does nothing in this call', () => {
     await refusedHere(tune('--train', pairs, '--text-column', 'texts'), {
       says: ['expected texts'],
     })
+  })
+})
+
+describe('a surplus argument', () => {
+  it('is named: the words of a template without quotes, and the value of a switch', async () => {
+    const words = ['--template', '{text}', 'It', 'was', '--label-words', 'a,b']
+    await refusedHere(tune(...words), { code: 2, says: ["'finetune'", '"It", "was"', 'quote'] })
+    const best = ['--load_best_model_at_end', 'True', '--eval-file', 'x']
+    await refusedHere(tune(...best), { code: 2, says: ['"True"', 'switch none'] })
+    await refusedHere(['env', 'x'], { code: 2, says: ['expected 0 arguments', '"x"'] })
+  })
+})
+
+describe('the best model by F1', () => {
+  it('is chosen by the same evaluation as in a program', async () => {
+    const data = ['--data-dir', join(ROOT, 'test/fixtures/tasks'), '--num-train', '1']
+    const sizes = ['--num-dev', '1', '--num-eval', '0']
+    const best = ['--load-best-model-at-end', '--metric-for-best-model', 'f1']
+    const usual = tune('--max-length', '400', '--output-dir', at('squad'))
+    const args = usual.filter((word, i) => ![word, usual[i - 1]].includes('--train'))
+    const task = ['--task', 'squad', '--max-new-tokens', '2', ...data, ...sizes, ...best]
+    const { code, stderr } = await here([...args, ...task])
+    expect({ code, stderr }).toMatchObject({ code: 0 })
+    expect(readFileSync(at('squad', 'evals.jsonl'), 'utf8')).toMatch(/"f1":/)
   })
 })
 
