@@ -84,7 +84,7 @@ function readText(path: string): string {
   try {
     const found = statSync(path)
     // Looked at before it is opened: reading a pipe or a device would have no end.
-    if (!found.isFile()) throw new Error('it is no regular file')
+    if (!found.isFile() && !found.isDirectory()) throw new Error('it is no regular file')
     const { size } = found
     if (size > MAX_BYTES) throw new Error(`it has ${size} bytes, expected at most ${MAX_BYTES}`)
     return readFileSync(path, 'utf8')
