@@ -115,7 +115,9 @@ export const EVALUATION_OPTIONS = {
     commands: RUNS,
     trajectory: false,
     needs: [HELD_OUT],
-    onlyWhen: ({ evalStrategy, evalSteps }) => evalStrategy === 'steps' || evalSteps === 0,
+    // To Hugging Face's arguments of a program its strategy is the word that counts.
+    onlyWhen: ({ evalStrategy, evalSteps }, commands) =>
+      commands.includes('ZOTrainer') || evalStrategy === 'steps' || evalSteps === 0,
     otherwise: 'no and epoch leave nothing for --eval-steps to say: leave one out',
   },
 } as const satisfies Record<string, OptionSpec>

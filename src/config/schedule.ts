@@ -122,7 +122,9 @@ export const SCHEDULE_OPTIONS = {
     schema: oneOf(['no', 'steps', 'epoch']),
     commands: RUNS,
     trajectory: false,
-    onlyWhen: ({ saveStrategy, saveSteps }) => saveStrategy === 'steps' || saveSteps === 0,
+    // As evalStrategy.
+    onlyWhen: ({ saveStrategy, saveSteps }, commands) =>
+      commands.includes('ZOTrainer') || saveStrategy === 'steps' || saveSteps === 0,
     otherwise: 'no and epoch leave nothing for --save-steps to say: leave one out',
   },
 } as const satisfies Record<string, OptionSpec>

@@ -105,7 +105,12 @@ function chooseMaker(
     throw new UserError(`${given} needs ${missing} beside it: give both, or neither`)
   }
   const isText = Object.hasOwn(values, textColumn)
-  if (options.textColumn === undefined && !isText && Object.hasOwn(values, 'prompt') && Object.hasOwn(values, 'completion')) {
+  if (
+    options.textColumn === undefined &&
+    !isText &&
+    Object.hasOwn(values, 'prompt') &&
+    Object.hasOwn(values, 'completion')
+  ) {
     return completionMaker(tokenizer, options.maxLength)
   }
   if (isText)

@@ -51,7 +51,7 @@ describe('a batch', () => {
     ['big integers', { inputIds: [[2n, 5n]], labels: [[-100, 5]] }],
     ['labels of big integers', { inputIds: [[2, 5]], labels: [[-100, 5n]] }],
     ['NaN labels', { inputIds: [[2, 5]], labels: [[NaN, 5]] }],
-    ['holes', { inputIds: [[2, , 5]], labels: [[-100, 5, 5]] }], // eslint-disable-line no-sparse-arrays
+    ['holes', { inputIds: [[2, , 5]], labels: [[-100, 5, 5]] }],
     ['texts', { inputIds: [['2', '5']], labels: [[-100, 5]] }],
     ['rows that are no arrays', { inputIds: { 0: [2, 5], length: 1 }, labels: [[-100, 5]] }],
     ['a mask of NaN', { ...batch, attentionMask: [[1, NaN, 1]] }],
@@ -143,11 +143,7 @@ describe('a trainer', () => {
     ['null as a callback', { callbacks: [null] }, /^callbacks\[0\]: expected an object/],
     ['half of a path', { args: { outputDir: 'a\0b' } }, /^outputDir: expected a path/],
     ['a big integer of steps', { args: { ...args, maxSteps: 5n } }, /^maxSteps: expected/],
-    [
-      'steps that do nothing',
-      { args: { ...args, evalStrategy: 'no', evalSteps: 5 } },
-      /--eval-steps/,
-    ],
+    ['a limit of nothing', { args: { ...args, saveTotalLimit: 1 } }, /--save-total-limit needs/],
   ])('with %s is none', async (_, given, says) => {
     expect(await sentence(() => new ZOTrainer({ model, args, ...given } as never))).toMatch(says)
   })
