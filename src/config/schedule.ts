@@ -2,10 +2,12 @@
 // what those mean is settled when the data is known (settle.ts).
 
 import { z } from 'zod'
-import { RUNS, type OptionSpec, type Values } from './spec.ts'
+import { RUNS, type Command, type OptionSpec, type Values } from './spec.ts'
 import { count, nonnegative, oneOf, positive, whole, yesNo } from './values.ts'
 
-const decays = ({ lrSchedule }: Values) => lrSchedule !== 'constant'
+/** nanoGPT's configurations have these beside decay_lr = False too. */
+const decays = ({ lrSchedule }: Values, commands: readonly Command[]) =>
+  lrSchedule !== 'constant' || commands.includes('pretrain')
 const OF_DECAY = 'is for --lr-schedule linear or cosine: leave it out'
 
 export const SCHEDULE_OPTIONS = {
