@@ -7,7 +7,7 @@ import { count, nonnegative, oneOf, positive, whole, yesNo } from './values.ts'
 
 /** nanoGPT's configurations have these beside decay_lr = False too. */
 const decays = ({ lrSchedule }: Values, commands: readonly Command[]) =>
-  lrSchedule !== 'constant' || commands.includes('pretrain')
+  lrSchedule !== 'constant' || !commands.some((c) => c === 'finetune' || c === 'ZOTrainer')
 const OF_DECAY = 'is for --lr-schedule linear or cosine: leave it out'
 
 export const SCHEDULE_OPTIONS = {
