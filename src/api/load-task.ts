@@ -1,6 +1,7 @@
 // MeZO's tasks for programs: the examples that `zo2 finetune --task` trains and scores on.
 // Options as the flags of the command line; reading and encoding are src/data/tasks's.
 
+import { objectOf } from './guards.ts'
 import { handleOf, type ZoModel } from './model.ts'
 import { parseConfig, type OptionsOf } from '../config/options.ts'
 import type { Example, Tokenizer } from '../data/types.ts'
@@ -32,8 +33,9 @@ export interface TaskExamples {
 export async function loadTask(
   model: ZoModel,
   task: string,
-  { signal = new AbortController().signal, ...options }: TaskArguments = {},
+  given: TaskArguments = {},
 ): Promise<TaskExamples> {
+  const { signal = new AbortController().signal, ...options } = objectOf(given, 'loadTask')
   const { loaded } = handleOf(model, 'loadTask')
   const config = parseConfig({ ...options, task }, 'loadTask')
   const tokenizer = await dataTokenizer(loaded, config)

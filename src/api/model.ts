@@ -30,6 +30,7 @@ import { zoStep } from '../train/step.ts'
 import { silent } from '../util/console.ts'
 import { DTYPES } from '../util/dtypes.ts'
 import { UserError } from '../util/errors.ts'
+import { batchesOf, dtypeOf, folderOf, functionOf, objectOf } from './guards.ts'
 import { goalOf, type Goal, type ResolvedGoal } from './objective.ts'
 import { createTurns, type Turns } from './turns.ts'
 
@@ -131,7 +132,7 @@ export async function fromPretrained(model: string, options: ModelOptions = {}):
   if (typeof model !== 'string' || model === '') {
     throw new UserError(`fromPretrained: expected a folder or a hub id, found ${String(model)}`)
   }
-  const config = parseConfig(options, 'fromPretrained')
+  const config = parseConfig(objectOf(options, 'fromPretrained'), 'fromPretrained')
   const loaded = await loadModel(model, config, silent)
   const scratchDir = await scratchFolder()
   const device = await openDevice(config).catch(async (error: unknown) => {
@@ -188,8 +189,12 @@ function createHandle(
     },
     check,
     tokenizer: () => tokenizerOf(loaded),
-    forward: (batch, { logits } = {}) =>
-      turns.run(async () => modelForward(current.engine, check(batch, false), logits === true)),
+    forward: async (batch, options = {}) => {
+      const { logits } = objectOf(options, 'forward')
+      return turns.run(async () =>
+        modelForward(current.engine, check(batch, false), logits === true),
+      )
+    },
     async open(config, state) {
       if (closed) throw new UserError('the model is closed')
       const own = prefixed(loaded, config)
@@ -226,7 +231,10 @@ function withLabels(batch: ForwardInput): BatchInput {
  */
 export async function zoInit(model: ZoModel, options: ZoOptions = {}): Promise<Zo> {
   const handle = handleOf(model, 'zoInit')
-  const { beforeStep, afterStep, objective, trainAsClassification, maxNewTokens, ...own } = options
+  const { beforeStep, afterStep, objective, trainAsClassification, maxNewTokens, ...own } =
+    objectOf(options, 'zoInit')
+  functionOf(beforeStep, 'beforeStep')
+  functionOf(afterStep, 'afterStep')
   const goal = await goalOf(handle, { objective, trainAsClassification, maxNewTokens })
   const parsed = parseConfig({ ...handle.given, ...defined(own) }, 'zoInit', 'fromPretrained')
   const config: Config = { ...parsed, steps: Infinity } // a loop may go on for ever
@@ -283,13 +291,17 @@ function createZo(
     evaluate: (batches) =>
       turns.run(async () => {
         live()
-        return evaluateBatches(engine, checked(batches, handle.check))
+        return evaluateBatches(engine, checked(batchesOf(batches, 'evaluate'), handle.check))
       }),
-    save: (dir, { dtype = 'float32' } = {}) =>
-      turns.run(async () => {
+    save: async (dir, options = {}) => {
+      const { dtype = 'float32' } = objectOf(options, 'save')
+      const written = { dtype: DTYPES[dtypeOf(dtype)] }
+      folderOf(dir, 'save')
+      return turns.run(async () => {
         live()
-        await writeTrained(engine, dir, handle.loaded, { dtype: DTYPES[dtype] })
-      }),
+        await writeTrained(engine, dir, handle.loaded, written)
+      })
+    },
   }
 }
 

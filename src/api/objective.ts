@@ -2,7 +2,8 @@
 // along: a function of logits, token losses or generated texts that gives a number for each example. It
 // need not be differentiable.
 
-import type { Config } from '../config/options.ts'
+import { OPTIONS, type Config } from '../config/options.ts'
+import { parseValue } from '../config/values.ts'
 import type { Batch, Tokenizer } from '../data/types.ts'
 import { labelCounts, type LabelLogits } from '../train/logits.ts'
 import type { Total } from '../train/loss.ts'
@@ -62,6 +63,7 @@ const NAMES = ['loss', 'accuracy', 'f1']
 /** @throws UserError for a name that is none, and goals that exclude each other */
 export async function goalOf(source: TextSource, goal: Goal): Promise<ResolvedGoal> {
   const { objective = 'loss', trainAsClassification = false, maxNewTokens = 50 } = goal
+  parseValue('maxNewTokens', OPTIONS.maxNewTokens.schema, maxNewTokens)
   if (trainAsClassification && objective !== 'loss') {
     throw new UserError('trainAsClassification is a loss; leave it or the objective out')
   }

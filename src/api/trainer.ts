@@ -30,6 +30,7 @@ import {
   type PreprocessLogits,
 } from './data.ts'
 import { dataLoader, type DataCollator } from './data-loader.ts'
+import { dtypeOf, folderOf, functionOf, listOf, objectOf } from './guards.ts'
 import { handleOf, type Handle, type ZoModel } from './model.ts'
 import { goalOf, type Goal } from './objective.ts'
 import {
@@ -88,10 +89,17 @@ export class ZOTrainer<Item = Example> {
   private readonly callbacks: TrainerCallback<TrainingArguments>[]
 
   constructor(options: ZOTrainerOptions<Item>) {
-    handleOf(options.model, 'ZOTrainer')
+    handleOf(objectOf(options, 'ZOTrainer').model, 'ZOTrainer')
+    const { dataCollator, computeMetrics, preprocessLogitsForMetrics, callbacks = [] } = options
+    listOf(options.trainDataset ?? [], 'trainDataset')
+    listOf(options.evalDataset ?? [], 'evalDataset')
+    functionOf(dataCollator, 'dataCollator')
+    functionOf(computeMetrics, 'computeMetrics')
+    functionOf(preprocessLogitsForMetrics, 'preprocessLogitsForMetrics')
+    listOf(callbacks, 'callbacks').forEach((one, i) => objectOf(one, `callbacks[${i}]`))
     this.args = new TrainingArguments(options.args)
     this.options = options
-    this.callbacks = [hooksCallback(options), ...(options.callbacks ?? [])]
+    this.callbacks = [hooksCallback(options), ...callbacks]
   }
 
   addCallback(callback: TrainerCallback<TrainingArguments>): void {
@@ -159,12 +167,14 @@ export class ZOTrainer<Item = Example> {
   }
 
   /** Writes a Hugging Face folder, by default model/ in outputDir, with the weights as they are (or a prefix). */
-  saveModel(dir?: string, { dtype = 'float32' }: { dtype?: Config['dtype'] } = {}): Promise<void> {
+  async saveModel(dir?: string, options: { dtype?: Config['dtype'] } = {}): Promise<void> {
+    const { dtype = 'float32' } = objectOf(options, 'saveModel')
+    const written = { dtype: DTYPES[dtypeOf(dtype)] }
     return this.handle.turns.run(async () => {
       const { engine, loaded } = this.handle
       const path = dir ?? join(this.args.outputDir, 'model')
       if (dir === undefined) await discard(path)
-      await writeTrained(engine, path, loaded, { dtype: DTYPES[dtype] })
+      await writeTrained(engine, folderOf(path, 'saveModel'), loaded, written)
     })
   }
 
@@ -183,8 +193,8 @@ export class ZOTrainer<Item = Example> {
   }
 
   private config(): Config {
-    const { trainDataset = [] } = this.options
-    return configOfArguments(this.args, trainDataset.length, this.handle.given)
+    const { trainDataset } = this.options
+    return configOfArguments(this.args, trainDataset?.length ?? 0, this.handle.given)
   }
 
   /** What a run is evaluated on; null: nothing. */
@@ -237,8 +247,8 @@ function outputOf(summary: RunSummary): TrainOutput {
   }
 }
 
-function needed<T>(items: readonly T[] | undefined, sentence: string): readonly T[] {
-  if (items !== undefined && items.length > 0) return items
+function needed<T>(items: readonly T[] | null | undefined, sentence: string): readonly T[] {
+  if (items && items.length > 0) return items
   throw new UserError(`${sentence}; found ${items ? 'an empty one' : 'none'}`)
 }
 

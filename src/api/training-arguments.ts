@@ -11,6 +11,8 @@ import {
 import { settled } from '../config/settle.ts'
 import { stepsPerEpoch } from '../train/source.ts'
 import { UserError } from '../util/errors.ts'
+import { describe } from '../util/untrusted.ts'
+import { objectOf } from './guards.ts'
 
 /**
  * All arguments in camelCase, under zo2's and Hugging Face's names; zoEps is MeZO's name of eps.
@@ -50,11 +52,11 @@ const camel = (name: string) => name.replace(/_([a-z0-9])/g, (_, c: string) => c
  */
 export const TrainingArguments = class {
   constructor(given: TrainingArgumentsSpelled) {
-    const { resume, ...own } = split(given)
+    const { resume, ...own } = split(objectOf(given, 'TrainingArguments'))
     parseConfig(own, 'ZOTrainer')
     if (resume !== undefined && typeof resume !== 'boolean' && typeof resume !== 'string') {
       throw new UserError(
-        `resumeFromCheckpoint: expected true, false or outputDir, found ${JSON.stringify(resume)}`,
+        `resumeFromCheckpoint: expected true, false or outputDir, found ${describe(resume)}`,
       )
     }
     const values = Object.entries(given).filter(([, value]) => value !== undefined)

@@ -36,6 +36,13 @@ export function exportCommand(contextOf: ContextOf): Command {
     const record = await readRunRecord(run)
     if (!record) throw new UserError(`${run}: no run there (no config.json)`)
     const config = exportConfig(record, configOf(flags, 'export'))
+    const asLora = flags['asLora'] === true
+    const adapter = asLora || config.prefixTokens !== undefined
+    if (adapter && flags['dtype'] !== undefined) {
+      throw new UserError('--dtype is of a model, and an adapter is float32: leave it out', {
+        exitCode: 2,
+      })
+    }
     const moved = flags['model'] as string | undefined
     const loaded = await baseOf(run, record, moved, config, context)
     const journal = await readJournal(join(run, 'journal.jsonl'))
@@ -47,8 +54,6 @@ export function exportCommand(contextOf: ContextOf): Command {
     const state = { updates, folded: 0, trains: false, scratchDir: run }
     const { engine, close } = await openEngine(loaded, config, state)
     try {
-      const asLora = flags['asLora'] === true
-      const adapter = asLora || config.prefixTokens !== undefined
       const card = await modelCard(run, { updates: updates.length, adapter })
       const extra = (folder: string) => writeTextAtomically(join(folder, 'README.md'), card)
       if (asLora) await exportLora(engine, out, loaded.source, extra)

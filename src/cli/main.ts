@@ -5,6 +5,7 @@
 import { Command, CommanderError } from 'commander'
 import { normalise, takeConfigFile, whyUnknown, type Context, type ContextOf } from './flags.ts'
 import { UserError } from '../util/errors.ts'
+import { quote } from '../util/untrusted.ts'
 import { createReporter, silent, type Reporter } from '../util/console.ts'
 import { VERSION } from '../util/version.ts'
 
@@ -70,6 +71,7 @@ async function program(
   const reportOf = { report: (flags: CommonFlags) => contextOf(flags).report }
   for (const make of await commandsOf(argv)) {
     const command = make(contextOf)
+    command.allowExcessArguments().hook('preAction', (_, action) => refuseSurplus(action))
     const fromFile = FROM_FILES.find((name) => name === command.name())
     if (fromFile) takeConfigFile(command, fromFile, reportOf)
     if (command.name() === 'config') takeConfigFile(command, null, reportOf)
@@ -82,6 +84,19 @@ async function program(
     root.addCommand(command)
   }
   return root
+}
+
+/** @throws UserError (usage) naming what a command has no argument for; commander would only count */
+function refuseSurplus(command: Command): void {
+  const { args, registeredArguments: known } = command
+  const surplus = args.slice(known.length).map((word) => quote(word))
+  if (surplus.length === 0 || known.at(-1)?.variadic) return
+  const expected = `${known.length} argument${known.length === 1 ? '' : 's'}`
+  throw new UserError(
+    `too many arguments for '${command.name()}', expected ${expected} and found ${surplus.join(', ')} beside: ` +
+      `quote a value of several words, and give a switch none`,
+    { exitCode: 2 },
+  )
 }
 
 /** Commander's own complaints, such as an unknown option, in the form of all others. */

@@ -1,7 +1,6 @@
 // The command about what runs have written down: report.
 // The page is src/records/report's.
 
-import { readFile } from 'node:fs/promises'
 import { join, resolve, sep } from 'node:path'
 import { Command } from 'commander'
 import type { ContextOf, Flags } from './flags.ts'
@@ -11,6 +10,7 @@ import { summaryOf } from '../records/report/summary.ts'
 import { UserError } from '../util/errors.ts'
 import { formatBytes } from '../util/units.ts'
 import { writeTextAtomically } from '../io/atomic.ts'
+import { headOf } from '../io/read.ts'
 
 export function reportCommand(contextOf: ContextOf): Command {
   return new Command('report')
@@ -34,10 +34,7 @@ export function reportCommand(contextOf: ContextOf): Command {
 
 /** @throws UserError for a file that is there and is no page: a run's records must not be lost to it */
 async function checkPlace(path: string): Promise<void> {
-  const head = await readFile(path, 'utf8').then(
-    (text) => text.slice(0, 64),
-    () => null,
-  )
+  const head = await headOf(path, 64)
   if (head === null || /^\s*<!doctype html/i.test(head)) return
   throw new UserError(`${path} is there and is no HTML page: name another file with --output`)
 }

@@ -17,21 +17,22 @@ interface Together {
 
 /** @throws UserError (usage) for options that exclude each other, or would do nothing */
 export function checkTogether(together: Together): void {
-  const { specs, isGiven, values } = together
+  const { specs, isGiven, values, commands } = together
   for (const name of Object.keys(specs).filter(isGiven)) {
-    const { methods, needs = [], excludes = [], because } = specs[name]!
+    const { methods, needs = [], excludes = [], because, onlyWhen, otherwise } = specs[name]!
     const method = String(values['method'])
     if (methods && !methods.includes(method)) {
       refuse(`${flag(name)} is for ${methods.join(', ')}; found --method ${method}: leave it out`)
     }
     for (const need of needs) checkNeed(together, name, [need].flat())
+    if (onlyWhen && !onlyWhen(values, commands)) refuse(`${flag(name)} ${otherwise}`)
     const other = excludes.find(isGiven)
     if (other === undefined) continue
     refuse(
       `${flag(name)} and ${flag(other)} exclude each other${because === undefined ? '' : ` (${because})`}: leave one out`,
     )
   }
-  checkValues(values, isGiven)
+  checkValues(values)
 }
 
 /** One of the options must be there, if the command has any of them. */
@@ -46,13 +47,10 @@ function checkNeed({ specs, commands, isGiven }: Together, name: string, anyOf: 
 }
 
 /** Rules about values, not about which options are there. */
-function checkValues(values: Values, isGiven: Together['isGiven']): void {
-  const { estimator, directions, kronStrategy, sfc, iclSfc } = values
+function checkValues(values: Values): void {
+  const { estimator, directions, sfc, iclSfc } = values
   if (estimator === 'one-sided' && (directions as number) < 2) {
     refuse('--estimator one-sided needs --directions of at least 2: it divides by their spread')
-  }
-  if (isGiven('kronMaxFactor') && kronStrategy !== 'fixed_factor') {
-    refuse('--kron-max-factor is for --kron-strategy fixed_factor: leave it out')
   }
   const task = TASKS.get(String(values['task']))
   if ((sfc === true || iclSfc === true) && task?.kind === 'generation') {

@@ -1,9 +1,8 @@
 // The options of training and evaluation data: files, how they are read, and what makes a batch. MeZO's
 // tasks have further ones (tasks.ts).
 
-import { z } from 'zod'
 import { RUNS, type OptionSpec } from './spec.ts'
-import { count, list, oneOf, path, wholeFrom } from './values.ts'
+import { MOST_SEQUENCES, countAtMost, list, oneOf, path, text, wholeFrom } from './values.ts'
 
 export const DATA_OPTIONS = {
   train: {
@@ -30,7 +29,7 @@ export const DATA_OPTIONS = {
     group: 'data',
     value: 'n',
     help: 'sequences per micro-batch',
-    schema: count,
+    schema: countAtMost(MOST_SEQUENCES),
     default: 16,
     aliases: ['per-device-train-batch-size'],
     commands: [...RUNS, 'eval', 'plan', 'bench'],
@@ -40,7 +39,7 @@ export const DATA_OPTIONS = {
     group: 'data',
     value: 'n',
     help: 'micro-batches per step, all under one direction',
-    schema: count,
+    schema: countAtMost(MOST_SEQUENCES),
     default: 1,
     aliases: ['gradient-accumulation-steps'],
     commands: RUNS,
@@ -60,7 +59,7 @@ export const DATA_OPTIONS = {
     group: 'data',
     value: 'text',
     help: 'prompt for {"text","label"} data, such as "{text} It was"',
-    schema: z.string(),
+    schema: text,
     commands: ['finetune', 'eval'],
     trajectory: true,
   },
@@ -76,7 +75,7 @@ export const DATA_OPTIONS = {
     group: 'data',
     value: 'name',
     help: 'column that holds the text',
-    schema: z.string(),
+    schema: text,
     commands: ['finetune', 'eval'],
     trajectory: true,
   },
@@ -84,9 +83,10 @@ export const DATA_OPTIONS = {
     group: 'data',
     value: 'name',
     help: 'column that holds the label',
-    schema: z.string(),
+    schema: text,
     commands: ['finetune', 'eval'],
     trajectory: true,
+    needs: ['labelWords'],
   },
   padding: {
     group: 'data',

@@ -4,7 +4,7 @@
 import { availableParallelism } from 'node:os'
 import { z } from 'zod'
 import { ON_DEVICE, type OptionSpec } from './spec.ts'
-import { bytes, count, oneOf, path } from './values.ts'
+import { bytes, countAtMost, oneOf, path, text } from './values.ts'
 
 const MiB = 2 ** 20
 
@@ -43,7 +43,7 @@ export const DEVICE_OPTIONS = {
     group: 'device',
     value: 'name',
     help: 'WebGPU adapter by (part of) its name; the only way to a software adapter',
-    schema: z.string(),
+    schema: text,
     commands: ON_DEVICE,
     trajectory: false,
   },
@@ -55,6 +55,8 @@ export const DEVICE_OPTIONS = {
     default: 'auto',
     commands: ON_DEVICE,
     trajectory: false,
+    onlyWhen: ({ device }) => device !== 'cpu',
+    otherwise: 'is about uploads to a WebGPU adapter: leave it out, or --device cpu',
   },
   memory: {
     group: 'device',
@@ -106,7 +108,7 @@ export const DEVICE_OPTIONS = {
     value: 'dir',
     help: 'folder of the scratch file (default: the output folder)',
     schema: path,
-    commands: ON_DEVICE,
+    commands: ['finetune', 'pretrain', 'bench', 'fromPretrained'],
     trajectory: false,
     card: 'hidden',
   },
@@ -114,7 +116,8 @@ export const DEVICE_OPTIONS = {
     group: 'device',
     value: 'n',
     help: 'CPU threads',
-    schema: count,
+    // More than machines have; the system would be asked for each of them.
+    schema: countAtMost(1024),
     default: availableParallelism(),
     commands: [...ON_DEVICE, 'export'],
     trajectory: false,

@@ -1,9 +1,18 @@
 // The options of evaluation during a run: when, on what, and what follows from it (the best model,
 // early stopping).
 
-import { z } from 'zod'
 import { RUNS, type OptionSpec } from './spec.ts'
-import { count, nonnegative, oneOf, whole, yesNo } from './values.ts'
+import {
+  MOST_SEQUENCES,
+  count,
+  countAtMost,
+  isOn,
+  nonnegative,
+  oneOf,
+  text,
+  whole,
+  yesNo,
+} from './values.ts'
 
 /** Held-out data, of which evaluations are made. */
 const HELD_OUT = ['evalFile', 'task', 'dataset'] as const
@@ -45,7 +54,7 @@ export const EVALUATION_OPTIONS = {
     group: 'schedule',
     value: 'n',
     help: 'sequences per forward pass of evaluation (default: --batch-size)',
-    schema: count,
+    schema: countAtMost(MOST_SEQUENCES),
     aliases: ['per-device-eval-batch-size'],
     commands: ['finetune', 'ZOTrainer'],
     trajectory: false,
@@ -54,7 +63,7 @@ export const EVALUATION_OPTIONS = {
   loadBestModelAtEnd: {
     group: 'schedule',
     help: "write as model/ the weights of the best evaluation instead of the last step's; no checkpoint is needed, the journal is replayed up to it",
-    schema: z.boolean(),
+    schema: isOn,
     default: false,
     commands: RUNS,
     trajectory: false,
@@ -64,7 +73,7 @@ export const EVALUATION_OPTIONS = {
     group: 'schedule',
     value: 'name',
     help: 'figure of evaluations by which one is the best: loss, accuracy, f1, ... (default: loss)',
-    schema: z.string().min(1),
+    schema: text.min(1, 'expected a text that is not empty'),
     commands: ['finetune', 'ZOTrainer'],
     trajectory: false,
     needs: [['loadBestModelAtEnd', 'earlyStoppingPatience']],
@@ -85,7 +94,7 @@ export const EVALUATION_OPTIONS = {
     schema: count,
     commands: ['finetune', 'pretrain'],
     trajectory: false,
-    needs: [HELD_OUT, 'evalSteps'],
+    needs: [HELD_OUT, ['evalSteps', 'evalStrategy']],
   },
   earlyStoppingThreshold: {
     group: 'schedule',
@@ -106,5 +115,9 @@ export const EVALUATION_OPTIONS = {
     commands: RUNS,
     trajectory: false,
     needs: [HELD_OUT],
+    // To Hugging Face's arguments of a program its strategy is the word that counts.
+    onlyWhen: ({ evalStrategy, evalSteps }, commands) =>
+      commands.includes('ZOTrainer') || evalStrategy === 'steps' || evalSteps === 0,
+    otherwise: 'no and epoch leave nothing for --eval-steps to say: leave one out',
   },
 } as const satisfies Record<string, OptionSpec>

@@ -6,6 +6,7 @@ import { extname } from 'node:path'
 import { parse as parseToml, TomlError } from 'smol-toml'
 import { parse as parseYaml, stringify } from 'yaml'
 import { UserError } from '../util/errors.ts'
+import { excerpt, parseJson } from '../util/untrusted.ts'
 import { OPTION_NAMES, OPTIONS, specOf, valuesOf, type Config } from './options.ts'
 import { isRunRecord } from './record.ts'
 import { flagName, type Values } from './spec.ts'
@@ -20,15 +21,12 @@ interface ConfigFile {
 }
 
 const MAX_BYTES = 2 ** 24
-/** What a sentence shows of an unexpected value. */
-const SHOWN_CHARS = 60
-
-const PARSERS: Readonly<Record<string, (text: string) => unknown>> = {
+const PARSERS: Readonly<Record<string, (text: string, path: string) => unknown>> = {
   // Errors alone; a warning (an unknown tag) would be printed by Node itself.
   '.yaml': (text) => parseYaml(text, { logLevel: 'error' }) as unknown,
   '.yml': (text) => parseYaml(text, { logLevel: 'error' }) as unknown,
   '.toml': (text) => parseToml(text),
-  '.json': (text) => JSON.parse(text) as unknown,
+  '.json': (text, path) => parseJson(text, path),
 }
 
 /**
@@ -73,18 +71,21 @@ function parseFile(path: string): Record<string, unknown> {
   const text = readText(path)
   let value: unknown
   try {
-    value = parser(text.replace(/^\uFEFF/, '')) ?? {}
+    value = parser(text.replace(/^\uFEFF/, ''), path) ?? {}
   } catch (error) {
+    if (error instanceof UserError) throw usage(error.message, error)
     throw usage(`${path}: not valid ${ending.slice(1).toUpperCase()}: ${why(error)}`, error)
   }
   if (typeof value === 'object' && !Array.isArray(value)) return value as Record<string, unknown>
-  const shown = JSON.stringify(value).slice(0, SHOWN_CHARS)
-  throw usage(`${path}: expected options as "name: value", found ${shown}`)
+  throw usage(`${path}: expected options as "name: value", found ${excerpt(value)}`)
 }
 
 function readText(path: string): string {
   try {
-    const { size } = statSync(path)
+    const found = statSync(path)
+    // Looked at before it is opened: reading a pipe or a device would have no end.
+    if (!found.isFile() && !found.isDirectory()) throw new Error('it is no regular file')
+    const { size } = found
     if (size > MAX_BYTES) throw new Error(`it has ${size} bytes, expected at most ${MAX_BYTES}`)
     return readFileSync(path, 'utf8')
   } catch (error) {

@@ -2,15 +2,28 @@
 // What they do is src/generate's.
 
 import { z } from 'zod'
-import type { OptionSpec } from './spec.ts'
-import { count, finite, nonnegative, share, textList, whole } from './values.ts'
+import type { OptionSpec, Values } from './spec.ts'
+import { text } from './values.ts'
+import {
+  MOST_SEQUENCES,
+  countAtMost,
+  finite,
+  nonnegative,
+  share,
+  textList,
+  whole,
+} from './values.ts'
+
+/** Whether tokens are drawn; what beams exclude is said by numBeams. */
+const draws = ({ temperature, numBeams }: Values) => temperature !== 0 || numBeams !== 1
+const OF_DRAWS = 'is for sampling: give a --temperature above 0 beside it, or leave it out'
 
 export const GENERATION_OPTIONS = {
   prompt: {
     group: 'generation',
     value: 'text...',
     help: 'prompt; several make one batch',
-    schema: z.array(z.string()),
+    schema: z.array(text, 'expected a list of texts'),
     commands: ['generate'],
     trajectory: false,
   },
@@ -18,7 +31,7 @@ export const GENERATION_OPTIONS = {
     group: 'generation',
     value: 'text',
     help: 'text to begin with, or FILE:path (default: a line end)',
-    schema: z.string(),
+    schema: text,
     commands: ['sample'],
     trajectory: false,
   },
@@ -26,7 +39,7 @@ export const GENERATION_OPTIONS = {
     group: 'generation',
     value: 'n',
     help: 'texts, all in one batch',
-    schema: count,
+    schema: countAtMost(MOST_SEQUENCES),
     default: 10,
     commands: ['sample'],
     trajectory: false,
@@ -50,6 +63,8 @@ export const GENERATION_OPTIONS = {
     defaults: { sample: 200 },
     commands: ['generate', 'sample'],
     trajectory: false,
+    onlyWhen: draws,
+    otherwise: OF_DRAWS,
   },
   topP: {
     group: 'generation',
@@ -59,12 +74,14 @@ export const GENERATION_OPTIONS = {
     default: 1,
     commands: ['generate'],
     trajectory: false,
+    onlyWhen: draws,
+    otherwise: OF_DRAWS,
   },
   numBeams: {
     group: 'generation',
     value: 'n',
     help: 'beam search that keeps n texts; 1: none',
-    schema: count,
+    schema: countAtMost(2 ** 16),
     default: 1,
     commands: ['generate'],
     trajectory: false,
@@ -85,7 +102,7 @@ export const GENERATION_OPTIONS = {
     group: 'generation',
     value: 'n',
     help: 'texts for each prompt: samples, or the best beams',
-    schema: count,
+    schema: countAtMost(MOST_SEQUENCES),
     default: 1,
     commands: ['generate'],
     trajectory: false,

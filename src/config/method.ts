@@ -1,12 +1,11 @@
 // The options of methods: what a step does to the weights, and to which of them.
 // The rules of methods are src/methods's; what excludes what is check.ts's.
 
-import { z } from 'zod'
 import { ESTIMATORS } from '../methods/estimator.ts'
 import { METHOD_NAMES } from '../methods/index.ts'
 import { KRON_STRATEGIES } from '../methods/kron-sizes.ts'
 import { ON_METHOD, type OptionSpec } from './spec.ts'
-import { count, list, nonnegative, oneOf, positive, whole } from './values.ts'
+import { count, countAtMost, isOn, list, nonnegative, oneOf, positive, whole } from './values.ts'
 
 const DENSE = ['mezo-sgd'] as const
 const LOZO = ['lozo', 'lozo-m'] as const
@@ -46,7 +45,7 @@ export const METHOD_OPTIONS = {
   adaptiveEps: {
     group: 'method',
     help: 'let eps follow sqrt(lr) and the clearness of the loss difference (src/train/schedule.ts)',
-    schema: z.boolean(),
+    schema: isOn,
     default: false,
     commands: ['finetune', 'pretrain', 'ZOTrainer', 'plan', 'bench'],
     trajectory: true,
@@ -75,7 +74,7 @@ export const METHOD_OPTIONS = {
     value: 'q',
     help: 'directions per step, all in one batch, averaged',
     aliases: ['probes'],
-    schema: count,
+    schema: countAtMost(2 ** 16),
     default: 1,
     commands: ON_METHOD,
     trajectory: true,
@@ -151,6 +150,8 @@ export const METHOD_OPTIONS = {
     commands: ON_METHOD,
     trajectory: true,
     methods: KRONZO,
+    onlyWhen: ({ kronStrategy }) => kronStrategy === 'fixed_factor',
+    otherwise: 'is for --kron-strategy fixed_factor: leave it out',
   },
   foldWindows: {
     group: 'method',
@@ -209,11 +210,11 @@ export const METHOD_OPTIONS = {
     group: 'method',
     value: 'r',
     help: 'train LoRA matrices of this rank instead of the weights (mezo-sgd)',
-    schema: count,
+    schema: countAtMost(2 ** 16),
     commands: ON_METHOD,
     trajectory: true,
     methods: DENSE,
-    excludes: ['prefixTokens', 'overlayDtype'],
+    excludes: ['prefixTokens', 'replayWindow', 'overlayDtype'],
     because: 'it folds nothing into the weights',
   },
   loraAlpha: {
@@ -245,7 +246,7 @@ export const METHOD_OPTIONS = {
     commands: ON_METHOD,
     trajectory: true,
     methods: DENSE,
-    excludes: ['trainOnly', 'freeze', 'weightDecay', 'replayWindow', 'overlayDtype'],
+    excludes: ['trainOnly', 'freeze', 'weightDecay', 'replayWindow', 'overlayDtype', 'dtype'],
     because: 'it trains no weights',
   },
 } as const satisfies Record<string, OptionSpec>

@@ -1,17 +1,16 @@
 // The options of a model without weights of its own, in place of a checkpoint.
 // What they mean is src/checkpoint/init.ts's and src/checkpoint/synthetic.ts's.
 
-import { z } from 'zod'
 import { SYNTHETIC_SIZES } from '../checkpoint/synthetic.ts'
 import type { OptionSpec } from './spec.ts'
-import { count } from './values.ts'
+import { count, text } from './values.ts'
 
 export const MODEL_OPTIONS = {
   synthetic: {
     group: 'model',
     value: 'size',
     help: `no checkpoint, but OPT's shape of: ${SYNTHETIC_SIZES.join(', ')}`,
-    schema: z.string(),
+    schema: text,
     commands: ['finetune', 'plan', 'bench', 'convert'],
     trajectory: false,
   },

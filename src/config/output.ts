@@ -3,7 +3,7 @@
 
 import { z } from 'zod'
 import { ON_HUB, RUNS, type OptionSpec } from './spec.ts'
-import { count, oneOf, path, whole, yesNo } from './values.ts'
+import { count, isOn, oneOf, path, text, whole, yesNo } from './values.ts'
 
 const loggers = z
   .string('expected tensorboard or none')
@@ -20,11 +20,13 @@ export const OUTPUT_OPTIONS = {
     commands: [...RUNS, 'sample'],
     trajectory: false,
     card: 'hidden',
+    onlyWhen: ({ initFrom }, commands) => !commands.includes('sample') || initFrom === 'resume',
+    otherwise: 'is for --init-from resume: leave one out',
   },
   resume: {
     group: 'output',
     help: 'continue the run in --output-dir',
-    schema: z.boolean(),
+    schema: isOn,
     default: false,
     aliases: ['resume-from-checkpoint'],
     commands: RUNS,
@@ -47,6 +49,7 @@ export const OUTPUT_OPTIONS = {
     default: 2,
     commands: RUNS,
     trajectory: false,
+    needs: [['saveSteps', 'saveStrategy']],
   },
   dtype: {
     group: 'output',
@@ -56,6 +59,8 @@ export const OUTPUT_OPTIONS = {
     default: 'float32',
     commands: ['finetune', 'pretrain', 'export'],
     trajectory: false,
+    onlyWhen: ({ saveModel }) => saveModel === true,
+    otherwise: 'is of model/, which is not to be written: give --save-model yes, or leave it out',
   },
   saveModel: {
     group: 'output',
@@ -87,7 +92,7 @@ export const OUTPUT_OPTIONS = {
   disableTqdm: {
     group: 'output',
     help: 'no progress on stderr, as --quiet',
-    schema: z.boolean('expected true or false'),
+    schema: isOn,
     default: false,
     commands: RUNS,
     trajectory: false,
@@ -99,12 +104,13 @@ export const OUTPUT_OPTIONS = {
     schema: path,
     commands: ['finetune', 'pretrain', 'eval', 'generate'],
     trajectory: false,
+    card: 'hidden',
   },
   revision: {
     group: 'hub',
     value: 'name',
     help: 'branch, tag, commit or refs/pr/N',
-    schema: z.string(),
+    schema: text,
     commands: ON_HUB,
     trajectory: false,
   },

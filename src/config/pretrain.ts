@@ -3,7 +3,7 @@
 
 import { z } from 'zod'
 import type { OptionSpec } from './spec.ts'
-import { count, path, yesNo } from './values.ts'
+import { MOST_SEQUENCES, count, countAtMost, path, yesNo } from './values.ts'
 
 export const PRETRAIN_OPTIONS = {
   dataset: {
@@ -74,7 +74,7 @@ export const PRETRAIN_OPTIONS = {
     group: 'schedule',
     value: 'n',
     help: 'batches of train.bin and of val.bin in an evaluation, the same ones every time',
-    schema: count,
+    schema: countAtMost(MOST_SEQUENCES),
     default: 200,
     commands: ['pretrain'],
     trajectory: false,

@@ -2,8 +2,13 @@
 // what those mean is settled when the data is known (settle.ts).
 
 import { z } from 'zod'
-import { RUNS, type OptionSpec } from './spec.ts'
+import { RUNS, type Command, type OptionSpec, type Values } from './spec.ts'
 import { count, nonnegative, oneOf, positive, whole, yesNo } from './values.ts'
+
+/** nanoGPT's configurations have these beside decay_lr = False too. */
+const decays = ({ lrSchedule }: Values, commands: readonly Command[]) =>
+  lrSchedule !== 'constant' || !commands.some((c) => c === 'finetune' || c === 'ZOTrainer')
+const OF_DECAY = 'is for --lr-schedule linear or cosine: leave it out'
 
 export const SCHEDULE_OPTIONS = {
   steps: {
@@ -58,6 +63,8 @@ export const SCHEDULE_OPTIONS = {
     default: 0,
     commands: RUNS,
     trajectory: true,
+    onlyWhen: decays,
+    otherwise: OF_DECAY,
   },
   lrDecaySteps: {
     group: 'schedule',
@@ -67,6 +74,8 @@ export const SCHEDULE_OPTIONS = {
     aliases: ['lr-decay-iters'],
     commands: RUNS,
     trajectory: true,
+    onlyWhen: decays,
+    otherwise: OF_DECAY,
   },
   loggingSteps: {
     group: 'schedule',
@@ -115,5 +124,9 @@ export const SCHEDULE_OPTIONS = {
     schema: oneOf(['no', 'steps', 'epoch']),
     commands: RUNS,
     trajectory: false,
+    // As evalStrategy.
+    onlyWhen: ({ saveStrategy, saveSteps }, commands) =>
+      commands.includes('ZOTrainer') || saveStrategy === 'steps' || saveSteps === 0,
+    otherwise: 'no and epoch leave nothing for --save-steps to say: leave one out',
   },
 } as const satisfies Record<string, OptionSpec>

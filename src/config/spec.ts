@@ -62,6 +62,9 @@ export interface OptionSpec {
   /** Options that cannot be given beside it, and why not. */
   readonly excludes?: readonly string[]
   readonly because?: string
+  /** Whether it does something beside these values; where not, `otherwise` ends the sentence. */
+  readonly onlyWhen?: (values: Values, commands: readonly Command[]) => boolean
+  readonly otherwise?: string
   /** A value that means the same as leaving it out. */
   readonly none?: unknown
   /** It is another way of saying these: they take its place in a configuration. */

@@ -4,8 +4,9 @@
 import { z } from 'zod'
 import { TASKS } from '../data/tasks/index.ts'
 import type { OptionSpec } from './spec.ts'
-import { count, oneOf, path, whole, wholeAtMost, yesNo } from './values.ts'
+import { count, isOn, oneOf, path, whole, wholeAtMost, yesNo } from './values.ts'
 
+const GENERATED = [...TASKS.values()].filter((t) => t.kind === 'generation').map((t) => t.name)
 const TASK_NAMES = [...TASKS.keys()] as [string, ...string[]]
 
 export const TASK_OPTIONS = {
@@ -59,6 +60,7 @@ export const TASK_OPTIONS = {
     default: 1000,
     commands: ['finetune', 'eval', 'loadTask'],
     trajectory: false,
+    needs: ['task'],
   },
   trainSetSeed: {
     group: 'data',
@@ -68,11 +70,12 @@ export const TASK_OPTIONS = {
     default: 0,
     commands: ['finetune', 'eval', 'loadTask'],
     trajectory: true,
+    needs: ['task'],
   },
   trainAsClassification: {
     group: 'data',
     help: 'train on the cross-entropy over options (mean log-probabilities) instead of the right answer alone',
-    schema: z.boolean(),
+    schema: isOn,
     default: false,
     commands: ['finetune', 'zoInit', 'ZOTrainer'],
     trajectory: true,
@@ -87,6 +90,7 @@ export const TASK_OPTIONS = {
     default: true,
     commands: ['finetune', 'loadTask'],
     trajectory: true,
+    needs: ['task'],
   },
   objective: {
     group: 'data',
@@ -102,7 +106,7 @@ export const TASK_OPTIONS = {
   sfc: {
     group: 'data',
     help: 'calibrate scores by those of the same answers after a prompt without content',
-    schema: z.boolean(),
+    schema: isOn,
     default: false,
     commands: ['finetune', 'eval', 'loadTask'],
     trajectory: false,
@@ -113,11 +117,11 @@ export const TASK_OPTIONS = {
   iclSfc: {
     group: 'data',
     help: 'the same, with the demonstrations in front',
-    schema: z.boolean(),
+    schema: isOn,
     default: false,
     commands: ['eval', 'loadTask'],
     trajectory: false,
-    needs: ['task'],
+    needs: ['task', 'numTrain'],
   },
   maxNewTokens: {
     group: 'data',
@@ -128,11 +132,15 @@ export const TASK_OPTIONS = {
     defaults: { generate: 64, sample: 500 },
     commands: ['finetune', 'eval', 'generate', 'sample', 'zoInit', 'ZOTrainer', 'loadTask'],
     trajectory: true,
+    onlyWhen: ({ task }, commands) =>
+      !commands.some((command) => ['finetune', 'eval', 'loadTask'].includes(command)) ||
+      TASKS.get(String(task))?.kind === 'generation',
+    otherwise: `is for tasks whose answers are generated (${GENERATED.join(', ')}): leave it out`,
   },
   mezoCompat: {
     group: 'data',
     help: "encode as MeZO's code: for OPT, sequences begin with token 0 instead of 2; padding is left",
-    schema: z.boolean(),
+    schema: isOn,
     default: false,
     commands: ['finetune', 'eval', 'loadTask'],
     trajectory: true,

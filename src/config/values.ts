@@ -4,6 +4,7 @@
 import { z } from 'zod'
 import { UserError } from '../util/errors.ts'
 import { parseBytes } from '../util/units.ts'
+import { excerpt } from '../util/untrusted.ts'
 
 // A number, or its text; a blank text is none. zod's own coercion takes it for 0.
 const numeric = (expected: string, fits: (value: number) => boolean) =>
@@ -21,6 +22,10 @@ export const whole = wholeFrom(0)
 export const count = wholeFrom(1)
 export const wholeAtMost = (most: number) =>
   numeric(`a whole number from 0 to ${most}`, (n) => Number.isSafeInteger(n) && n >= 0 && n <= most)
+export const countAtMost = (most: number) =>
+  numeric(`a whole number from 1 to ${most}`, (n) => Number.isSafeInteger(n) && n >= 1 && n <= most)
+/** Sequences, or lists of them, that a call may ask for: each has a place in memory before any is computed. */
+export const MOST_SEQUENCES = 2 ** 20
 const FLAGS: Readonly<Record<string, boolean>> = { yes: true, no: false, true: true, false: false }
 export const yesNo = z.preprocess(
   (value) => (typeof value === 'string' ? (FLAGS[value.toLowerCase()] ?? value) : value),
@@ -35,12 +40,20 @@ const alternatives = (values: readonly string[]) =>
 export const oneOf = <const T extends readonly [string, ...string[]]>(values: T) =>
   z.enum(values, `expected ${alternatives(values)}`)
 
-export const path = z.string().min(1)
-export const textList = z.array(z.string().min(1, 'expected a text that is not empty'))
-export const list = z.union([
-  z.array(z.string()),
-  z.string().transform((text) => text.split(',').map((word) => word.trim())),
-])
+export const text = z.string('expected a text')
+export const path = z
+  .string('expected a path')
+  .refine((name) => name !== '' && !name.includes('\0'), 'expected a path')
+/** An option that is there or not. */
+export const isOn = z.boolean('expected true or false')
+export const textList = z.array(
+  text.min(1, 'expected a text that is not empty'),
+  'expected a list of texts',
+)
+export const list = z.union(
+  [z.array(text), z.string().transform((words) => words.split(',').map((word) => word.trim()))],
+  'expected texts, in quotes where they look like numbers',
+)
 
 /**
  * Checks one value.
@@ -56,5 +69,5 @@ export function parseValue(flag: string, schema: z.ZodType, value: unknown): unk
   }
   if (parsed.success) return parsed.data
   const why = parsed.error.issues[0]!.message.replace(/^Invalid (input|option): /, '')
-  throw wrong(`${why}, found ${JSON.stringify(value)}`)
+  throw wrong(`${why}, found ${excerpt(value)}`)
 }

@@ -28,7 +28,7 @@ export interface ExampleOptions {
 }
 
 /** A data file, tokenized. */
-interface ExampleSet {
+export interface ExampleSet {
   readonly kind: DataKind
   readonly examples: readonly Example[]
   /** Records that lost tokens to maxLength; texts of kind `lm` lose none, they are windowed. */
@@ -105,7 +105,12 @@ function chooseMaker(
     throw new UserError(`${given} needs ${missing} beside it: give both, or neither`)
   }
   const isText = Object.hasOwn(values, textColumn)
-  if (!isText && Object.hasOwn(values, 'prompt') && Object.hasOwn(values, 'completion')) {
+  if (
+    options.textColumn === undefined &&
+    !isText &&
+    Object.hasOwn(values, 'prompt') &&
+    Object.hasOwn(values, 'completion')
+  ) {
     return completionMaker(tokenizer, options.maxLength)
   }
   if (isText)

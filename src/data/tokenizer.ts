@@ -4,6 +4,8 @@
 // Padding and truncation are batches.ts's and examples.ts's matter.
 
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
+import { UserError } from '../util/errors.ts'
+import { describe } from '../util/untrusted.ts'
 import { lostCharacters, refuseLost } from './lost-characters.ts'
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.ts'
 import type { AddedToken } from './tokenizer-parts.ts'
@@ -36,6 +38,7 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
 
   return {
     encode(text, { bos = true } = {}) {
+      checkText(text)
       refuseLost(lost(text))
       const ids = bos ? [...prefix] : []
       for (const piece of isCut ? cutBeforeSpaces(text, boundary) : [text]) {
@@ -44,6 +47,9 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
       return ids
     },
     decode(ids, { skipSpecial = false } = {}) {
+      if (!Array.isArray(ids)) {
+        throw new UserError(`decode: expected a list of token ids, found ${describe(ids)}`)
+      }
       const known = ids.filter((id) => engine.id_to_token(id) !== undefined)
       if (known.length === 0) return ''
       return engine.decode(known, {
@@ -58,6 +64,17 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
     padId,
     vocabSize,
   }
+}
+
+/** @throws UserError for what is no text, and for half a surrogate pair, which would become another character */
+function checkText(text: unknown): void {
+  if (typeof text !== 'string') {
+    throw new UserError(`encode: expected a text, found ${describe(text)}`)
+  }
+  if (!/\p{Surrogate}/u.test(text)) return
+  throw new UserError(
+    'the text has half a surrogate pair (as \\ud800), which is no character: correct or remove it',
+  )
 }
 
 /** The object that a `tokenizer.json` for these files would hold. */

@@ -1,7 +1,7 @@
 // What the readers of tokenizer and data files share: bounded whole reads, line ends, 64-bit integers,
 // and the form of a record. Parsing and showing what stands in them is src/util/untrusted.ts's matter.
 
-import { open } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { UserError } from '../util/errors.ts'
 import type { Json } from '../util/untrusted.ts'
 import { decodeUtf8 } from '../util/utf8.ts'
@@ -29,24 +29,20 @@ export function withNumbers(values: Json): Json {
  * @throws UserError where it is no file, larger than maxBytes, unreadable or not UTF-8
  */
 export async function readText(path: string, maxBytes: number): Promise<string | undefined> {
-  const file = await open(path).catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === 'ENOENT' || cause.code === 'ENOTDIR') return undefined
-    throw new UserError(`cannot read ${path}: ${cause.message}`, { cause })
-  })
-  if (!file) return undefined
   try {
-    const stat = await file.stat()
-    if (!stat.isFile() || stat.size > maxBytes) {
-      const found = stat.isFile() ? `${Math.ceil(stat.size / 2 ** 20)} MiB` : 'no regular file'
+    // Looked at before it is opened: opening a pipe would wait for its writer for ever.
+    const found = await stat(path)
+    if (!found.isFile() || found.size > maxBytes) {
+      const what = found.isFile() ? `${Math.ceil(found.size / 2 ** 20)} MiB` : 'no regular file'
       throw new UserError(
-        `${path} must be a file of at most ${maxBytes / 2 ** 20} MiB, but it is ${found}`,
+        `${path} must be a file of at most ${maxBytes / 2 ** 20} MiB, but it is ${what}`,
       )
     }
-    return decodeUtf8(await file.readFile(), path)
+    return decodeUtf8(await readFile(path), path)
   } catch (cause) {
     if (cause instanceof UserError) throw cause
-    throw new UserError(`cannot read ${path}: ${(cause as Error).message}`, { cause })
-  } finally {
-    await file.close()
+    const { code = '', message } = cause as NodeJS.ErrnoException
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
+    throw new UserError(`cannot read ${path}: ${message}`, { cause })
   }
 }

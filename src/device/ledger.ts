@@ -5,7 +5,7 @@
 const CATEGORIES = ['slots', 'staging', 'activations', 'scratch', 'resident'] as const
 export type Category = (typeof CATEGORIES)[number]
 
-type ByteTable = Record<Category, number>
+export type ByteTable = Record<Category, number>
 
 export interface Ledger {
   charge(category: Category, bytes: number): void

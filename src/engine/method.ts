@@ -17,9 +17,10 @@ export function methodOf(config: Config, model: Model) {
   const lora = loraOf(config, model)
   const selection = lora ? loraSelection(all) : model.prefixTokens ? prefixSelection(all) : all
   const names = [...model.tables, ...model.matrices, ...model.vectors].map(({ name }) => name)
-  checkPatterns('--train-only', trainOnly, names)
-  checkPatterns('--freeze', freeze, names)
   const trained = lora ? names.filter((name) => isTarget(name, lora.targets)) : names
+  const whole = lora ? '--lora-targets' : 'this model'
+  checkPatterns('--train-only', trainOnly, trained, whole)
+  checkPatterns('--freeze', freeze, trained, whole)
   if (!trained.some((name) => all.trains(name))) {
     throw new UserError(
       `--train-only ${trainOnly?.join() ?? '*'} and --freeze ${freeze?.join() ?? ''} leave no tensor of this model to train; "zo2 inspect" lists their names`,
@@ -38,11 +39,16 @@ export function methodOf(config: Config, model: Model) {
 }
 
 /** UserError for a pattern without a tensor: it would do nothing, and a slip would go unseen. */
-function checkPatterns(flag: string, patterns: readonly string[] = [], names: readonly string[]) {
+function checkPatterns(
+  flag: string,
+  patterns: readonly string[] = [],
+  names: readonly string[],
+  whole: string,
+) {
   const idle = patterns.find((pattern) => !names.some(globs([pattern])))
   if (idle === undefined) return
   throw new UserError(
-    `${flag} ${idle}: no tensor of this model has such a name; its names are ${listing(names)}`,
+    `${flag} ${idle}: no tensor of ${whole} has such a name; its names are ${listing(names)}`,
   )
 }
 

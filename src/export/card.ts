@@ -3,17 +3,12 @@
 
 import { basename } from 'node:path'
 import { configYaml } from '../config/file.ts'
-import { OPTIONS, parseConfig, type Config } from '../config/options.ts'
+import { specOf, type Config, type OptionName } from '../config/options.ts'
 import { UserError } from '../util/errors.ts'
 import { readRun } from '../records/report/data.ts'
 import { summaryOf } from '../records/report/summary.ts'
-import { readRunRecord, type RunRecord } from '../config/record.ts'
+import { configOfRecord, readRunRecord, type RunRecord } from '../config/record.ts'
 import { formatBytes } from '../util/units.ts'
-
-/** Options that are this machine's or this folder's, and say nothing of the model. */
-const PRIVATE: ReadonlySet<string> = new Set(['outputDir', 'cacheDir', 'scratchDir', 'dataDir'])
-/** Files whose name is enough. */
-const FILES: ReadonlySet<string> = new Set(['train', 'evalFile'])
 
 /** What the card says beside the run's records. */
 interface CardOptions {
@@ -31,7 +26,7 @@ export async function modelCard(dir: string, { updates, adapter = false }: CardO
   const record = await readRunRecord(dir)
   if (!record) throw new UserError(`${dir}: no run there (no config.json)`)
   const run = summaryOf(await readRun(dir))
-  const config = parseConfig(record.config)
+  const config = configOfRecord(record)
   const base = basename(record.model)
   const rows: [string, string | null][] = [
     [
@@ -93,12 +88,12 @@ function frontMatter(record: RunRecord, config: Config, adapter: boolean): strin
 
 /** What was chosen, not what was left as it is. */
 function shownOptions(record: RunRecord): Partial<Config> {
-  const defaults: Readonly<Record<string, object>> = OPTIONS
-  const usual = (name: string) => (defaults[name] as { default?: unknown } | undefined)?.default
+  const card = (name: string) => specOf(name as OptionName).card
+  const usual = (name: string) => specOf(name as OptionName).default
   return Object.fromEntries(
     Object.entries(record.config)
-      .filter(([name, value]) => !PRIVATE.has(name) && !same(value, usual(name)))
-      .map(([name, value]) => [name, FILES.has(name) ? basename(String(value)) : value]),
+      .filter(([name, value]) => card(name) !== 'hidden' && !same(value, usual(name)))
+      .map(([name, value]) => [name, card(name) === 'basename' ? basename(String(value)) : value]),
   )
 }
 

@@ -48,6 +48,8 @@ const API_TIMEOUT_MS = 15_000
 const RETRY_DELAYS_MS = [250, 1_000, 3_000, 8_000]
 // A root folder is listed in pages for as long as the server names a next one.
 const MAX_LISTED_FILES = 20_000
+const MAX_PAGES = 1_000
+const MAX_REPLY_BYTES = 2 ** 26
 
 /** Connects to HF_ENDPOINT (else the hub) with the token of HF_TOKEN or of the token file. */
 export async function openHub(
@@ -206,11 +208,12 @@ export async function lookUp(
   maxAttempts: number,
   folder?: string,
 ): Promise<{ commit: string; files: ReadonlyMap<string, RemoteFile> }> {
-  const { id, endpoint: hubUrl, fetch } = hub
+  const { id, endpoint: hubUrl } = hub
   const name = id.replace(DATASETS, '')
-  const about = { name, revision, hubUrl, fetch }
   const within = folder === undefined ? {} : { path: folder, recursive: true }
   return persistently(hub, maxAttempts, async () => {
+    const fetch = boundedFetch(hub.fetch)
+    const about = { name, revision, hubUrl, fetch }
     const info =
       name === id
         ? await modelInfo({ ...about, additionalFields: ['sha'] })
@@ -242,10 +245,39 @@ async function persistently<T>(hub: Hub, maxAttempts: number, ask: () => Promise
     } catch (error) {
       // The package lets a cut or garbled reply through as a TypeError or SyntaxError.
       if (error instanceof UserError) throw error
-      const failure = error instanceof TransientError ? error : asTransient(error, hub.signal)
+      const failure = error instanceof TransientError ? error : ofReply(error, hub.signal)
       if (!(failure instanceof TransientError) || failures >= maxAttempts) throw failure
       if (!(await backOff(failures, hub.signal))) throw failure
     }
+  }
+}
+
+/** The package stumbles over a reply that is no hub's: its words are about its own code, or quote the reply. */
+function ofReply(error: unknown, signal: AbortSignal): Error {
+  const isStumble = error instanceof SyntaxError || error instanceof TypeError
+  if (signal.aborted || !isStumble || error.cause !== undefined) return asTransient(error, signal)
+  return new TransientError('the reply is not that of a hub', { cause: error })
+}
+
+/** For the questions of one attempt: no address twice, not ever more of them, and replies that end. */
+function boundedFetch(ask: typeof fetch): typeof fetch {
+  const asked = new Set<string>()
+  return async (input, init) => {
+    const address = input instanceof Request ? input.url : String(input)
+    if (asked.has(address) || asked.size >= MAX_PAGES) {
+      throw new Error('its list of files leads round in a circle')
+    }
+    asked.add(address)
+    const { body, status, headers } = await ask(input, init)
+    let bytes = 0
+    const counted = new TransformStream<Uint8Array, Uint8Array>({
+      transform(chunk, controller) {
+        bytes += chunk.byteLength
+        if (bytes <= MAX_REPLY_BYTES) controller.enqueue(chunk)
+        else controller.error(new Error(`its reply is longer than ${MAX_REPLY_BYTES} bytes`))
+      },
+    })
+    return new Response(body?.pipeThrough(counted) ?? null, { status, headers })
   }
 }
 

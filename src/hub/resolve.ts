@@ -47,7 +47,12 @@ export async function resolveModel(
   options: ResolveOptions = {},
 ): Promise<ResolvedModel> {
   const local = await localModel(model)
-  if (local !== null) return { ...local, commit: null, source: 'local' }
+  if (local !== null) {
+    if (options.revision === undefined) return { ...local, commit: null, source: 'local' }
+    throw new UserError(
+      `${model} is a local folder, which has no revision ${options.revision}: name a hub id, or leave --revision out`,
+    )
+  }
   checkHubId(model)
   const revision = options.revision ?? 'main'
   checkRevision(revision)
@@ -165,12 +170,15 @@ const OWNERS: readonly (readonly [name: RegExp, owner: string])[] = [
   [/^roberta-(base|large)$/, 'FacebookAI'],
 ]
 
+/** What a sentence shows of a name that cannot be one. */
+const MAX_SHOWN_CHARS = 200
+
 function checkHubId(model: string): void {
   if (isHubId(model)) return
   const owner = OWNERS.find(([name]) => name.test(model))?.[1]
   const advice = owner === undefined ? 'correct it' : `the hub has it as ${owner}/${model}`
   throw new UserError(
-    `'${model}' is neither an existing folder nor a hub id of the form owner/name: ${advice}`,
+    `'${model.slice(0, MAX_SHOWN_CHARS)}' is neither an existing folder nor a hub id of the form owner/name: ${advice}`,
   )
 }
 

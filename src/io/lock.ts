@@ -28,6 +28,9 @@ export async function lockRun(dir: string): Promise<() => Promise<void>> {
   try {
     await take(dir, path, mine)
   } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ERR_FS_EISDIR') {
+      throw new UserError(`${path} is a folder, and has to be a file or absent: remove it`)
+    }
     throw asUserError(error, `${dir}: cannot be written`)
   }
   return () => rm(path, { force: true })

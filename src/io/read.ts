@@ -59,6 +59,20 @@ export async function openForReading(
   }
 }
 
+/** The first bytes of a file as text, '' of what is no regular file, null where nothing can be read. */
+export async function headOf(path: string, bytes: number): Promise<string | null> {
+  try {
+    const found = await stat(path)
+    if (!found.isFile()) return ''
+    const head = new Uint8Array(Math.min(bytes, found.size))
+    const { handle } = await openForReading(path)
+    await readFully(handle, path, 0, head).finally(() => handle.close())
+    return Buffer.from(head).toString()
+  } catch {
+    return null
+  }
+}
+
 /**
  * Fills `into` from `positionBytes` of the file, over as many reads as that takes.
  * @throws UserError if the file ends before, or cannot be read

@@ -5,7 +5,7 @@
 
 import { open } from 'node:fs/promises'
 import { UserError } from '../util/errors.ts'
-import { asUserError } from '../io/read.ts'
+import { asUserError, headOf } from '../io/read.ts'
 
 /** From top to bottom. */
 const TRACKS = ['steps', 'waits', 'device', 'uploads', 'reads', 'folds'] as const
@@ -22,14 +22,24 @@ export interface Trace {
   close(): Promise<void>
 }
 
+const BEGINNING = '[\n{"ph":"M"'
+
+/** @throws UserError for a file that is there and is no trace: data or a record would be lost to it */
+async function checkPlace(path: string): Promise<void> {
+  const head = await headOf(path, BEGINNING.length)
+  if (head === null || head === '' || head === BEGINNING) return
+  throw new UserError(`--trace ${path} is there and is no trace: name another file`)
+}
+
 /** Creates or replaces the file. UserError if that cannot be done. */
 export async function openTrace(path: string): Promise<Trace> {
   const own = (error: unknown): never => {
     throw asUserError(error, `--trace ${path}: cannot be written`)
   }
+  await checkPlace(path)
   const file = await open(path, 'w').catch(own)
   const lanes = new Map<Track, number[]>()
-  let text = '[\n{"ph":"M","pid":1,"tid":0,"name":"process_name","args":{"name":"zo2"}}'
+  let text = `${BEGINNING},"pid":1,"tid":0,"name":"process_name","args":{"name":"zo2"}}`
   let failure: unknown
   let written: Promise<void> = Promise.resolve()
   const flush = () => {

@@ -51,7 +51,7 @@ export interface EventDetails {
   readonly checkpointDir?: string
 }
 
-type Listener<Args> = (
+export type Listener<Args> = (
   args: Args,
   state: TrainerState,
   control: TrainerControl,

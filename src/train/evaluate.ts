@@ -12,6 +12,7 @@ import { best, labelledRows, logSoftmax, sequenceLosses, type Total } from './lo
 import { inSweeps } from '../engine/sweep.ts'
 import { f1Score, exactMatch } from '../data/tasks/metrics.ts'
 import { answersInBatches } from '../generate/answers.ts'
+import { UserError } from '../util/errors.ts'
 
 export interface Evaluation {
   /** Mean cross-entropy over labelled tokens, nats. */
@@ -136,6 +137,7 @@ export async function evaluateBatches(
 ): Promise<Evaluation> {
   const all: Batch[] = []
   for await (const batch of batches) all.push(batch)
+  if (all.length === 0) throw new UserError('evaluate: expected one batch or more, found none')
   const most = (of: (batch: Batch) => number) => all.reduce((max, b) => Math.max(max, of(b)), 0)
   const losses = await inSweeps(
     engine,

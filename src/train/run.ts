@@ -27,7 +27,7 @@ import {
   recordRun,
   settleCheckpoints,
 } from '../run/folder.ts'
-import { meanLoss, openJournal, type Journal } from '../run/journal.ts'
+import { meanLoss, openJournal, readJournal, type Journal } from '../run/journal.ts'
 import { memoryTable, type Reporter } from '../util/console.ts'
 import { DTYPES } from '../util/dtypes.ts'
 import { UserError } from '../util/errors.ts'
@@ -118,6 +118,8 @@ export async function runTraining(
 ): Promise<RunSummary> {
   const { loaded, source, command } = setup
   const config = settled(given, source.stepsPerEpoch)
+  // A journal that cannot be gone on with leaves the record as it is.
+  if (before) await readJournal(join(dir, 'journal.jsonl'))
   await recordRun(dir, before, {
     zo2: VERSION,
     model: placeOf(loaded),

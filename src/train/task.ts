@@ -16,6 +16,7 @@ import type { Task } from '../data/tasks/types.ts'
 import type { Example, Tokenizer } from '../data/types.ts'
 import type { Reporter } from '../util/console.ts'
 import type { LoadedModel } from '../engine/load.ts'
+import { UserError } from '../util/errors.ts'
 import { formatBytes } from '../util/units.ts'
 import { resolveSplit } from '../hub/dataset.ts'
 
@@ -74,9 +75,22 @@ function filesOf(task: Task, config: Config, report: Reporter, signal: AbortSign
     })
 }
 
+/** @throws UserError for an item of a program's own that is no plain value */
+function asJson(example: unknown, i: number): string {
+  try {
+    const text = JSON.stringify(example) as string | undefined
+    if (text !== undefined) return text
+  } catch (cause) {
+    if (!(cause instanceof TypeError)) throw cause
+  }
+  throw new UserError(
+    `item ${i} of the data cannot be written as JSON, by which a run that goes on knows its data again: give items of plain values`,
+  )
+}
+
 /** SHA-256 of what examples are trained on, hex: a run resumes on no other. */
 export function examplesHash(examples: readonly Example[]): string {
   const hash = createHash('sha256')
-  for (const example of examples) hash.update(JSON.stringify(example)).update('\n')
+  examples.forEach((example, i) => hash.update(asJson(example, i)).update('\n'))
   return hash.digest('hex')
 }
