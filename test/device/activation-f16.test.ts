@@ -28,7 +28,7 @@ import {
 } from '../../src/engine/prefix.ts'
 import { silent } from '../../src/util/console.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
-import { cli, cliJson, SHAKESPEARE, TINY } from '../helpers/cli.ts'
+import { here, hereJson, SHAKESPEARE, TINY } from '../helpers/cli.ts'
 import { filled, fixed, keeping, openDevices, scoped, WORKLOAD } from '../helpers/devices.ts'
 import {
   exportedDigests,
@@ -346,7 +346,7 @@ describe('--activation-dtype', () => {
       'no',
     ]
     const run = (dir: string, count: number, ...more: string[]) =>
-      cliJson([
+      hereJson([
         ...common,
         ...sizes,
         '--steps',
@@ -358,7 +358,7 @@ describe('--activation-dtype', () => {
     const whole = await run('whole', 4, '--activation-dtype', 'float16')
     await run('parts', 2, '--activation_dtype', 'float16')
     const parts = ['--steps', '4', '--output-dir', join(folder, 'parts'), '--resume']
-    const refused = await cli([...common, ...sizes, ...parts])
+    const refused = await here([...common, ...sizes, ...parts])
     expect(refused.code).toBe(1)
     expect(refused.stderr).toMatch(
       /--activation-dtype "float16", found "float32"; resume with the same/,
@@ -368,7 +368,7 @@ describe('--activation-dtype', () => {
     expect(await journal('parts')).toBe(await journal('whole'))
     expect(resumed['steps']).toBe(whole['steps'])
     const evaluate = (dtype: string) =>
-      cliJson([
+      hereJson([
         'eval',
         TINY,
         '--eval-file',

@@ -22,7 +22,7 @@ import {
   PREFIX_FILE,
 } from '../../src/engine/prefix.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
-import { cli, cliJson, makeFolder, TINY } from '../helpers/cli.ts'
+import { here, hereJson, makeFolder, TINY } from '../helpers/cli.ts'
 import { openDevices } from '../helpers/devices.ts'
 import { readSafetensors } from '../helpers/read-safetensors.ts'
 import {
@@ -266,7 +266,7 @@ describe('a run with --prefix-tokens', () => {
   const adapter = (dir: string) => readFileSync(join(at(dir), 'adapter_model.safetensors'))
   beforeAll(async () => {
     writeFileSync(train, readFileSync(join(TINY, 'config.json'), 'utf8').repeat(3))
-    await cliJson(tune('whole', '--save-steps', '3'))
+    await hereJson(tune('whole', '--save-steps', '3'))
   }, 60_000)
   afterAll(() => rmSync(home, { recursive: true }))
 
@@ -276,19 +276,19 @@ describe('a run with --prefix-tokens', () => {
     const lines = readFileSync(at('whole/journal.jsonl'), 'utf8').split('\n')
     writeFileSync(at('cut/journal.jsonl'), `${lines.slice(0, 4).join('\n')}\n`)
     rmSync(at('cut/adapter'), { recursive: true })
-    await cliJson(tune('cut', '--save-steps', '3', '--resume'))
+    await hereJson(tune('cut', '--save-steps', '3', '--resume'))
     expect(adapter('cut/adapter').equals(adapter('whole/adapter'))).toBe(true)
-    const made = await cliJson(['export', at('whole'), at('third'), '--step', '3'])
+    const made = await hereJson(['export', at('whole'), at('third'), '--step', '3'])
     expect(made['step']).toBe(3)
     expect(adapter('third').equals(adapter('whole/checkpoint-3'))).toBe(true)
     expect(readFileSync(join(at('third'), 'README.md'), 'utf8')).toContain('peft')
-    const pushed = await cliJson(['push', at('whole'), 'someone/prefix', '--dry-run'])
+    const pushed = await hereJson(['push', at('whole'), 'someone/prefix', '--dry-run'])
     const names = (pushed['files'] as { name: string }[]).map(({ name }) => name)
     expect(names).toContain('adapter_model.safetensors')
   }, 60_000)
 
   it('is planned before it runs', async () => {
-    const plan = await cliJson([
+    const plan = await hereJson([
       'plan',
       TINY,
       '--prefix-tokens',
@@ -302,7 +302,7 @@ describe('a run with --prefix-tokens', () => {
       '--steps',
       '2',
     ])
-    const bench = await cliJson([
+    const bench = await hereJson([
       'bench',
       TINY,
       '--prefix-tokens',
@@ -331,7 +331,7 @@ describe('a run with --prefix-tokens', () => {
     [['--prefix-tokens', '0'], '--prefix-tokens'],
     [['--prefix-tokens', '4096'], 'positions, and text needs some of them'],
   ])('refuses %s', async (flags, sentence) => {
-    const { code, stderr } = await cli([
+    const { code, stderr } = await here([
       'finetune',
       TINY,
       '--train',
@@ -356,7 +356,7 @@ describe('a run with --prefix-tokens', () => {
     ] as const) {
       cpSync(at('whole'), at(name), { recursive: true })
       damage(join(at(name), PREFIX_FILE))
-      const { code, stderr } = await cli(['export', at(name), at(`${name}-out`)])
+      const { code, stderr } = await here(['export', at(name), at(`${name}-out`)])
       expect(code).toBe(1)
       expect(stderr).toContain(sentence)
     }

@@ -13,7 +13,7 @@ import { prepare } from '../../src/data/prepare.ts'
 import { pretrain } from '../../src/train/pretrain.ts'
 import { silent, type Reporter } from '../../src/util/console.ts'
 import { importNanogpt } from '../../src/checkpoint/torch/nanogpt.ts'
-import { cli, cliJson, ROOT } from '../helpers/cli.ts'
+import { here, hereJson, ROOT } from '../helpers/cli.ts'
 import { readSafetensors } from '../helpers/read-safetensors.ts'
 import { tempFolder } from '../helpers/runs.ts'
 
@@ -223,7 +223,7 @@ describe('commands', () => {
   it("prepare, pretrain and sample with nanoGPT's spellings", async () => {
     const prepared = join(folder, 'prepared')
     const text = join(folder, 'text.txt')
-    const meta = await cliJson([
+    const meta = await hereJson([
       'prepare',
       'shakespeare_char',
       '--input',
@@ -234,7 +234,7 @@ describe('commands', () => {
     expect(meta).toMatchObject({ vocab_size: 14, train_tokens: 2160, val_tokens: 240 })
 
     const out = join(folder, 'commands')
-    const { code, stderr, stdout } = await cli(args(out))
+    const { code, stderr, stdout } = await here(args(out))
     expect(code, stderr).toBe(0)
     expect(stderr).toMatch(/^step 0: train loss \d\.\d{4}, val loss \d\.\d{4}$/m)
     expect(stderr).toMatch(/^step 2: train loss/m)
@@ -255,14 +255,14 @@ describe('commands', () => {
       '--seed=3',
       '--device=cpu',
     ]
-    const first = await cliJson(ask)
+    const first = await hereJson(ask)
     const samples = first['samples'] as string[]
     expect(samples.map((s) => [s.length, s.slice(0, 6)])).toEqual(Array(2).fill([46, 'to be ']))
     expect([...samples.join('')].every((c) => TEXT.includes(c))).toBe(true)
     expect(samples[0]).not.toBe(samples[1])
-    expect((await cliJson(ask))['samples']).toEqual(samples)
+    expect((await hereJson(ask))['samples']).toEqual(samples)
     // The exported model has the same alphabet, and generate reads it.
-    const said = await cliJson([
+    const said = await hereJson([
       'generate',
       join(out, 'model'),
       '--prompt',
@@ -279,13 +279,13 @@ describe('commands', () => {
     const dir = join(folder, 'converted')
     await run(dir, { steps: 1, saveModel: false, lr: 1e-3, alwaysSaveCheckpoint: true })
     const [file, back] = [join(dir, 'ckpt.pt'), join(dir, 'back')]
-    await cliJson(['convert', join(dir, keptIn(dir)), file])
+    await hereJson(['convert', join(dir, keptIn(dir)), file])
     const { iterNum, runConfig } = await importNanogpt(file, join(dir, 'read'))
     expect([iterNum, runConfig]).toEqual([1, { dataset: 'shakespeare_char' }])
-    await cliJson(['convert', file, back])
+    await hereJson(['convert', file, back])
     const tensors = (of: string) => readSafetensors(read(dir, of, 'model.safetensors'))
     expect(tensors('back')).toEqual(tensors(keptIn(dir)))
-    const { code, stderr } = await cli(['convert', file, back, '--to', 'float16'])
+    const { code, stderr } = await here(['convert', file, back, '--to', 'float16'])
     expect([code, stderr]).toEqual([2, expect.stringContaining('found --to')])
   })
 
@@ -310,7 +310,7 @@ describe('commands', () => {
       '--device',
       'cpu',
     ]
-    const { samples } = (await cliJson(ask, { cwd: folder })) as { samples: string[] }
+    const { samples } = (await hereJson(ask, { cwd: folder })) as { samples: string[] }
     expect(samples[0]).toMatch(/^to be/)
   })
 })
@@ -376,7 +376,7 @@ describe('refusals', () => {
     [['sample', '--out_dir', join(ROOT, 'test')], 1, /no ckpt-<step>\/, model\/ or ckpt\.pt there/],
     [['sample', '--temperature', '-1'], 2, /--temperature: expected a number of at least 0/],
   ])('zo2 %s', async (command, expected, message) => {
-    const { code, stderr } = await cli(command, { cwd: folder })
+    const { code, stderr } = await here(command, { cwd: folder })
     expect(stderr).toMatch(message)
     expect(stderr).not.toMatch(/internal error/)
     expect(code).toBe(expected)

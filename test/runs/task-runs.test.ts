@@ -21,7 +21,7 @@ import { silent } from '../../src/util/console.ts'
 import { loadModel } from '../../src/engine/load.ts'
 import { contextData, taskData } from '../../src/train/task.ts'
 import { resolveSplit } from '../../src/hub/dataset.ts'
-import { cli, cliJson, ROOT, SENTIMENT, TINY } from '../helpers/cli.ts'
+import { here, hereJson, ROOT, SENTIMENT, TINY } from '../helpers/cli.ts'
 import { startMockHub } from '../helpers/mock-hub.ts'
 import { openRun, tempFolder, totalsOf } from '../helpers/runs.ts'
 
@@ -210,7 +210,7 @@ describe('commands', () => {
   ] as const)('finetune and eval --task %s', async (task, flags, metrics, held) => {
     const dir = join(tempFolder(), 'run')
     const args = ['finetune', TINY, '--task_name', task, ...small, ...sizes, ...flags]
-    const run = await cliJson([...args, '--output-dir', dir])
+    const run = await hereJson([...args, '--output-dir', dir])
     expect(run).toMatchObject({ steps: 2, stopped: false })
     const evaluation = run['evaluation'] as Record<string, number>
     for (const metric of metrics) expect(evaluation[metric]).toBeGreaterThanOrEqual(0)
@@ -223,7 +223,7 @@ describe('commands', () => {
     ])
     // The exported model scores the same from the command line.
     const own = flags.filter((flag) => /mezo|tokens|^3$/.test(flag))
-    const score = await cliJson([
+    const score = await hereJson([
       'eval',
       join(dir, 'model'),
       '--task',
@@ -249,10 +249,10 @@ describe('commands', () => {
       '--save-model',
       'no',
     ]
-    const other = await cli([...again, '--train-set-seed', '5'])
+    const other = await here([...again, '--train-set-seed', '5'])
     expect(other.code).toBe(1)
     expect(other.stderr).toMatch(/other training data|--train-set-seed/)
-    expect(await cliJson(again)).toMatchObject({ steps: 3, evaluation: null })
+    expect(await hereJson(again)).toMatchObject({ steps: 3, evaluation: null })
   })
 
   it('trains on accuracy and F1', async () => {
@@ -262,7 +262,7 @@ describe('commands', () => {
     ] as const) {
       const dir = join(tempFolder(), 'run')
       const flags = ['--objective', objective, '--max-new-tokens', '2', '--save-model', 'no']
-      await cliJson([
+      await hereJson([
         'finetune',
         TINY,
         '--task',
@@ -299,15 +299,15 @@ describe('commands', () => {
       '--save-model',
       'no',
     ]
-    await cliJson(['finetune', TINY, '--device', 'cpu', ...data, ...flags, '--output-dir', dir])
+    await hereJson(['finetune', TINY, '--device', 'cpu', ...data, ...flags, '--output-dir', dir])
     const [entry] = lines(dir, 'journal.jsonl')
     // Two options: near log 2 where the token loss is above 4.
     expect(entry!['loss_plus']).toBeLessThan(3)
   })
 
   it('shows demonstrations and calibrates in eval', async () => {
-    const plain = await cliJson(['eval', TINY, '--task', 'rte', ...small])
-    const shown = await cliJson([
+    const plain = await hereJson(['eval', TINY, '--task', 'rte', ...small])
+    const shown = await hereJson([
       'eval',
       TINY,
       '--task',
@@ -343,7 +343,7 @@ describe('commands', () => {
   ])('%j is refused', async (flags, message) => {
     const data = flags.includes('--task') ? ['--data-dir', FIXTURES, '--num-dev', '1'] : []
     const args = ['finetune', TINY, '--device', 'cpu', ...data, '--max-length', '200', ...flags]
-    const { code, stderr } = await cli([...args, '--output-dir', join(tempFolder(), 'run')])
+    const { code, stderr } = await here([...args, '--output-dir', join(tempFolder(), 'run')])
     expect(stderr).toMatch(message)
     expect(code).toBeGreaterThan(0)
   })
@@ -394,7 +394,7 @@ describe('splits from a hub', () => {
       '--save-model',
       'no',
     ]
-    const first = await cli([...args, '--output-dir', join(home, 'a')], { env })
+    const first = await here([...args, '--output-dir', join(home, 'a')], { env })
     expect(first.code, first.stderr).toBe(0)
     expect(first.stderr).toMatch(/task sst2: 5 training, 2 development and 4 evaluation examples/)
     expect([...hub.served.keys()].sort()).toEqual([
@@ -404,12 +404,12 @@ describe('splits from a hub', () => {
     ])
     const asked = hub.requests.length
     const offline = { ...env, HF_HUB_OFFLINE: '1' }
-    const second = await cli([...args, '--output-dir', join(home, 'b')], { env: offline })
+    const second = await here([...args, '--output-dir', join(home, 'b')], { env: offline })
     expect(second.code, second.stderr).toBe(0)
     expect(hub.requests.length).toBe(asked)
     const journal = (run: string) => readFileSync(join(home, run, 'journal.jsonl'), 'utf8')
     expect(journal('b')).toBe(journal('a'))
-    const missing = await cli([...args, '--task', 'rte', '--output-dir', join(home, 'c')], {
+    const missing = await here([...args, '--task', 'rte', '--output-dir', join(home, 'c')], {
       env: offline,
     })
     expect(missing.stderr).toMatch(/HF_HUB_OFFLINE is set.*rte\/train.*--data-dir/)

@@ -27,7 +27,7 @@ import {
   type ZOTrainerOptions,
 } from '../../src/index.ts'
 import { silent } from '../../src/util/console.ts'
-import { cli, ROOT, TINY } from '../helpers/cli.ts'
+import { here, ROOT, TINY } from '../helpers/cli.ts'
 import { tempFolder } from '../helpers/runs.ts'
 
 const NEVER = new AbortController().signal
@@ -318,7 +318,7 @@ describe('the best evaluation', () => {
       '--metric_for_best_model',
       'perplexity',
     ]
-    const { code, stderr } = await cli([...args, ...flags, '--steps', '9', '--output-dir', dir])
+    const { code, stderr } = await here([...args, ...flags, '--steps', '9', '--output-dir', dir])
     expect(code, stderr).toBe(0)
     expect(stderr).toMatch(
       /stopping early: 1 evaluation without a better perplexity than .* at step/,

@@ -14,7 +14,7 @@ import { predictStep, trafficOf, type Rates, type StepWork } from '../../src/pla
 import { silent } from '../../src/util/console.ts'
 import { openDevice } from '../../src/engine/open.ts'
 import { syntheticModel } from '../../src/engine/load.ts'
-import { cliJson } from '../helpers/cli.ts'
+import { hereJson } from '../helpers/cli.ts'
 
 /** One nanosecond per weight element and row; everything else is free. */
 const RATES: Rates = {
@@ -229,7 +229,7 @@ describe('the calibration of this machine', () => {
       '--steps',
       '10',
     ]
-    const plan = await cliJson(['plan', ...args], { env: { XDG_CACHE_HOME: dir } })
+    const plan = await hereJson(['plan', ...args], { env: { XDG_CACHE_HOME: dir } })
     expect(plan).toMatchObject({ bound: 'compute', upload_ms: 0, download_bytes: 0 })
     expect(plan['step_ms']).toBeGreaterThan(1000)
     expect(plan['step_ms']).toBeGreaterThanOrEqual(plan['compute_ms'] as number)
@@ -256,7 +256,7 @@ describe('the calibration of this machine', () => {
 
   it('is not needed for a plan: where there is no such device, the plan says so', async () => {
     const args = ['--synthetic', 'opt-125m', '--device', 'webgpu', '--adapter', 'no such adapter']
-    const plan = await cliJson(['plan', ...args], { env: { XDG_CACHE_HOME: dir } })
+    const plan = await hereJson(['plan', ...args], { env: { XDG_CACHE_HOME: dir } })
     expect(plan).toMatchObject({ step_ms: null, bound: null, break_even_batch: null })
     expect(plan['device_peak_bytes']).toBeGreaterThan(0)
   })
