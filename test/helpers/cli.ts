@@ -1,7 +1,7 @@
 // The command line for tests: compiles the current sources once per content (into node_modules/.cache,
 // whole or not at all) and runs `zo2`, handing back exit code and output. `cli` and `startCli` start a
 // child process, for what only a process shows: signals, limits, users, native code that loses its
-// device. `here` and `hereJson` run the same compiled program in the test's own process, which saves
+// device. `here` and `hereJson` run the same program in the test's own process, which saves
 // 0.6 s a call: for everything else.
 
 import { spawn, type ChildProcess } from 'node:child_process'
@@ -20,12 +20,11 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { fileURLToPath } from 'node:url'
 import ts from 'typescript'
 import { OPTION_NAMES, specOf } from '../../src/config/options.ts'
 import { flag } from '../../src/config/spec.ts'
-import type * as Main from '../../src/cli/main.ts'
-import type * as Console from '../../src/util/console.ts'
+import { createReporter } from '../../src/util/console.ts'
 
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 export const TINY = join(ROOT, 'test/fixtures/tiny-opt')
@@ -140,11 +139,8 @@ export async function hereJson(args: readonly string[], options?: HereOptions) {
 }
 
 async function runHere(args: readonly string[], { env, cwd = ROOT }: HereOptions): Promise<Ended> {
-  // As Node loads it, not as vitest transforms it: what a user runs.
-  const load = (name: string) => import(/* @vite-ignore */ pathToFileURL(name).href)
-  const home = dirname(dirname(compiled()))
-  const { runCommand } = (await load(join(home, 'cli/main.js'))) as typeof Main
-  const { createReporter } = (await load(join(home, 'util/console.js'))) as typeof Console
+  // Only where it is used: the command line is most of the program.
+  const { runCommand } = await import('../../src/cli/main.ts')
   const output = { stdout: '', stderr: '' }
   const before = { env: { ...process.env }, cwd: process.cwd() }
   const writes = [process.stdout.write, process.stderr.write] as const

@@ -16,7 +16,6 @@ import type { JournalEntry } from '../../src/run/journal.ts'
 import { createEstimator } from '../../src/methods/estimator.ts'
 import { createMethod } from '../../src/methods/index.ts'
 import type { Method, MethodOptions, Probes } from '../../src/methods/method.ts'
-import { EVERYTHING } from '../../src/methods/selection.ts'
 import { forward, lossesOf } from '../../src/engine/forward.ts'
 import type { Totals } from '../../src/train/exchange.ts'
 import { labelledRows } from '../../src/train/loss.ts'
@@ -24,6 +23,7 @@ import { scoreLosses, scoreOutputs, type Objective } from '../../src/train/objec
 import { zoStep } from '../../src/train/step.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import type { TestDevice } from './devices.ts'
+import { METHOD_DEFAULTS } from './method-defaults.ts'
 
 const MiB = 2 ** 20
 
@@ -61,20 +61,6 @@ export type RunOptions = Partial<Omit<EngineOptions, 'method' | 'methodOptions' 
     readonly probes?: number
     readonly estimator?: 'two-sided' | 'one-sided'
   }
-
-export const METHOD_DEFAULTS: MethodOptions = {
-  seed: 5,
-  selection: EVERYTHING,
-  replayWindow: 4,
-  directions: 1,
-  rank: 2,
-  window: 3,
-  overlayDtype: 'float32',
-  rankScaling: 'paper',
-  kronStrategy: 'approx_square',
-  kronMaxFactor: 32,
-  momentum: 0.9,
-}
 
 /** An engine that trains the checkpoint in `dir`; everything else has a default. */
 export async function openRun(

@@ -16,7 +16,7 @@ import type { MatrixShape, MethodOptions, Probes, TrainingState } from '../../sr
 import { probeVersion } from '../../src/noise/distributions.ts'
 import { applyFactors, type Change } from '../../src/noise/factors.ts'
 import { createNoiseKernel } from '../../src/noise/wasm.ts'
-import { METHOD_DEFAULTS } from '../helpers/runs.ts'
+import { METHOD_DEFAULTS } from '../helpers/method-defaults.ts'
 
 const [M, N] = [6, 8]
 const SHAPE = { name: 'w.weight', rows: M, cols: N }
