@@ -1,5 +1,6 @@
 // The WGSL kernels themselves, run without the device around them: compiler errors, the bits of
 // noise and perturbation against their TypeScript twins, every matmul.
+// Alone: npx vitest run test/device/webgpu-kernels.test.ts
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openAdapter, type OpenAdapter } from '../../src/device/webgpu/adapter.ts'

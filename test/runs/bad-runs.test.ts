@@ -1,5 +1,6 @@
 // What bad things do to a run that has begun: losses that are not finite, a full disk, a folder that
 // cannot be used, a resume that does not fit. The run ends with one sentence and can go on.
+// Alone: npx vitest run test/runs/bad-runs.test.ts
 
 import {
   copyFileSync,

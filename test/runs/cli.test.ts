@@ -1,4 +1,6 @@
-// Every command as a user types it: help, JSON, spellings of options, exit codes.
+// Every command as a user types it: help, JSON, spellings of options, exit codes, within this process but for
+// what only a process of its own shows.
+// Alone: npx vitest run test/runs/cli.test.ts
 
 import {
   cpSync,

@@ -1,4 +1,6 @@
-// --config and `zo2 config`: three formats, all spellings, precedence, a run's own record, bad files.
+// --config and `zo2 config`: three formats, all spellings, precedence, a run's own record, and bad files, each
+// refused in one sentence.
+// Alone: npx vitest run test/runs/config-files.test.ts
 
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

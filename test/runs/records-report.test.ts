@@ -1,5 +1,6 @@
 // zo2 report: its numbers are those of the run folder, nothing is loaded from elsewhere, and a run
 // that is empty, torn or damaged gets a page or a sentence.
+// Alone: npx vitest run test/runs/records-report.test.ts
 
 import {
   appendFileSync,

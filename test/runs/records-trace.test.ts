@@ -1,5 +1,6 @@
 // --trace: a file that trace viewers take, with everything a pass does, and a run that is the same
 // with and without it.
+// Alone: npx vitest run test/runs/records-trace.test.ts
 
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,5 +1,6 @@
 // What a run writes down for people: TensorBoard's files, device.json, the progress line.
 // TensorBoard itself reads a run's files in scripts/check-tensorboard.py.
+// Alone: npx vitest run test/runs/records.test.ts
 
 import {
   appendFileSync,

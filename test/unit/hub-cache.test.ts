@@ -1,4 +1,7 @@
-// The cache on disks that refuse links, and its small helpers.
+// The cache on disks that refuse links: files are copied, looked for and completed there too; and the cache's
+// small helpers.
+// Alone: npx vitest run test/unit/hub-cache.test.ts
+
 import { lstat, mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'

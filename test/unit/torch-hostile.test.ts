@@ -1,5 +1,7 @@
 // Pickles and archives that attack the reader: forbidden globals and opcodes, bombs, lying sizes,
 // and thousands of seeded mutations. Each is refused by name, quickly, without large allocations.
+// Alone: npx vitest run test/unit/torch-hostile.test.ts
+
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
