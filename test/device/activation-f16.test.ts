@@ -1,6 +1,6 @@
 // Runs whose activations are f16, on each device: losses and projected gradients as near to f32's as the
-// option promises, the same bits streamed and resident, memory as planned, values beyond f16's range,
-// a resume that keeps the dtype. Single operations: device.test.ts, device-factored.test.ts.
+// option promises, the same bits streamed and resident, memory as planned, values beyond f16's range.
+// The option: activation-dtype.test.ts. Single operations: device.test.ts, device-factored.test.ts.
 // Alone: npx vitest run test/device/activation-f16.test.ts
 
 import { join } from 'node:path'

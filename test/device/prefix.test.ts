@@ -1,5 +1,5 @@
 // Prefix tuning: a prefix of real activations is the text it was made of, its training is MeZO's in f64,
-// caches and sweeps see it, a run resumes with it, and adapters are in PEFT's format.
+// caches and sweeps see it, and its adapters are in PEFT's format. Runs: test/runs/prefix-runs.test.ts.
 // Alone: npx vitest run test/device/prefix.test.ts
 
 import { readFileSync } from 'node:fs'
