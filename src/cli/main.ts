@@ -111,7 +111,7 @@ function outputError(text: string, write: (text: string) => void): void {
   write(`zo2: ${sentence}\n`)
 }
 
-/** Runs one command line; returns the exit code. */
+/** Runs one command line as a process of its own: signals and broken pipes are its; the exit code. */
 export async function main(argv: readonly string[]): Promise<number> {
   const screen = createReporter(process.stderr)
   const stop = new AbortController()
@@ -133,18 +133,30 @@ export async function main(argv: readonly string[]): Promise<number> {
     process.exit(1)
   })
   try {
-    const root = await program(argv, screen, stop.signal)
-    await root.parseAsync(normalise(argv), { from: 'user' })
-    return signalled
-  } catch (error) {
-    if (signalled > 0 && error === stop.signal.reason) {
-      screen.line(`zo2: ${(error as UserError).message}`)
-      return signalled
-    }
-    return report(error, screen, argv.includes('--debug'))
+    const code = await runCommand(argv, screen, stop.signal)
+    return code === 0 ? signalled : code
   } finally {
     process.off('SIGINT', onSignal)
     process.off('SIGTERM', onSignal)
+  }
+}
+
+/** Runs one command line within a process that goes on; the exit code, 0 for one that `stop` ended. */
+export async function runCommand(
+  argv: readonly string[],
+  screen: Reporter,
+  stop: AbortSignal,
+): Promise<number> {
+  try {
+    const root = await program(argv, screen, stop)
+    await root.parseAsync(normalise(argv), { from: 'user' })
+    return 0
+  } catch (error) {
+    if (!stop.aborted || error !== stop.reason) {
+      return report(error, screen, argv.includes('--debug'))
+    }
+    screen.line(`zo2: ${(error as UserError).message}`)
+    return 0
   }
 }
 

@@ -1,26 +1,29 @@
 // Runs whose activations are f16, on each device: losses and projected gradients as near to f32's as the
-// option promises, the same bits streamed and resident, memory as planned, values beyond f16's range,
-// a resume that keeps the dtype. Single operations: device.test.ts, device-factored.test.ts.
+// option promises, the same bits streamed and resident, memory as planned, values beyond f16's range.
+// The option: activation-dtype.test.ts. Single operations: device.test.ts, device-factored.test.ts.
 // Alone: npx vitest run test/device/activation-f16.test.ts
 
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createModel } from '../../models/index.ts'
 import { withPrefix } from '../../models/prefix.ts'
-import { parseConfig } from '../../src/config/options.ts'
 import { openCpu } from '../../src/device/cpu/device.ts'
 import type { Device, TensorDType } from '../../src/device/device.ts'
-import { openAdapter } from '../../src/device/webgpu/adapter.ts'
-import { Commands } from '../../src/device/webgpu/commands.ts'
-import { createHostPart } from '../../src/device/webgpu/host.ts'
-import { Runtime } from '../../src/device/webgpu/runtime.ts'
 import { generate } from '../../src/generate/generate.ts'
 import type { JournalEntry } from '../../src/run/journal.ts'
 import { createSelection } from '../../src/methods/selection.ts'
 import {
-  EVERYTHING,
+  PREFIX_FILE,
+  prefixSelection,
+  withPrefixFile,
+  writePrefix,
+} from '../../src/engine/prefix.ts'
+import { openCheckpoint } from '../../src/checkpoint/open.ts'
+import { TINY } from '../helpers/cli.ts'
+import { filled, fixed, keeping, openDevices, scoped, WORKLOAD } from '../helpers/devices.ts'
+import { EVERYTHING } from '../helpers/method-defaults.ts'
+import {
   exportedDigests,
   openRun,
   syntheticBatch,
@@ -29,20 +32,8 @@ import {
   type OpenDevice,
   type RunOptions,
 } from '../helpers/runs.ts'
-import { planReport } from '../../src/plan/report.ts'
-import {
-  PREFIX_FILE,
-  prefixSelection,
-  withPrefixFile,
-  writePrefix,
-} from '../../src/engine/prefix.ts'
-import { silent } from '../../src/util/console.ts'
-import { openCheckpoint } from '../../src/checkpoint/open.ts'
-import { cli, cliJson, SHAKESPEARE, TINY } from '../helpers/cli.ts'
-import { filled, fixed, keeping, openDevices, scoped, WORKLOAD } from '../helpers/devices.ts'
 import { needsHalves } from '../helpers/needs.ts'
 import { writeSyntheticOpt } from '../helpers/synthetic-opt.ts'
-import { ADAPTER } from '../helpers/webgpu.ts'
 
 const LAYOUTS = fileURLToPath(new URL('../fixtures/', import.meta.url))
 const MiB = 2 ** 20
@@ -86,18 +77,19 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
     }
   }
 
-  it('gives the losses and projected gradients of f32, nearly', async () => {
-    const many = Array.from({ length: 4 }, () => [4, 48])
-    const cases = [
-      ['lozo', TINY, 1000],
-      ['mezo-sgd', TINY, 1000],
-      ['lozo', wide, WIDE.vocab],
-      ['mezo-sgd', wide, WIDE.vocab],
-    ] as const
-    for (const [method, dir, vocab] of cases) {
+  // Every pair of method, model and device.
+  const compared =
+    test.name === 'cpu' ? (['lozo', 'mezo-sgd'] as const) : (['mezo-sgd', 'lozo'] as const)
+  it.each([
+    [compared[0], 'the tiny model', () => TINY, 1000],
+    [compared[1], 'the wide model', () => wide, WIDE.vocab],
+  ] as const)(
+    'gives the losses and projected gradients of f32, nearly: %s, %s',
+    async (method, _, dir, vocab) => {
+      const many = Array.from({ length: 4 }, () => [4, 48])
       const journals: JournalEntry[][] = []
       for (const activations of ['F32', 'F16'] as const) {
-        const made = await steps(dir, { method, activations }, { batches: many, vocab })
+        const made = await steps(dir(), { method, activations }, { batches: many, vocab })
         journals.push(made.journal)
       }
       const [f32, f16] = journals as [JournalEntry[], JournalEntry[]]
@@ -113,8 +105,8 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
         if (Math.abs(g) < 2 * GRADIENT_BOUND * size) return
         expect(Math.sign(f16[i]!.projected_grad)).toBe(Math.sign(g))
       })
-    }
-  })
+    },
+  )
 
   it.each(['layouts/post-norm-proj', 'gpt/gpt2-hub', 'gpt/nanogpt'])(
     'serves %s',
@@ -131,9 +123,15 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
     },
   )
 
-  it.each(['mezo-sgd', 'lozo', 'kronzo'])(
-    '%s: streamed = resident, bit for bit',
-    async (method) => {
+  // Every pair of method, slab size and device.
+  const [one, other] = test.name === 'cpu' ? [1, 16 * MiB] : [16 * MiB, 1]
+  it.each([
+    ['mezo-sgd', one],
+    ['lozo', other],
+    ['kronzo', one],
+  ] as const)(
+    '%s in slabs of %i bytes: streamed = resident, bit for bit',
+    async (method, slabBytes) => {
       const options: RunOptions = { method, activations: 'F16', window: 2 }
       const run = {
         batches: [
@@ -145,12 +143,10 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
         lr: 1e-4,
       }
       const whole = await steps(wide, { ...options, resident: 'all' }, run)
-      for (const slabBytes of [1, 16 * MiB]) {
-        const streamed = await steps(wide, { ...options, slabBytes }, run)
-        expect(streamed.plan.residentSlabs).toBe(0)
-        expect(streamed.journal).toEqual(whole.journal)
-        expect(streamed.weights).toEqual(whole.weights)
-      }
+      const streamed = await steps(wide, { ...options, slabBytes }, run)
+      expect(streamed.plan.residentSlabs).toBe(0)
+      expect(streamed.journal).toEqual(whole.journal)
+      expect(streamed.weights).toEqual(whole.weights)
     },
   )
 
@@ -295,97 +291,4 @@ it('f16 activations on the cpu give the same bits on one thread and on two', asy
   for (const method of ['mezo-sgd', 'lozo']) {
     expect(await runOn(2, method)).toEqual(await runOn(1, method))
   }
-})
-
-it('an adapter without f16 refuses with what to do', async () => {
-  const adapter = await openAdapter(ADAPTER)
-  try {
-    const runtime = new Runtime({ ...adapter, halves: false }, new Commands(adapter.gpu), 'direct')
-    const host = createHostPart(runtime)
-    expect(() => host.tensor('activations', 'h', 4, 4, 'F16')).toThrow(
-      /^adapter ".*" has no f16 .*--activation-dtype float16 needs: use --activation-dtype float32/,
-    )
-    expect(runtime.ledger.total()).toBe(0)
-  } finally {
-    adapter.close()
-  }
-})
-
-describe('--activation-dtype', () => {
-  const plan = async (device: string, activationDtype: string) => {
-    const shape = { batchSize: 1, maxLength: 2048, resident: 'none', slab: 8 * MiB, steps: 1 }
-    const config = parseConfig({
-      device,
-      activationDtype,
-      method: 'lozo',
-      memory: 2 ** 36,
-      ...shape,
-    })
-    return (await planReport('synthetic:opt-1.3b', config, silent)).json
-  }
-
-  it.each([
-    ['cpu', 0.6],
-    ['webgpu', 0.65],
-  ])('on %s takes at most %d of the memory for a long sequence', async (device, share) => {
-    const [f32, f16] = [await plan(device, 'float32'), await plan(device, 'float16')]
-    expect(f16.device_peak_bytes).toBeLessThan(share * f32.device_peak_bytes)
-    expect(f16.device_bytes.scratch).toBeLessThanOrEqual(f32.device_bytes.scratch)
-  })
-
-  it('is kept by a resumed run, and part of evaluations', async () => {
-    const common = ['finetune', TINY, '--train', join(SHAKESPEARE, 'train.txt'), '--device', 'cpu']
-    const sizes = [
-      '--batch-size',
-      '2',
-      '--max-length',
-      '32',
-      '--seed',
-      '3',
-      '--quiet',
-      '--save-model',
-      'no',
-    ]
-    const run = (dir: string, count: number, ...more: string[]) =>
-      cliJson([
-        ...common,
-        ...sizes,
-        '--steps',
-        `${count}`,
-        '--output-dir',
-        join(folder, dir),
-        ...more,
-      ])
-    const whole = await run('whole', 4, '--activation-dtype', 'float16')
-    await run('parts', 2, '--activation_dtype', 'float16')
-    const parts = ['--steps', '4', '--output-dir', join(folder, 'parts'), '--resume']
-    const refused = await cli([...common, ...sizes, ...parts])
-    expect(refused.code).toBe(1)
-    expect(refused.stderr).toMatch(
-      /--activation-dtype "float16", found "float32"; resume with the same/,
-    )
-    const resumed = await run('parts', 4, '--activation-dtype', 'float16', '--resume')
-    const journal = (dir: string) => readFile(join(folder, dir, 'journal.jsonl'), 'utf8')
-    expect(await journal('parts')).toBe(await journal('whole'))
-    expect(resumed['steps']).toBe(whole['steps'])
-    const evaluate = (dtype: string) =>
-      cliJson([
-        'eval',
-        TINY,
-        '--eval-file',
-        join(SHAKESPEARE, 'val.txt'),
-        '--device',
-        'cpu',
-        '--max-length',
-        '64',
-        '--eval-samples',
-        '8',
-        '--activation-dtype',
-        dtype,
-      ])
-    const [f32, f16] = [await evaluate('float32'), await evaluate('float16')]
-    const [a, b] = [f32['loss'] as number, f16['loss'] as number]
-    expect(b).not.toBe(a)
-    expect(Math.abs(a - b) / a).toBeLessThan(LOSS_BOUND)
-  })
 })

@@ -162,22 +162,26 @@ describe.each(openDevices())('MeZO-SGD on $name', (test: TestDevice) => {
     expect(await train(on, dirOf('F16'), await twoSlots(on, {}))).toEqual(await streamed.F16())
   })
 
-  it.each([0, 0.1])('gives the same bits for replay windows 1, 2 and 16, decay %d', async (wd) => {
-    const run = (replayWindow: number, ramBytes: number, dtype: DType) =>
-      train(
-        on,
-        dirOf(dtype),
-        { replayWindow, ramBytes, threads: replayWindow === 2 ? 2 : 1 },
-        { weightDecay: wd, steps: 4 },
-      )
-    const replayed = await run(16, 2 ** 40, 'F16')
-    expect(await run(1, 2 ** 40, 'F16')).toEqual(replayed)
-    expect(await run(1, 1, 'F16')).toEqual(replayed)
-    expect(await run(2, 1, 'F16')).toEqual(replayed)
-    const wide = await run(16, 2 ** 40, 'F32')
-    expect(await run(1, 1, 'F32')).toEqual(wide)
-    expect(await run(2, 2 ** 40, 'F32')).toEqual(wide)
-  })
+  const decayed = {
+    F16: lazily(() => train(on, dirOf('F16'), {}, { weightDecay: 0.1 })),
+    F32: lazily(() => train(on, dirOf('F32'), {}, { weightDecay: 0.1 })),
+  }
+
+  // Every pair of window, place of the overlay, dtype and decay; the window above, 4, never folds.
+  it.each([
+    [1, 2 ** 40, 'F16', 0],
+    [1, 1, 'F32', 0.1],
+    [2, 2 ** 40, 'F32', 0.1],
+    [2, 1, 'F16', 0.1],
+    [2, 1, 'F32', 0],
+  ] as const)(
+    'gives the same bits for replay window %d as without folds, %d bytes of RAM, %s, decay %d',
+    async (replayWindow, ramBytes, dtype, weightDecay) => {
+      const options = { replayWindow, ramBytes, threads: replayWindow }
+      const folded = await train(on, dirOf(dtype), options, { weightDecay })
+      expect(folded).toEqual(await (weightDecay === 0 ? streamed : decayed)[dtype]())
+    },
+  )
 
   it.each(['f16', 'bf16', 'pre-norm-tied'])(
     'gives the same bits from .bin as from safetensors, layout %s',
@@ -224,34 +228,65 @@ const FACTORED: readonly RunOptions[] = [
   { method: 'kronzo-m', window: 2, foldWindows: 2 },
 ]
 
-describe.each(openDevices())('factored methods on $name', (test: TestDevice) => {
-  let device: Device
-  let on: OpenDevice
-  beforeAll(async () => {
-    device = await test.open()
-    on = { device }
-  })
-  afterAll(() => device?.close())
+/** Ways to stream a run, each against slabs of the default size in three slots and plain memory. */
+const WAYS: Readonly<
+  Record<string, (on: OpenDevice, method: RunOptions) => RunOptions | Promise<RunOptions>>
+> = {
+  'all resident': () => ({ resident: 'all' }),
+  'some resident, the overlay in a file': async (on, method) => {
+    return { ...(await someResident(on, method)), ramBytes: 1 }
+  },
+  'single tiles, the overlay in a file, two threads': () => {
+    return { slabBytes: 1, ramBytes: 1, threads: 2 }
+  },
+  'two slots': (on, method) => twoSlots(on, method),
+}
 
-  it.each(FACTORED)('give the same bits however they are streamed: %j', async (method) => {
-    const run = (options: RunOptions, decay = 0) =>
-      train(on, dirOf('F16'), { ...method, ...options }, { steps: 6, weightDecay: decay })
-    const streamed = await run({})
-    expect(await run({ resident: 'all' })).toEqual(streamed)
-    expect(await run({ ...(await someResident(on, method)), ramBytes: 1 })).toEqual(streamed)
-    expect(await run({ slabBytes: 1, ramBytes: 1, threads: 2 })).toEqual(streamed)
-    expect(await run(await twoSlots(on, method))).toEqual(streamed)
-    const decayed = await run({}, 0.1)
-    expect(decayed).not.toEqual(streamed)
-    expect(await run({ resident: 'all', ramBytes: 1 }, 0.1)).toEqual(decayed)
-  })
+describe.each(openDevices().map((test, i) => ({ ...test, i })))(
+  'factored methods on $name',
+  (test) => {
+    let device: Device
+    let on: OpenDevice
+    beforeAll(async () => {
+      device = await test.open()
+      on = { device }
+    })
+    afterAll(() => device?.close())
 
-  it.each(FACTORED)('give the same bits from .bin as from safetensors: %j', async (method) => {
-    const dir = join(folder, test.name, String(method.method))
-    const [safetensors, bin] = await ofBothFormats(on, 'f16', dir, method)
-    expect(bin).toEqual(safetensors)
-  })
-})
+    /** Every other one, from the first on one device, from the second on the other. */
+    const half = <T>(all: readonly T[], first: number) =>
+      all.filter((_, i) => (i + first + test.i) % 2 === 0)
+
+    const run = (method: RunOptions, options: RunOptions, weightDecay = 0) =>
+      train(on, dirOf('F16'), { ...method, ...options }, { steps: 6, weightDecay })
+    const streamed = FACTORED.map((method) => lazily(() => run(method, {})))
+
+    // Every pair of method, way and device: each method in each way on one of the devices.
+    it.each(
+      FACTORED.flatMap((method, i) =>
+        half(Object.keys(WAYS), i).map((way) => [i, way, method] as const),
+      ),
+    )('give the same bits however they are streamed: method %i, %s: %j', async (i, way, method) => {
+      const options = await WAYS[way]!(on, method)
+      expect(await run(method, options)).toEqual(await streamed[i]!())
+    })
+
+    it.each(half([...FACTORED.entries()], 0))(
+      'decay the same resident, the overlay in a file, as streamed: method %i: %j',
+      async (i, method) => {
+        const decayed = await run(method, {}, 0.1)
+        expect(decayed).not.toEqual(await streamed[i]!())
+        expect(await run(method, { resident: 'all', ramBytes: 1 }, 0.1)).toEqual(decayed)
+      },
+    )
+
+    it.each(FACTORED)('give the same bits from .bin as from safetensors: %j', async (method) => {
+      const dir = join(folder, test.name, String(method.method))
+      const [safetensors, bin] = await ofBothFormats(on, 'f16', dir, method)
+      expect(bin).toEqual(safetensors)
+    })
+  },
+)
 
 describe.each([{ replayWindow: 2 }, LOZO, KRONZO])('%j', (method: RunOptions) => {
   const results = async (opens: readonly (() => Promise<Device>)[]) => {

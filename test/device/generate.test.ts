@@ -11,7 +11,7 @@ import { createSearch } from '../../src/generate/beams.ts'
 import type { Engine } from '../../src/engine/engine.ts'
 import { trimAtStop, generate, pick, type GenerateOptions } from '../../src/generate/generate.ts'
 import { noiseKey, threefry2x32 } from '../../src/noise/threefry.ts'
-import { cliJson, TINY } from '../helpers/cli.ts'
+import { hereJson, TINY } from '../helpers/cli.ts'
 import { openDevices } from '../helpers/devices.ts'
 import { logitsAfter, openRun, type OpenDevice } from '../helpers/runs.ts'
 
@@ -209,7 +209,7 @@ describe.each(openDevices())('on $name', (test) => {
 
 describe('zo2 generate', () => {
   const ask = (...more: string[]) =>
-    cliJson([
+    hereJson([
       'generate',
       TINY,
       '--device',

@@ -12,7 +12,6 @@ import type { Engine } from '../../src/engine/engine.ts'
 import { isTarget, loraMethod, loraName, loraSelection } from '../../src/methods/lora.ts'
 import { createSelection } from '../../src/methods/selection.ts'
 import {
-  EVERYTHING,
   exportedTensors,
   openRun,
   syntheticBatch,
@@ -20,6 +19,7 @@ import {
   trainSteps,
   type OpenDevice,
 } from '../helpers/runs.ts'
+import { EVERYTHING } from '../helpers/method-defaults.ts'
 import { gaussianAt, NOISE_STD } from '../../src/noise/distributions.ts'
 import { noiseKey } from '../../src/noise/threefry.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'

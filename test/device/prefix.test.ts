@@ -1,8 +1,8 @@
 // Prefix tuning: a prefix of real activations is the text it was made of, its training is MeZO's in f64,
-// caches and sweeps see it, a run resumes with it, and adapters are in PEFT's format.
+// caches and sweeps see it, and its adapters are in PEFT's format. Runs: test/runs/prefix-runs.test.ts.
 // Alone: npx vitest run test/device/prefix.test.ts
 
-import { cpSync, existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -14,7 +14,6 @@ import type { Engine } from '../../src/engine/engine.ts'
 import { generate, generateInSweeps } from '../../src/generate/generate.ts'
 import { createSelection } from '../../src/methods/selection.ts'
 import {
-  EVERYTHING,
   logitsAfter,
   openRun,
   syntheticBatch,
@@ -23,6 +22,7 @@ import {
   type OpenDevice,
   type RunOptions,
 } from '../helpers/runs.ts'
+import { EVERYTHING } from '../helpers/method-defaults.ts'
 import { gaussianAt, NOISE_STD } from '../../src/noise/distributions.ts'
 import { noiseKey, threefry2x32 } from '../../src/noise/threefry.ts'
 import {
@@ -32,7 +32,6 @@ import {
   PREFIX_FILE,
 } from '../../src/engine/prefix.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
-import { cli, cliJson, makeFolder, TINY } from '../helpers/cli.ts'
 import { openDevices } from '../helpers/devices.ts'
 import { readSafetensors } from '../helpers/read-safetensors.ts'
 import { decode, meanLoss, readParameters, type LayerPrefix } from '../reference/opt.ts'
@@ -254,112 +253,3 @@ async function expectAdapter(engine: Engine, dir: string) {
     }
   }
 }
-
-describe('a run with --prefix-tokens', () => {
-  const home = makeFolder()
-  const at = (name: string) => join(home, name)
-  const train = join(home, 'train.txt')
-  const tune = (dir: string, ...more: string[]) => [
-    ...['finetune', TINY, '--train', train, '--output-dir', at(dir), '--device', 'cpu'],
-    ...['--prefix-tokens', '4', '--lr', '0.1', '--batch-size', '2', '--max-length', '16'],
-    ...['--seed', '2', '--steps', '6', ...more],
-  ]
-  const adapter = (dir: string) => readFileSync(join(at(dir), 'adapter_model.safetensors'))
-  beforeAll(async () => {
-    writeFileSync(train, readFileSync(join(TINY, 'config.json'), 'utf8').repeat(3))
-    await cliJson(tune('whole', '--save-steps', '3'))
-  }, 60_000)
-  afterAll(() => rmSync(home, { recursive: true }))
-
-  it('writes an adapter, resumes to the same, and export gives it at any step', async () => {
-    expect(existsSync(at('whole/model'))).toBe(false)
-    cpSync(at('whole'), at('cut'), { recursive: true })
-    const lines = readFileSync(at('whole/journal.jsonl'), 'utf8').split('\n')
-    writeFileSync(at('cut/journal.jsonl'), `${lines.slice(0, 4).join('\n')}\n`)
-    rmSync(at('cut/adapter'), { recursive: true })
-    await cliJson(tune('cut', '--save-steps', '3', '--resume'))
-    expect(adapter('cut/adapter').equals(adapter('whole/adapter'))).toBe(true)
-    const made = await cliJson(['export', at('whole'), at('third'), '--step', '3'])
-    expect(made['step']).toBe(3)
-    expect(adapter('third').equals(adapter('whole/checkpoint-3'))).toBe(true)
-    expect(readFileSync(join(at('third'), 'README.md'), 'utf8')).toContain('peft')
-    const pushed = await cliJson(['push', at('whole'), 'someone/prefix', '--dry-run'])
-    const names = (pushed['files'] as { name: string }[]).map(({ name }) => name)
-    expect(names).toContain('adapter_model.safetensors')
-  }, 60_000)
-
-  it('is planned before it runs', async () => {
-    const plan = await cliJson([
-      'plan',
-      TINY,
-      '--prefix-tokens',
-      '4',
-      '--batch-size',
-      '2',
-      '--max-length',
-      '16',
-      '--device',
-      'cpu',
-      '--steps',
-      '2',
-    ])
-    const bench = await cliJson([
-      'bench',
-      TINY,
-      '--prefix-tokens',
-      '4',
-      '--batch-size',
-      '2',
-      '--max-length',
-      '16',
-      '--device',
-      'cpu',
-      '--steps',
-      '2',
-    ])
-    const [planned, measured] = [
-      Number(plan['device_peak_bytes']),
-      Number(bench['device_peak_bytes']),
-    ]
-    expect(Math.abs(planned / measured - 1)).toBeLessThan(0.05)
-  }, 60_000)
-
-  it.each([
-    [['--prefix-tokens', '4', '--method', 'lozo'], 'by mezo-sgd; found --method lozo'],
-    [['--prefix-tokens', '4', '--lora-rank', '2'], 'either --prefix-tokens or --lora-rank'],
-    [['--prefix-tokens', '4', '--freeze', '*fc1*'], '--freeze is of weights'],
-    [['--prefix-tokens', '4', '--weight-decay', '0.1'], '--weight-decay is of weights'],
-    [['--prefix-tokens', '0'], '--prefix-tokens'],
-    [['--prefix-tokens', '4096'], 'positions, and text needs some of them'],
-  ])('refuses %s', async (flags, sentence) => {
-    const { code, stderr } = await cli([
-      'finetune',
-      TINY,
-      '--train',
-      train,
-      '--output-dir',
-      at('no'),
-      ...flags,
-    ])
-    expect(code).toBe(2)
-    expect(stderr).toContain(sentence)
-  })
-
-  it('says what is wrong with a prefix that is damaged or gone', async () => {
-    for (const [name, damage, sentence] of [
-      ['short', (path: string) => truncateSync(path, 500), 'damaged'],
-      ['gone', (path: string) => rmSync(path), 'prefix.safetensors: cannot be opened'],
-      [
-        'other',
-        (path: string) => cpSync(join(TINY, 'model.safetensors'), path),
-        'expected a prefix',
-      ],
-    ] as const) {
-      cpSync(at('whole'), at(name), { recursive: true })
-      damage(join(at(name), PREFIX_FILE))
-      const { code, stderr } = await cli(['export', at(name), at(`${name}-out`)])
-      expect(code).toBe(1)
-      expect(stderr).toContain(sentence)
-    }
-  }, 60_000)
-})

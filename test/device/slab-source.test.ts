@@ -1,5 +1,6 @@
 // How a resident slab is kept: on a device that prefers it, as f32 for factored methods where its slot
 // has the room, at the bits of slabs that stream in their file's dtype. On each device.
+// Alone: npx vitest run test/device/slab-source.test.ts
 
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'

@@ -7,7 +7,7 @@ import { createMethod, METHOD_NAMES } from '../../src/methods/index.ts'
 import type { Fold, MethodOptions, Update } from '../../src/methods/method.ts'
 import { createSelection } from '../../src/methods/selection.ts'
 import { createNoiseKernel } from '../../src/noise/wasm.ts'
-import { METHOD_DEFAULTS } from '../helpers/runs.ts'
+import { METHOD_DEFAULTS } from '../helpers/method-defaults.ts'
 import { seeded } from '../helpers/crash.ts'
 
 const STEPS = 24

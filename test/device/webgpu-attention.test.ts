@@ -1,5 +1,6 @@
 // Both attention kernels, run without the device around them: against the f64 reference, with
 // padding and cached keys, and that a row's bits do not depend on the queries that go with it.
+// Alone: npx vitest run test/device/webgpu-attention.test.ts
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openAdapter, type OpenAdapter } from '../../src/device/webgpu/adapter.ts'

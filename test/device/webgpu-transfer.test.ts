@@ -1,5 +1,6 @@
 // The two upload strategies of the webgpu device, both on every adapter: order, bytes, lanes,
 // misuse, and closing while something waits.
+// Alone: npx vitest run test/device/webgpu-transfer.test.ts
 
 import { open, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'

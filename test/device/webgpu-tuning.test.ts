@@ -1,5 +1,6 @@
 // Choosing matmul kernels for an adapter: what is measured, what is kept, what a damaged cache does,
 // and that no choice lets a slab's size show in a result.
+// Alone: npx vitest run test/device/webgpu-tuning.test.ts
 
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

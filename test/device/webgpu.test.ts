@@ -1,6 +1,7 @@
 // What is special to the webgpu device: choosing an adapter, ends of life, reads, hostile
 // values. Uploads are in webgpu-transfer.test.ts, kernels in webgpu-kernels.test.ts, and the
 // operations themselves in device.test.ts.
+// Alone: npx vitest run test/device/webgpu.test.ts
 
 import { execFileSync } from 'node:child_process'
 import { describe, expect, it } from 'vitest'

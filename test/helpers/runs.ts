@@ -10,6 +10,8 @@ import { afterAll, expect } from 'vitest'
 import { createModel } from '../../models/index.ts'
 import { IGNORED, type Batch } from '../../src/data/types.ts'
 import type { Device } from '../../src/device/device.ts'
+import { parseConfig } from '../../src/config/options.ts'
+import { designOf } from '../../src/engine/open.ts'
 import { createEngine, type Engine, type EngineOptions } from '../../src/engine/engine.ts'
 import { exportModel } from '../../src/export/folder.ts'
 import type { JournalEntry } from '../../src/run/journal.ts'
@@ -21,11 +23,18 @@ import type { Totals } from '../../src/train/exchange.ts'
 import { labelledRows } from '../../src/train/loss.ts'
 import { scoreLosses, scoreOutputs, type Objective } from '../../src/train/objective.ts'
 import { zoStep } from '../../src/train/step.ts'
-import type { Selection } from '../../src/methods/selection.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import type { TestDevice } from './devices.ts'
+import { METHOD_DEFAULTS } from './method-defaults.ts'
 
-const MiB = 2 ** 20
+/** Room for everything, and all of it streamed. */
+const LIMITS = parseConfig({
+  memory: 2 ** 40,
+  slab: 64 * 2 ** 20,
+  resident: 'none',
+  ram: 2 ** 40,
+  threads: 1,
+})
 
 /** An open device. */
 export interface OpenDevice {
@@ -62,23 +71,6 @@ export type RunOptions = Partial<Omit<EngineOptions, 'method' | 'methodOptions' 
     readonly estimator?: 'two-sided' | 'one-sided'
   }
 
-/** Every tensor trains at every step. */
-export const EVERYTHING: Selection = { trains: () => true, active: () => true }
-
-export const METHOD_DEFAULTS: MethodOptions = {
-  seed: 5,
-  selection: EVERYTHING,
-  replayWindow: 4,
-  directions: 1,
-  rank: 2,
-  window: 3,
-  overlayDtype: 'float32',
-  rankScaling: 'paper',
-  kronStrategy: 'approx_square',
-  kronMaxFactor: 32,
-  momentum: 0.9,
-}
-
 /** An engine that trains the checkpoint in `dir`; everything else has a default. */
 export async function openRun(
   { device }: OpenDevice,
@@ -86,22 +78,17 @@ export async function openRun(
   { method = 'mezo-sgd', probes = 1, estimator = 'two-sided', ...options }: RunOptions = {},
 ): Promise<Engine> {
   const checkpoint = await openCheckpoint(dir)
+  const model = createModel(checkpoint.config)
   return createEngine(device, {
+    ...designOf({ model }, LIMITS, true),
     checkpoint,
-    model: createModel(checkpoint.config),
     method: typeof method === 'string' ? createMethod(method) : method,
     estimator: createEstimator(estimator, probes),
     methodOptions: { ...METHOD_DEFAULTS, ...options, directions: probes },
     updates: [],
     folded: 0,
-    budgetBytes: 2 ** 40,
-    slabBytes: 64 * MiB,
-    resident: 'none',
     folds: true,
-    activations: 'F32',
-    ramBytes: 2 ** 40,
     scratchDir: tmpdir(),
-    threads: 1,
     ...options,
   })
 }

@@ -1,5 +1,6 @@
 // What bad things do to a run that has begun: losses that are not finite, a full disk, a folder that
 // cannot be used, a resume that does not fit. The run ends with one sentence and can go on.
+// Alone: npx vitest run test/runs/bad-runs.test.ts
 
 import {
   copyFileSync,
@@ -14,7 +15,7 @@ import {
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { cli, makeFolder, seen, startCli, TINY, type Finished } from '../helpers/cli.ts'
+import { cli, type Ended, here, makeFolder, seen, startCli, TINY } from '../helpers/cli.ts'
 import { differences, finish, outcome, prepare, runArgs, twoAtATime } from '../helpers/crash.ts'
 
 const home = makeFolder()
@@ -28,7 +29,7 @@ beforeAll(async () => {
 afterAll(() => rmSync(home, { recursive: true, force: true }))
 
 /** Checks that it failed with one sentence that contains `says` in this order. */
-function expectSentence(ended: Finished, ...says: string[]): void {
+function expectSentence(ended: Ended, ...says: string[]): void {
   expect(ended).toMatchObject({ code: 1, stdout: '' })
   const line = ended.stderr.split('\n').at(-2) ?? ''
   expect(line).toMatch(/^zo2: (?!internal error)/)
@@ -57,32 +58,32 @@ describe('a loss that is not finite', () => {
     bytes.fill(0xff, bytes.length - 256) // NaN in every float format
     writeFileSync(join(model, WEIGHTS), bytes)
     const args = ['finetune', model, ...runArgs(home, 'skips').slice(2)]
-    const ended = await cli([...args, '--max-skipped', '3'])
+    const ended = await here([...args, '--max-skipped', '3'])
     expectSentence(ended, '3 losses in a row were not finite', at('skips'), '--max-skipped')
     expect(ended.stderr).toContain('warning: the loss of step 3 is not finite; the step is skipped')
     expect(journalOf('skips')).toHaveLength(3)
     const skipped = { projected_grad: 0, loss_plus: null, loss_minus: null, skipped: true }
     for (const entry of journalOf('skips')) expect(entry).toMatchObject(skipped)
-    const again = await cli([...args, '--max-skipped', '5', '--resume', '--quiet'])
+    const again = await here([...args, '--max-skipped', '5', '--resume', '--quiet'])
     expectSentence(again, '5 losses in a row')
     expect(journalOf('skips')).toHaveLength(5)
   })
 
   it('after a diverging step leaves weights that the journal gives back', async () => {
     const args = [...runArgs(home, 'diverged'), '--lr', '1e38', '--max-skipped', '2']
-    const ended = await cli(args)
+    const ended = await here(args)
     expectSentence(ended, '2 losses in a row')
     const entries = journalOf('diverged')
     expect(entries.slice(-2).every((entry) => entry['skipped'] === true)).toBe(true)
     expect(entries[0]!['skipped']).toBeUndefined()
-    const exported = await cli(['export', at('diverged'), at('diverged-model'), '--quiet'])
+    const exported = await here(['export', at('diverged'), at('diverged-model'), '--quiet'])
     expect(exported).toMatchObject({ code: 0, stderr: '' })
   })
 })
 
 describe('a resume', () => {
   const resume = (...more: string[]) =>
-    cli([...runArgs(home, 'reference'), '--resume', '--quiet', ...more])
+    here([...runArgs(home, 'reference'), '--resume', '--quiet', ...more])
 
   it('is refused with other options that decide the weights, and so is a second start', async () => {
     expectSentence(await resume('--lr', '2e-4'), '--lr 0.0001, found 0.0002')
@@ -90,9 +91,13 @@ describe('a resume', () => {
     expectSentence(await resume('--template', '{text}'), '--template', '--label-words')
     const args = runArgs(home, 'reference').slice(2)
     const half = at('half')
-    expect((await cli(['convert', TINY, half, '--to', 'bfloat16', '--quiet'])).code).toBe(0)
-    expectSentence(await cli(['finetune', half, ...args, '--resume']), 'run on other weights', half)
-    expectSentence(await cli(runArgs(home, 'reference')), 'holds a run already', '--resume')
+    expect((await here(['convert', TINY, half, '--to', 'bfloat16', '--quiet'])).code).toBe(0)
+    expectSentence(
+      await here(['finetune', half, ...args, '--resume']),
+      'run on other weights',
+      half,
+    )
+    expectSentence(await here(runArgs(home, 'reference')), 'holds a run already', '--resume')
   })
 
   it('is refused on other weights of the same shape, and on training data that changed', async () => {
@@ -102,7 +107,7 @@ describe('a resume', () => {
     bytes[bytes.length - 1]! ^= 1 // the last weight of the last tensor
     writeFileSync(join(other, WEIGHTS), bytes)
     const args = runArgs(home, 'reference').slice(2)
-    expectSentence(await cli(['finetune', other, ...args, '--resume']), 'run on other weights')
+    expectSentence(await here(['finetune', other, ...args, '--resume']), 'run on other weights')
     const data = readFileSync(at('train.txt'))
     try {
       writeFileSync(at('train.txt'), Buffer.concat([data, Buffer.from(' and more')]))
@@ -116,17 +121,17 @@ describe('a resume', () => {
     mkdirSync(at('other'))
     writeFileSync(join(at('other'), 'notes.txt'), 'mine')
     const args = [...runArgs(home, 'other'), '--resume']
-    expectSentence(await cli(args), 'other holds no run to resume')
+    expectSentence(await here(args), 'other holds no run to resume')
     writeFileSync(join(at('other'), 'config.json'), '{"model_type":"opt"}')
-    expectSentence(await cli(args), 'other/config.json', 'not the record of a run')
+    expectSentence(await here(args), 'other/config.json', 'not the record of a run')
     writeFileSync(join(at('other'), 'config.json'), '{"zo2":')
-    expectSentence(await cli(args), 'other/config.json', 'not valid JSON')
+    expectSentence(await here(args), 'other/config.json', 'not valid JSON')
   })
 })
 
 describe('an output folder', () => {
   it('that is a file, lies in one, or cannot be written is refused', async () => {
-    const into = (dir: string) => cli([...runArgs(home, 'x').slice(0, -1), dir, '--quiet'])
+    const into = (dir: string) => here([...runArgs(home, 'x').slice(0, -1), dir, '--quiet'])
     expectSentence(await into(at('train.txt')), 'train.txt', 'expected a folder')
     expectSentence(await into(join(at('train.txt'), 'run')), 'train.txt/run', 'expected a folder')
     // Nobody can make files there, root included.
@@ -134,7 +139,7 @@ describe('an output folder', () => {
   })
 
   it('of a run that failed before its first step may be used again', async () => {
-    expectSentence(await cli([...runArgs(home, 'again'), '--memory', '1KB']), 'too small')
+    expectSentence(await here([...runArgs(home, 'again'), '--memory', '1KB']), 'too small')
     await finish(runArgs(home, 'again'))
   })
 })
@@ -193,6 +198,6 @@ describe('a full disk', () => {
     const ended = await cli(args, { shell: 'ulimit -f 5000; exec "$0" "$@"' })
     expectSentence(ended, 'model', 'EFBIG')
     expect(readdirSync(at('no-room'))).toEqual([])
-    expect((await cli(args)).code).toBe(0)
+    expect((await here(args)).code).toBe(0)
   })
 })

@@ -1,4 +1,6 @@
-// Every command as a user types it: help, JSON, spellings of options, exit codes.
+// Every command as a user types it: help, JSON, spellings of options, exit codes, within this process but for
+// what only a process of its own shows.
+// Alone: npx vitest run test/runs/cli.test.ts
 
 import {
   cpSync,
@@ -13,7 +15,16 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { OPTIONS } from '../../src/config/options.ts'
 import { flagName, type OptionSpec } from '../../src/config/spec.ts'
-import { cli, cliJson, LAYOUTS, makeFolder, SENTIMENT, TINY } from '../helpers/cli.ts'
+import {
+  cli,
+  cliJson,
+  here,
+  hereJson,
+  LAYOUTS,
+  makeFolder,
+  SENTIMENT,
+  TINY,
+} from '../helpers/cli.ts'
 import { prepare } from '../helpers/crash.ts'
 
 const home = makeFolder()
@@ -40,37 +51,42 @@ const tune = (name: string, ...more: string[]) => [
 
 beforeAll(async () => {
   prepare(home)
-  await cliJson(tune('run', '--steps', '5'))
+  await hereJson(tune('run', '--steps', '5'))
 })
 afterAll(() => rmSync(home, { recursive: true, force: true }))
 
 describe('help', () => {
   it('names every command', async () => {
-    const { code, stdout, stderr } = await cli(['--help'])
+    const { code, stdout, stderr } = await here(['--help'])
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     for (const command of COMMANDS) expect(stdout).toContain(`  ${command} `)
   })
 
+  const helpOf = async (command: string) => {
+    const { code, stdout, stderr } = await here([command, '--help'])
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    return stdout
+  }
+
+  it.each(COMMANDS)('of %s is at most 100 columns wide and tells of --json', async (command) => {
+    const text = await helpOf(command)
+    expect(Math.max(...text.split('\n').map((line) => line.length))).toBeLessThanOrEqual(100)
+    expect(text).toContain('--json')
+  })
+
   it('of the commands shows every option of the table, its default and its other names', async () => {
-    const texts = await Promise.all(
-      COMMANDS.map(async (command) => {
-        const { code, stdout, stderr } = await cli([command, '--help'])
-        expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
-        expect(Math.max(...stdout.split('\n').map((line) => line.length))).toBeLessThanOrEqual(100)
-        return stdout.replace(/\s+/g, ' ')
-      }),
-    )
+    const texts: string[] = []
+    for (const command of COMMANDS) texts.push((await helpOf(command)).replace(/\s+/g, ' '))
     for (const [name, spec] of Object.entries(OPTIONS) as [string, OptionSpec][]) {
       const value = spec.value === undefined ? '' : ` <${spec.value}>`
       const text = texts.find((t) => t.includes(`--${flagName(name)}${value} ${spec.help}`))
       expect(text, name).toBeDefined()
       for (const alias of spec.aliases ?? []) expect(text).toContain(`--${alias}`)
     }
-    for (const text of texts) expect(text).toContain('--json')
   })
 
   it('is what zo2 alone prints, on stderr, as wrong usage', async () => {
-    const { code, stdout, stderr } = await cli([])
+    const { code, stdout, stderr } = await here([])
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
     expect(stderr).toContain('Usage: zo2')
   })
@@ -89,7 +105,7 @@ describe('finetune', () => {
       ...['--zo_eps', '1e-3', '--replay_window', '2', '--output_dir', at('twins'), ...CPU],
       ...['--lr_scheduler_type', 'constant', '--gradient_accumulation_steps', '1'],
     ]
-    const { code, stderr } = await cli(args)
+    const { code, stderr } = await here(args)
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     const journal = (name: string) => readFileSync(join(at(name), 'journal.jsonl'), 'utf8')
     expect(journal('twins')).toBe(journal('run'))
@@ -112,11 +128,11 @@ describe('finetune', () => {
   })
 
   it('writes model/ in the asked dtype, or none', async () => {
-    const summary = await cliJson(tune('none', '--steps', '1', '--save-model', 'no'))
+    const summary = await hereJson(tune('none', '--steps', '1', '--save-model', 'no'))
     expect(summary).toMatchObject({ model_dir: null, stopped: false })
     expect(existsSync(join(at('none'), 'model'))).toBe(false)
-    await cliJson(tune('half', '--steps', '1', '--dtype', 'float16'))
-    const { tensors } = await cliJson(['inspect', join(at('half'), 'model')])
+    await hereJson(tune('half', '--steps', '1', '--dtype', 'float16'))
+    const { tensors } = await hereJson(['inspect', join(at('half'), 'model')])
     expect(new Set((tensors as { dtype: string }[]).map((t) => t.dtype))).toEqual(new Set(['F16']))
   })
 })
@@ -125,19 +141,19 @@ describe('the other commands', () => {
   it('eval gives loss and perplexity of text, and accuracy of label words', async () => {
     const model = join(at('run'), 'model')
     const size = ['--batch-size', '4', '--max-length', '32', '--eval-samples', '6', ...CPU]
-    const text = await cliJson(['eval', model, '--eval-file', at('train.txt'), ...size])
+    const text = await hereJson(['eval', model, '--eval-file', at('train.txt'), ...size])
     expect(text['perplexity']).toBeCloseTo(Math.exp(text['loss'] as number), 6)
     expect(text).toMatchObject({ examples: 6, tokens: 6 * 31 })
     const words = ['--template', '{text} It was', '--label-words', 'terrible,great']
     const dev = join(SENTIMENT, 'dev.jsonl')
-    const { accuracy } = await cliJson(['eval', TINY, '--eval-file', dev, ...words, ...size])
+    const { accuracy } = await hereJson(['eval', TINY, '--eval-file', dev, ...words, ...size])
     expect([0, 1, 2, 3, 4, 5, 6].map((n) => n / 6)).toContain(accuracy)
   })
 
   it('generate repeats itself: greedy, and sampled with a seed', async () => {
     const prompts = ['--prompt', 'To be, or', 'The king', '--max-new-tokens', '6']
     const run = async (...more: string[]) =>
-      (await cliJson(['generate', TINY, ...prompts, ...CPU, ...more]))['texts'] as string[]
+      (await hereJson(['generate', TINY, ...prompts, ...CPU, ...more]))['texts'] as string[]
     const greedy = await run()
     expect(greedy).toHaveLength(2)
     expect(await run()).toEqual(greedy)
@@ -145,13 +161,13 @@ describe('the other commands', () => {
     const seven = await run(...sampled)
     expect(await run(...sampled)).toEqual(seven)
     expect(await run(...sampled, '--seed', '8')).not.toEqual(seven)
-    const { stdout } = await cli(['generate', TINY, ...prompts, ...CPU])
+    const { stdout } = await here(['generate', TINY, ...prompts, ...CPU])
     expect(stdout).toBe(`To be, or${greedy[0]}\nThe king${greedy[1]}\n`)
   })
 
   it('plan gives the bytes of a run', async () => {
     const shape = ['--batch-size', '2', '--max-length', '16', '--device', 'cpu']
-    const plan = await cliJson(['plan', TINY, ...shape, '--resident', 'none'])
+    const plan = await hereJson(['plan', TINY, ...shape, '--resident', 'none'])
     const bytes = plan['device_bytes'] as Record<string, number>
     const names = ['activations', 'method', 'resident', 'scratch', 'slots', 'staging']
     expect(Object.keys(bytes).sort()).toEqual(names)
@@ -172,9 +188,9 @@ describe('the other commands', () => {
   })
 
   it('inspect lists the tensors', async () => {
-    const found = await cliJson(['inspect', join(LAYOUTS, 'sharded-bin')])
+    const found = await hereJson(['inspect', join(LAYOUTS, 'sharded-bin')])
     expect(found).toMatchObject({ model_type: 'opt', files: { length: 2 } })
-    const { stdout } = await cli(['inspect', join(LAYOUTS, 'pre-norm-tied')])
+    const { stdout } = await here(['inspect', join(LAYOUTS, 'pre-norm-tied')])
     expect(stdout).toMatch(/^ {2}model\.decoder\.embed_tokens\.weight +F32 +\[\d+, \d+\] +/m)
   })
 
@@ -193,12 +209,12 @@ describe('the other commands', () => {
     const record = JSON.parse(readFileSync(path, 'utf8')) as { config: object }
     const config = { ...record.config, device: 'webgpu', adapter: 'of another machine' }
     writeFileSync(path, JSON.stringify({ ...record, config }))
-    await cliJson(['export', moved, at('from-moved')])
+    await hereJson(['export', moved, at('from-moved')])
     expect(weights(at('from-moved')).equals(weights(join(at('run'), 'model')))).toBe(true)
   })
 
   it('export makes the bits of model/, and the model of a run that was stopped', async () => {
-    const made = await cliJson(['export', at('run'), at('exported')])
+    const made = await hereJson(['export', at('run'), at('exported')])
     expect(made).toEqual({ model_dir: at('exported'), step: 5, updates: 5 })
     expect(weights(at('exported')).equals(weights(join(at('run'), 'model')))).toBe(true)
     // What a run of five steps leaves when it is stopped after three.
@@ -206,50 +222,57 @@ describe('the other commands', () => {
     rmSync(join(at('stopped'), 'model'), { recursive: true })
     const journal = readFileSync(join(at('run'), 'journal.jsonl'), 'utf8').split('\n')
     writeFileSync(join(at('stopped'), 'journal.jsonl'), journal.slice(0, 3).join('\n') + '\n')
-    await cliJson(tune('three', '--steps', '3'))
-    expect((await cliJson(['export', at('stopped'), at('early')]))['updates']).toBe(3)
+    await hereJson(tune('three', '--steps', '3'))
+    expect((await hereJson(['export', at('stopped'), at('early')]))['updates']).toBe(3)
     expect(weights(at('early')).equals(weights(join(at('three'), 'model')))).toBe(true)
   })
 
   it('convert keeps the weights, or their dtype changes as asked', async () => {
     const source = join(LAYOUTS, 'f16')
-    await cliJson(['convert', source, at('same')])
-    await cliJson(['convert', source, at('wide'), '--to', 'float32'])
+    await hereJson(['convert', source, at('same')])
+    await hereJson(['convert', source, at('wide'), '--to', 'float32'])
     const dtypes = async (dir: string) =>
-      ((await cliJson(['inspect', dir]))['tensors'] as { dtype: string }[]).map((t) => t.dtype)
+      ((await hereJson(['inspect', dir]))['tensors'] as { dtype: string }[]).map((t) => t.dtype)
     expect(new Set(await dtypes(at('same')))).toEqual(new Set(['F16']))
     expect(new Set(await dtypes(at('wide')))).toEqual(new Set(['F32']))
   })
 
   it('env names versions, processor and adapters', async () => {
-    const found = await cliJson(['env'])
+    const found = await hereJson(['env'])
     expect(found).toMatchObject({ node: process.version, webgpu_adapters: expect.any(Array) })
-    const { code, stdout } = await cli(['env'])
+    const { code, stdout } = await here(['env'])
     expect(code).toBe(0)
     expect(stdout).toContain('cpu device')
   })
 })
 
 describe('errors', () => {
-  it('are one sentence, exit code 2 for wrong usage and 1 for a failed run', async () => {
-    const cases: [args: string[], code: number, stderr: RegExp][] = [
-      [['nosuch'], 2, /^zo2: unknown command 'nosuch'\n$/],
-      [['finetun'], 2, /^zo2: unknown command 'finetun' \(Did you mean finetune\?\)\n$/],
-      [['finetune'], 2, /^zo2: expected either a model or --synthetic SIZE\n$/],
-      [['plan', 'a', 'b'], 2, /^zo2: too many arguments for 'plan', expected 1 argument .*\n$/i],
-      [['eval', TINY, '--quiet'], 2, /^zo2: --eval-file \(or --task\) is required\n$/],
-      [['generate', TINY], 2, /^zo2: required option '--prompt <text...>' not specified\n$/],
-      [['inspect', at('nosuch')], 1, /^zo2: .*nosuch.*\n$/],
-    ]
-    for (const [args, code, stderr] of cases) {
-      const ended = await cli(args)
+  it.each<[args: string[], code: number, stderr: RegExp]>([
+    [['nosuch'], 2, /^zo2: unknown command 'nosuch'\n$/],
+    [['finetun'], 2, /^zo2: unknown command 'finetun' \(Did you mean finetune\?\)\n$/],
+    [['finetune'], 2, /^zo2: expected either a model or --synthetic SIZE\n$/],
+    [['plan', 'a', 'b'], 2, /^zo2: too many arguments for 'plan', expected 1 argument .*\n$/i],
+    [['eval', TINY, '--quiet'], 2, /^zo2: --eval-file \(or --task\) is required\n$/],
+    [['generate', TINY], 2, /^zo2: required option '--prompt <text...>' not specified\n$/],
+    [['inspect', at('nosuch')], 1, /^zo2: .*nosuch.*\n$/],
+  ])(
+    'of %j are one sentence, exit code %i: 2 for wrong usage, 1 for a failed run',
+    async (...c) => {
+      const [args, code, stderr] = c
+      const ended = await here(args)
       expect(ended).toMatchObject({ code, stdout: '' })
       expect(ended.stderr).toMatch(stderr)
+    },
+  )
+
+  it('reach the shell of a process as they reach the caller of the program', async () => {
+    for (const args of [['nosuch'], ['inspect', at('nosuch')]]) {
+      expect(await cli(args)).toEqual({ ...(await here(args)), signal: null })
     }
   })
 
   it('show their stack only with --debug', async () => {
-    expect((await cli(['inspect', at('nosuch')])).stderr).not.toMatch(/^ +at /m)
-    expect((await cli(['inspect', at('nosuch'), '--debug'])).stderr).toMatch(/^ +at /m)
+    expect((await here(['inspect', at('nosuch')])).stderr).not.toMatch(/^ +at /m)
+    expect((await here(['inspect', at('nosuch'), '--debug'])).stderr).toMatch(/^ +at /m)
   })
 })

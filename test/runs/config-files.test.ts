@@ -1,4 +1,6 @@
-// --config and `zo2 config`: three formats, all spellings, precedence, a run's own record, bad files.
+// --config and `zo2 config`: three formats, all spellings, precedence, a run's own record, and bad files, each
+// refused in one sentence.
+// Alone: npx vitest run test/runs/config-files.test.ts
 
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -7,7 +9,7 @@ import { configYaml, readConfigFile } from '../../src/config/file.ts'
 import { OPTIONS, parseConfig } from '../../src/config/options.ts'
 import { flagName, type OptionSpec } from '../../src/config/spec.ts'
 import { UserError } from '../../src/util/errors.ts'
-import { cli, cliJson, makeFolder, TINY } from '../helpers/cli.ts'
+import { here, hereJson, makeFolder, TINY } from '../helpers/cli.ts'
 import { prepare } from '../helpers/crash.ts'
 
 const home = makeFolder()
@@ -136,7 +138,7 @@ describe('--config', () => {
     )
 
   it('stands between defaults and flags, and gives the model', async () => {
-    const config = await cliJson(['config', '--config', yaml(), '--max_steps', '3', '--lr=1e-5'])
+    const config = await hereJson(['config', '--config', yaml(), '--max_steps', '3', '--lr=1e-5'])
     const { model, steps, lr, eps, 'batch-size': batch, 'max-length': length } = config
     expect({ model, steps, lr, eps, batch, length }).toEqual({
       model: TINY,
@@ -146,20 +148,20 @@ describe('--config', () => {
       batch: 2,
       length: 16,
     })
-    expect((await cliJson(['config', 'other', '--config', yaml()]))['model']).toBe('other')
+    expect((await hereJson(['config', 'other', '--config', yaml()]))['model']).toBe('other')
   })
 
   it("runs, and the run's own config.json runs again to the same journal", async () => {
-    await cliJson(['finetune', '--config', yaml(), '--output-dir', at('first'), ...own])
+    await hereJson(['finetune', '--config', yaml(), '--output-dir', at('first'), ...own])
     const record = join(at('first'), 'config.json')
-    const again = await cli(['finetune', '--config', record])
+    const again = await here(['finetune', '--config', record])
     expect(again.code).toBe(1)
     expect(again.stderr).toContain(`${at('first')} holds a run already`)
-    await cliJson(['finetune', '--config', record, '--output-dir', at('second')])
+    await hereJson(['finetune', '--config', record, '--output-dir', at('second')])
     const journal = (name: string) => readFileSync(join(at(name), 'journal.jsonl'), 'utf8')
     expect(journal('second')).toBe(journal('first'))
     // A record that says resume is not a wish to resume.
-    await cliJson(['finetune', '--config', record, '--resume', '--steps', '5'])
+    await hereJson(['finetune', '--config', record, '--resume', '--steps', '5'])
     expect(readFileSync(record, 'utf8')).toContain('"resume": true')
     expect(readConfigFile(record).values).not.toHaveProperty('resume')
     expect(readConfigFile(record).values).toMatchObject({ steps: 5, batchSize: 2 })
@@ -177,11 +179,11 @@ describe('--config', () => {
     const path = file('hub.json', JSON.stringify(record))
     expect(readConfigFile(path)).toEqual({ model: 'a/b', commit: 'c0', values: { lr: 1 } })
     return Promise.all([
-      expect(cliJson(['config', '--config', path])).resolves.toMatchObject({ revision: 'c0' }),
-      expect(cliJson(['config', '--config', path, '--revision', 'x'])).resolves.toMatchObject({
+      expect(hereJson(['config', '--config', path])).resolves.toMatchObject({ revision: 'c0' }),
+      expect(hereJson(['config', '--config', path, '--revision', 'x'])).resolves.toMatchObject({
         revision: 'x',
       }),
-      expect(cliJson(['config', 'c/d', '--config', path])).resolves.not.toHaveProperty('revision'),
+      expect(hereJson(['config', 'c/d', '--config', path])).resolves.not.toHaveProperty('revision'),
     ])
   })
 
@@ -189,16 +191,16 @@ describe('--config', () => {
     const path = file('bad.yaml', 'stepz: 3\n')
     for (const command of ['config', 'finetune', 'eval', 'generate', 'plan']) {
       const prompt = command === 'generate' ? ['--prompt', 'a'] : []
-      const { code, stdout, stderr } = await cli([command, '--config', path, ...prompt])
+      const { code, stdout, stderr } = await here([command, '--config', path, ...prompt])
       expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
       expect(stderr).toMatch(/^zo2: .*bad\.yaml: unknown option "stepz" .*\n$/)
     }
-    const without = await cli(['finetune', '--config', file('no-model.yaml', 'lr: 1\n')])
+    const without = await here(['finetune', '--config', file('no-model.yaml', 'lr: 1\n')])
     expect(without).toMatchObject({
       code: 2,
       stderr: 'zo2: expected either a model or --synthetic SIZE\n',
     })
-    const clash = await cli(['config', '--config', file('clash.yaml', 'window: 7\n')])
+    const clash = await here(['config', '--config', file('clash.yaml', 'window: 7\n')])
     expect(clash.stderr).toMatch(/^zo2: --window is for lozo/)
   })
 })

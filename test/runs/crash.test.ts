@@ -1,5 +1,6 @@
 // kill -9 at any moment, then --resume: the run goes on as if nothing had happened. The long version
 // of the first test is scripts/crash-campaign.ts.
+// Alone: npx vitest run test/runs/crash.test.ts
 
 import {
   appendFileSync,

@@ -1,6 +1,8 @@
 // Transfers that go wrong: cut, stalled, damaged or refused halfway, killed, or run twice at once.
 // What must hold: no byte is fetched again that is already here, nothing damaged gets a name, one
 // process downloads and the others wait.
+// Alone: npx vitest run test/runs/hub-transfer.test.ts
+
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'

@@ -1,5 +1,7 @@
 // Resolving a model through a hub and its cache: what is asked for, what lies on disk afterwards,
 // when the network is not used, and what a refusal says. Broken transfers: hub-transfer.test.ts.
+// Alone: npx vitest run test/runs/hub.test.ts
+
 import { existsSync } from 'node:fs'
 import {
   mkdir,

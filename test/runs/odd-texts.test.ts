@@ -17,7 +17,7 @@ import { checkedEvaluation, evaluateExamples } from '../../src/train/evaluate.ts
 import { objectiveOf } from '../../src/train/objective.ts'
 import { fromPretrained } from '../../src/index.ts'
 import { UserError } from '../../src/util/errors.ts'
-import { cli } from '../helpers/cli.ts'
+import { here } from '../helpers/cli.ts'
 import { editSafetensors } from '../helpers/edit-safetensors.ts'
 import { openRun, tempFolder, totalsOf, type OpenDevice } from '../helpers/runs.ts'
 
@@ -130,7 +130,7 @@ describe('weights that are no numbers', () => {
       ['generate', dir, '--prompt', 'It was', '--max-new-tokens', '4', ...cpu],
       ['eval', dir, '--eval-file', join(dir, 'x.txt'), ...cpu],
     ]) {
-      const ended = await cli(args)
+      const ended = await here(args)
       expect(ended).toMatchObject({ code: 1, stdout: '' })
       expect(ended.stderr).toMatch(/^zo2: the logits of [^\n]+ are not finite; [^\n]+\n$/)
     }
@@ -161,7 +161,7 @@ describe('a prompt without a token', () => {
       await model.close()
     }
     const args = ['--prompt', '', '--max-new-tokens', '2', '--device', 'cpu', '--quiet', '--json']
-    expect(await cli(['generate', TINY, ...args])).toMatchObject({ code: 0 })
+    expect(await here(['generate', TINY, ...args])).toMatchObject({ code: 0 })
   })
 })
 
@@ -180,7 +180,7 @@ describe('a text', () => {
       '--json',
     ]
     const tokens = async () => {
-      const { stdout } = await cli(['generate', dir, ...args])
+      const { stdout } = await here(['generate', dir, ...args])
       return (JSON.parse(stdout) as { tokens: number[][] }).tokens[0]!
     }
     const free = await tokens()

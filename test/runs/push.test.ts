@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
 import { modelCard } from '../../src/export/card.ts'
-import { cli, cliJson, makeFolder, TINY } from '../helpers/cli.ts'
+import { here, hereJson, makeFolder, TINY } from '../helpers/cli.ts'
 import { prepare } from '../helpers/crash.ts'
 import { startPushHub, type PushHub } from '../helpers/push-hub.ts'
 
@@ -21,7 +21,7 @@ const env = (more: Record<string, string> = {}) => ({
 beforeAll(async () => {
   hub = await startPushHub(TOKEN)
   prepare(home)
-  await cliJson([
+  await hereJson([
     ...['finetune', TINY, '--train', at('train.txt'), '--eval-file', at('train.txt')],
     ...[
       '--steps',
@@ -43,7 +43,7 @@ afterAll(() => hub.close())
 describe('zo2 export --step', () => {
   it('writes the weights of that step, of the best evaluation, or refuses', async () => {
     const made = async (step: string) =>
-      cliJson(['export', at('run'), at(`step-${step}`), '--step', step])
+      hereJson(['export', at('run'), at(`step-${step}`), '--step', step])
     expect(await made('1')).toMatchObject({ step: 1, updates: 1 })
     const evals = readFileSync(at('run/evals.jsonl'), 'utf8').trim().split('\n')
     const scores = evals.map((line) => JSON.parse(line) as { step: number; loss: number })
@@ -53,7 +53,7 @@ describe('zo2 export --step', () => {
     const weights = (name: string) => readFileSync(at(`${name}/model.safetensors`))
     expect(weights('step-last').equals(weights('run/model'))).toBe(true)
     expect(weights('step-1').equals(weights('run/model'))).toBe(false)
-    const { code, stderr } = await cli(['export', at('run'), at('none'), '--step', '4'])
+    const { code, stderr } = await here(['export', at('run'), at('none'), '--step', '4'])
     expect([code, stderr]).toEqual([
       2,
       'zo2: --step: expected last, best or a number up to 3, found "4"\n',
@@ -63,7 +63,7 @@ describe('zo2 export --step', () => {
 
 describe('zo2 push', () => {
   it('makes the repository and publishes a run in one commit, with a card of its records', async () => {
-    const made = await cliJson(['push', at('run'), 'me/first', '--private', '--quiet'], env())
+    const made = await hereJson(['push', at('run'), 'me/first', '--private', '--quiet'], env())
     expect(made).toMatchObject({ repo: 'me/first', commit: 'c'.repeat(40) })
     const repo = hub.repos.get('me/first')!
     expect(repo).toMatchObject({ private: true, title: 'zo2: first' })
@@ -92,13 +92,13 @@ describe('zo2 push', () => {
   })
 
   it('publishes a folder that export wrote, its card included, and shows what it would publish', async () => {
-    await cliJson(['export', at('run'), at('exported')])
+    await hereJson(['export', at('run'), at('exported')])
     const card = await modelCard(at('run'), { updates: 3 })
     expect(readFileSync(at('exported/README.md'), 'utf8')).toBe(card)
     const before = hub.requests.length
-    const dry = await cliJson(['push', at('exported'), 'me/second', '--dry-run'], env())
+    const dry = await hereJson(['push', at('exported'), 'me/second', '--dry-run'], env())
     expect(hub.requests.length).toBe(before)
-    await cliJson(['push', at('exported'), 'me/second', '--message', 'try 2', '--quiet'], env())
+    await hereJson(['push', at('exported'), 'me/second', '--message', 'try 2', '--quiet'], env())
     const { files, title } = hub.repos.get('me/second')!
     expect(title).toBe('try 2')
     expect([...files.keys()]).toEqual((dry['files'] as { name: string }[]).map((f) => f.name))
@@ -113,14 +113,14 @@ describe('zo2 push', () => {
     hub.faults.set(path, [...faults])
     hub.stored.clear()
     const repo = `me/again-${path.replaceAll('/', '')}`
-    await cliJson(['push', at('run'), repo, '--quiet'], env())
+    await hereJson(['push', at('run'), repo, '--quiet'], env())
     expect(hub.faults.get(path)).toEqual([])
     expect(hub.repos.get(repo)!.files.size).toBe(readdirSync(at('run/model')).length + 1)
   })
 
   it('publishes nothing when the hub stays away, and says so', async () => {
     hub.faults.set('/commit/', Array<number>(9).fill(500))
-    const { code, stderr } = await cli(['push', at('run'), 'me/never', '--quiet'], env())
+    const { code, stderr } = await here(['push', at('run'), 'me/never', '--quiet'], env())
     hub.faults.clear()
     expect(code).toBe(1)
     expect(stderr).toMatch(
@@ -148,7 +148,7 @@ describe('zo2 push', () => {
       1,
     ],
   ] as const)('refuses %s', async (_, args, more, message, expected) => {
-    const { code, stderr } = await cli([...args, '--quiet'], env(more))
+    const { code, stderr } = await here([...args, '--quiet'], env(more))
     expect(stderr).toMatch(message)
     expect(stderr).not.toContain(TOKEN)
     expect(code).toBe(expected)

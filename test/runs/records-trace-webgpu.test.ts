@@ -1,5 +1,6 @@
 // --trace on a webgpu device that measures itself: spans at true times, in a run that is never waited
 // for. Runs on the software adapter, whose commands follow each other.
+// Alone: npx vitest run test/runs/records-trace-webgpu.test.ts
 
 import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'

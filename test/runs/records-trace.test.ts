@@ -1,11 +1,12 @@
 // --trace: a file that trace viewers take, with everything a pass does, and a run that is the same
 // with and without it.
+// Alone: npx vitest run test/runs/records-trace.test.ts
 
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openTrace } from '../../src/records/trace.ts'
-import { cli, cliJson, makeFolder, TINY } from '../helpers/cli.ts'
+import { here, hereJson, makeFolder, TINY } from '../helpers/cli.ts'
 import { prepare } from '../helpers/crash.ts'
 import { eventsOf, expectLanesApart, spansOf } from '../helpers/trace-file.ts'
 
@@ -21,8 +22,8 @@ const tune = (name: string, ...more: string[]) => [
 
 beforeAll(async () => {
   prepare(home)
-  await cliJson(tune('plain'))
-  await cliJson(tune('traced', '--trace', at('trace.json')))
+  await hereJson(tune('plain'))
+  await hereJson(tune('traced', '--trace', at('trace.json')))
 })
 afterAll(() => rmSync(home, { recursive: true, force: true }))
 
@@ -82,16 +83,16 @@ describe('--trace', () => {
       '--threads',
       '1',
     ]
-    await cliJson([...args, '--trace', at('generate.json')])
+    await hereJson([...args, '--trace', at('generate.json')])
     const events = eventsOf(at('generate.json'))
     expect(events.filter((e) => e.name === 'logits').length).toBeGreaterThanOrEqual(2)
   })
 
   it('that cannot be written is a sentence: before the run, or after it', async () => {
-    const none = await cli(tune('none', '--trace', join(home, 'no', 'trace.json')))
+    const none = await here(tune('none', '--trace', join(home, 'no', 'trace.json')))
     expect(none.code).toBe(1)
     expect(none.stderr).toMatch(/^zo2: --trace .*trace\.json: cannot be written/)
-    const full = await cli(tune('full', '--trace', '/dev/full'))
+    const full = await here(tune('full', '--trace', '/dev/full'))
     expect(full.code).toBe(1)
     expect(full.stderr).toBe(
       'zo2: --trace /dev/full: not written whole (ENOSPC); free some disk space\n',

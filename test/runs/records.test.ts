@@ -1,5 +1,6 @@
 // What a run writes down for people: TensorBoard's files, device.json, the progress line.
 // TensorBoard itself reads a run's files in scripts/check-tensorboard.py.
+// Alone: npx vitest run test/runs/records.test.ts
 
 import {
   appendFileSync,
@@ -16,7 +17,7 @@ import { crc32c, maskedCrc32c } from '../../src/records/tensorboard/crc32c.ts'
 import { scalarsRecord, startRecord, versionRecord } from '../../src/records/tensorboard/event.ts'
 import { openEventLog } from '../../src/records/tensorboard/writer.ts'
 import { createReporter, progressLine } from '../../src/util/console.ts'
-import { cli, makeFolder } from '../helpers/cli.ts'
+import { here, makeFolder } from '../helpers/cli.ts'
 import { finish, prepare, runArgs, startAndKill } from '../helpers/crash.ts'
 import { decode, scalarsOf, slowCrc32c } from '../helpers/event-file.ts'
 
@@ -171,7 +172,7 @@ describe('the records of a killed and resumed run', () => {
     const args = [...runArgs(home, 'none'), '--steps', '2', '--save-model', 'no']
     await finish([...args, '--tensorboard', 'no'])
     expect(readdirSync(join(home, 'none'))).not.toContain('runs')
-    const { code, stderr } = await cli([...args, '--tensorboard', 'maybe'])
+    const { code, stderr } = await here([...args, '--tensorboard', 'maybe'])
     expect({ code, stderr }).toEqual({
       code: 2,
       stderr: 'zo2: --tensorboard: expected yes or no, found "maybe"\n',

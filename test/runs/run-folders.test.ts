@@ -18,7 +18,7 @@ import {
 } from 'node:fs'
 import { join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { cli, makeFolder, TINY, type Finished } from '../helpers/cli.ts'
+import { cli, type Ended, here, makeFolder, TINY } from '../helpers/cli.ts'
 
 const home = makeFolder()
 const at = (...names: string[]) => join(home, ...names)
@@ -44,7 +44,7 @@ const args = (dir: string, ...more: string[]) => [
 
 beforeAll(async () => {
   writeFileSync(at('train.txt'), 'To be, or not to be, that is the question: '.repeat(40))
-  expect((await cli(args('reference'))).code).toBe(0)
+  expect((await here(args('reference'))).code).toBe(0)
 })
 
 /** A copy of the reference run. */
@@ -60,7 +60,7 @@ const contents = (dir: string) =>
       .map((name) => [name, readFileSync(join(dir, name)).toString('base64')]),
   )
 
-function expectSentence(ended: Finished, ...says: string[]): void {
+function expectSentence(ended: Ended, ...says: string[]): void {
   expect(ended).toMatchObject({ code: 1, stdout: '' })
   const line = ended.stderr.trimEnd().split('\n').at(-1)!
   expect(line).toMatch(/^zo2: (?!internal error)/)
@@ -75,8 +75,8 @@ describe('a run folder without one of its files', () => {
     const dir = copy(`without-${lost}`)
     rmSync(at(dir, lost))
     const before = contents(at(dir))
-    expectSentence(await cli(args(dir, '--seed', '7')), dir, ...says)
-    expectSentence(await cli(args(dir, '--resume')), dir, ...says)
+    expectSentence(await here(args(dir, '--seed', '7')), dir, ...says)
+    expectSentence(await here(args(dir, '--resume')), dir, ...says)
     expect(contents(at(dir))).toEqual(before)
   })
 
@@ -84,14 +84,14 @@ describe('a run folder without one of its files', () => {
     const dir = copy('emptied')
     writeFileSync(at(dir, 'journal.jsonl'), '')
     const before = contents(at(dir))
-    expectSentence(await cli(args(dir, '--resume')), 'checkpoint-', 'journal.jsonl')
+    expectSentence(await here(args(dir, '--resume')), 'checkpoint-', 'journal.jsonl')
     expect(contents(at(dir))).toEqual(before)
   })
 
   it('is not made of a run of no steps, which may begin anew', async () => {
-    expect((await cli(args('none', '--steps', '0'))).code).toBe(0)
+    expect((await here(args('none', '--steps', '0'))).code).toBe(0)
     expect(existsSync(at('none', 'model', 'config.json'))).toBe(true)
-    expect((await cli(args('none'))).code).toBe(0)
+    expect((await here(args('none'))).code).toBe(0)
     expect(readFileSync(at('none', 'journal.jsonl'))).toEqual(
       readFileSync(at('reference', 'journal.jsonl')),
     )
@@ -111,8 +111,8 @@ describe('a damaged checkpoint', () => {
   ])('%s is passed over, with a word', async (what, damage) => {
     const [whole, dir] = [copy(`whole ${what}`), copy(`damaged ${what}`)]
     damage(dir)
-    expect((await cli(args(whole, '--resume', '--steps', '6'))).code).toBe(0)
-    const { code, stderr } = await cli(args(dir, '--resume', '--steps', '6'))
+    expect((await here(args(whole, '--resume', '--steps', '6'))).code).toBe(0)
+    const { code, stderr } = await here(args(dir, '--resume', '--steps', '6'))
     expect({ code, said: /checkpoint-4 is damaged and passed over/.test(stderr) }).toEqual({
       code: 0,
       said: true,
@@ -125,7 +125,7 @@ describe('a damaged checkpoint', () => {
 
 describe('a run folder', () => {
   const evaluate = (model: string) =>
-    cli(['eval', model, '--eval-file', at('train.txt'), ...own.slice(0, 4), '--max-length', '16'])
+    here(['eval', model, '--eval-file', at('train.txt'), ...own.slice(0, 4), '--max-length', '16'])
 
   it('as MODEL means its model/, with a word', async () => {
     const [ofRun, ofModel] = [
@@ -146,19 +146,21 @@ describe('a run folder', () => {
   it('keeps its records when a report is asked for in their place', async () => {
     const before = contents(at('reference'))
     const metrics = at('reference', 'metrics.jsonl')
-    expectSentence(await cli(['report', at('reference'), '-o', metrics]), metrics, '--output')
+    expectSentence(await here(['report', at('reference'), '-o', metrics]), metrics, '--output')
     expect(contents(at('reference'))).toEqual(before)
     for (let i = 0; i < 2; i++) {
-      expect((await cli(['report', at('reference'), '-o', at('page.html')])).code).toBe(0)
+      expect((await here(['report', at('reference'), '-o', at('page.html')])).code).toBe(0)
     }
   })
 
   it('of a model that was named by a relative path can be exported from anywhere', async () => {
     mkdirSync(at('elsewhere'))
     const [, , ...rest] = args('relative')
-    const made = await cli(['finetune', relative(home, TINY), ...rest], { cwd: home })
+    const made = await here(['finetune', relative(home, TINY), ...rest], { cwd: home })
     expect(made.code).toBe(0)
-    const exported = await cli(['export', at('relative'), at('exported')], { cwd: at('elsewhere') })
+    const exported = await here(['export', at('relative'), at('exported')], {
+      cwd: at('elsewhere'),
+    })
     expect(exported).toMatchObject({ code: 0 })
   })
 })

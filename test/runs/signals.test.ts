@@ -1,4 +1,6 @@
-// SIGINT and SIGTERM, and two runs that want one folder.
+// SIGINT and SIGTERM: what is under way is finished, and the run goes on later; and two runs that want one
+// folder.
+// Alone: npx vitest run test/runs/signals.test.ts
 
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'

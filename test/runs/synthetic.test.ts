@@ -11,7 +11,7 @@ import { planReport } from '../../src/plan/report.ts'
 import { silent } from '../../src/util/console.ts'
 import { syntheticModel } from '../../src/engine/load.ts'
 import { fillSynthetic, SYNTHETIC_SIZES } from '../../src/checkpoint/synthetic.ts'
-import { cli, cliJson, makeFolder } from '../helpers/cli.ts'
+import { here, hereJson, makeFolder } from '../helpers/cli.ts'
 
 const stop = new AbortController().signal
 const run = (size: string, options: Record<string, unknown>, layers?: number, steps = 2) => {
@@ -96,7 +96,7 @@ describe('a synthetic model', () => {
   })
 
   it('is a command line away', async () => {
-    const plan = await cliJson([
+    const plan = await hereJson([
       'plan',
       '--synthetic',
       'opt-175b',
@@ -112,7 +112,7 @@ describe('a synthetic model', () => {
       'cpu',
     ])
     expect(plan['device_peak_bytes']).toBeLessThanOrEqual(8 * 2 ** 30)
-    const made = await cliJson([
+    const made = await hereJson([
       'bench',
       '--synthetic',
       'opt-125m',
@@ -135,7 +135,7 @@ describe('a synthetic model', () => {
       [['bench', 'x', '--layers', '2'], '--layers is for --synthetic'],
       [['bench', '--synthetic', 'opt-125m', '--layers', '0'], 'at least 1'],
     ] as const) {
-      const { code, stderr } = await cli(args)
+      const { code, stderr } = await here(args)
       expect(code).toBe(2)
       expect(stderr).toContain(says)
     }
@@ -159,18 +159,18 @@ describe('a synthetic model', () => {
         '--output-dir',
       ]
       const [whole, cut] = [join(dir, 'whole'), join(dir, 'cut')]
-      const made = await cliJson([...run, whole, '--steps', '3'])
+      const made = await hereJson([...run, whole, '--steps', '3'])
       expect(made).toMatchObject({ steps: 3, model_dir: null })
-      await cliJson([...run, cut, '--steps', '1'])
-      await cliJson([...run, cut, '--steps', '3', '--resume'])
+      await hereJson([...run, cut, '--steps', '1'])
+      await hereJson([...run, cut, '--steps', '3', '--resume'])
       const journal = (of: string) => readFileSync(join(of, 'journal.jsonl'), 'utf8')
       expect(journal(cut)).toBe(journal(whole))
 
       const folder = join(dir, 'model')
-      await cliJson(['convert', ...size, folder])
+      await hereJson(['convert', ...size, folder])
       const [real, synthetic] = await Promise.all(
         [[folder], size].map((model) =>
-          cliJson([
+          hereJson([
             'bench',
             ...model,
             '--batch-size',
@@ -185,7 +185,7 @@ describe('a synthetic model', () => {
         ),
       )
       expect(real!['loss']).toBe(synthetic!['loss'])
-      const refused = await cli([...run, join(dir, 'refused'), '--train', 'data.jsonl'])
+      const refused = await here([...run, join(dir, 'refused'), '--train', 'data.jsonl'])
       expect(refused.code).toBe(2)
       expect(refused.stderr).toContain('random tokens')
     } finally {

@@ -1,3 +1,7 @@
+// Batches: what the collators make of sequences, ragged or with options, what a batch must be, and the order in
+// which a run draws its examples: each once per epoch, the same for the same seed.
+// Alone: npx vitest run test/unit/batches.test.ts
+
 import { describe, expect, it } from 'vitest'
 import { batchTokens, checkBatch, collate, labelledTokens } from '../../src/data/batches.ts'
 import { windows } from '../../src/data/examples.ts'

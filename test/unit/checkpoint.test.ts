@@ -1,5 +1,7 @@
 // Model folders: which weight file wins, shards and their index, aliases, and folders that are
 // wrong.
+// Alone: npx vitest run test/unit/checkpoint.test.ts
+
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'

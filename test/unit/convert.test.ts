@@ -1,5 +1,7 @@
 // Conversion of whole folders: the same bits in another format, other element types, ties, shards,
 // and that nothing half-made stays behind.
+// Alone: npx vitest run test/unit/convert.test.ts
+
 import {
   cpSync,
   existsSync,

@@ -1,4 +1,6 @@
-// Huge pages under the cpu device's large memory: the hint reaches the system and changes no content.
+// Huge pages under the cpu device's large memory: the hint reaches the system for large memory alone, and
+// changes no content.
+// Alone: npx vitest run test/unit/cpu-pages.test.ts
 
 import { existsSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'

@@ -1,5 +1,7 @@
 // Element conversion against definitions written another way: values by their formula, rounding by
 // looking at both neighbours. Every 16-bit pattern and every rounding boundary is tried.
+// Alone: npx vitest run test/unit/dtypes.test.ts
+
 import { describe, expect, it } from 'vitest'
 import { convertElements } from '../../src/util/dtypes.ts'
 import { seeded } from '../helpers/hostile.ts'

@@ -1,4 +1,7 @@
-// The cache on disks that refuse links, and its small helpers.
+// The hub's cache on disks that refuse links, and its small helpers: refs, disk space, the home folder,
+// an index of shards that is none.
+// Alone: npx vitest run test/unit/hub-cache.test.ts
+
 import { lstat, mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'

@@ -1,4 +1,5 @@
-// Models from scratch: the scheme of their weights, their repeatability, and where their loss starts.
+// Models from scratch: their sizes, the scheme of their weights, their repeatability. Where their loss
+// starts: test/device/initial-loss.test.ts.
 // Alone: npx vitest run test/unit/init.test.ts
 
 import { readFileSync } from 'node:fs'
@@ -6,7 +7,6 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { createModel } from '../../models/index.ts'
 import { nanogptConfig } from '../../models/presets.ts'
-import { fromPretrained } from '../../src/index.ts'
 import { fillNormal, writeInitialModel } from '../../src/checkpoint/init.ts'
 import { noiseKey } from '../../src/noise/threefry.ts'
 import { temporaryFolder } from '../helpers/hostile.ts'
@@ -86,21 +86,6 @@ describe('a model from scratch', () => {
     expect(tensorsOf(again)).toEqual(tensors)
     const c = 'transformer.h.0.mlp.c_fc.weight'
     expect(tensorsOf(other).get(c)).not.toEqual(tensors.get(c))
-  })
-
-  it('starts at the loss of guessing', async () => {
-    const model = await fromPretrained(await written('start', nanogptConfig(SMALL), 1337), {
-      device: 'cpu',
-    })
-    try {
-      const inputIds = Array.from({ length: 8 }, (_, b) =>
-        Array.from({ length: 32 }, (_, t) => (b * 31 + t * 17 + b * t) % 65),
-      )
-      const { loss } = await model.forward({ inputIds, labels: inputIds })
-      expect(Math.abs(loss - Math.log(65))).toBeLessThan(0.1)
-    } finally {
-      await model.close()
-    }
   })
 
   it('draws normal numbers that do not depend on how a tensor is cut', () => {

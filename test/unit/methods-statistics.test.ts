@@ -1,12 +1,6 @@
 // The estimators on a linear loss L(W) = <G, W>, where g = <G, Z> is exact: mean and second moment of
 // the estimate against their formulas, within sampling error; and the update moves along the very
 // direction that the probes saw, bit for bit, at every step, window turns included.
-//
-// The noise z has variance 1 and E z^4 = 3 + k, k = -1/16 (a centred binomial), so that
-//   mezo    E|g z|^2        = (N + 2 + k) |G|^2                                    N = m*n
-//   lozo    E|g U V^T/r|^2  = [(m+2+k)(n+2+k) + (r-1)(mn + 2)] / r |G|^2
-//   kronzo  E|g A(x)B|^2    = (m1 n1 + 2 + k)(m2 n2 + 2 + k) |G|^2
-// which for k = 0 are the Gaussian formulas, mn + 2(m+n+r+1)/r for LOZO.
 // Alone: npx vitest run test/unit/methods-statistics.test.ts
 
 import { createHash } from 'node:crypto'
@@ -16,7 +10,13 @@ import type { MatrixShape, MethodOptions, Probes, TrainingState } from '../../sr
 import { probeVersion, applyFactors } from '../reference/noise.ts'
 import { type Change } from '../../src/noise/factors.ts'
 import { createNoiseKernel } from '../../src/noise/wasm.ts'
-import { METHOD_DEFAULTS } from '../helpers/runs.ts'
+import { METHOD_DEFAULTS } from '../helpers/method-defaults.ts'
+
+// The noise z has variance 1 and E z^4 = 3 + k, k = -1/16 (a centred binomial), so that
+//   mezo    E|g z|^2        = (N + 2 + k) |G|^2                                    N = m*n
+//   lozo    E|g U V^T/r|^2  = [(m+2+k)(n+2+k) + (r-1)(mn + 2)] / r |G|^2
+//   kronzo  E|g A(x)B|^2    = (m1 n1 + 2 + k)(m2 n2 + 2 + k) |G|^2
+// which for k = 0 are the Gaussian formulas, mn + 2(m+n+r+1)/r for LOZO.
 
 const [M, N] = [6, 8]
 const SHAPE = { name: 'w.weight', rows: M, cols: N }

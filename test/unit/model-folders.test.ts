@@ -2,55 +2,19 @@
 // adapters, bare names, odd settings. Each is used as it is meant, or refused in one sentence.
 // Alone: npx vitest run test/unit/model-folders.test.ts
 
-import {
-  cpSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { createModel } from '../../models/index.ts'
-import { copyModelFiles, setConfigDtype } from '../../src/checkpoint/convert.ts'
+import { setConfigDtype } from '../../src/checkpoint/convert.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import { parseConfig } from '../../src/config/options.ts'
 import { tokenizerOf } from '../../src/data/model-tokenizer.ts'
-import { checkSameTokens, readMeta, type Meta } from '../../src/data/prepared.ts'
 import { loadModel } from '../../src/engine/load.ts'
 import { methodOf } from '../../src/engine/method.ts'
-import { asTransient, openHub } from '../../src/hub/api.ts'
-import { SMALL_FILES, smallFiles } from '../../src/hub/files.ts'
 import { resolveModel } from '../../src/hub/resolve.ts'
-import { startTokens } from '../../src/generate/sample.ts'
-import { UserError } from '../../src/util/errors.ts'
-import { temporaryFolder } from '../helpers/hostile.ts'
 import { editSafetensors } from '../helpers/edit-safetensors.ts'
-
-const root = temporaryFolder()
-const FIXTURES = fileURLToPath(new URL('../fixtures/', import.meta.url))
-const OPT = join(FIXTURES, 'layouts/pre-norm-tied')
-const GPT2 = join(FIXTURES, 'gpt/gpt2-hub')
-
-type Files = Readonly<Record<string, string | object | null>>
-
-/** A copy of a fixture with some files in place of its own; null takes one away. */
-function folder(source: string, files: Files = {}): string {
-  const dir = mkdtempSync(join(root, 'model-'))
-  cpSync(source, dir, { recursive: true })
-  for (const [name, content] of Object.entries(files)) {
-    if (content === null) rmSync(join(dir, name))
-    else
-      writeFileSync(
-        join(dir, name),
-        typeof content === 'string' ? content : JSON.stringify(content),
-      )
-  }
-  return dir
-}
+import { FIXTURES, folder, GPT2, OPT, root, sentence, type Files } from '../helpers/model-copies.ts'
 
 const configOf = (dir: string) =>
   JSON.parse(readFileSync(join(dir, 'config.json'), 'utf8')) as Record<string, unknown>
@@ -64,20 +28,6 @@ async function load(source: string) {
   const line = (text: string) => void said.push(text)
   const loaded = await loadModel(source, parseConfig({}), { line, live: () => {}, clear: () => {} })
   return { ...loaded, said }
-}
-
-/** The sentence that refuses; fails where there is none, or it is more than a line. */
-async function sentence(work: () => unknown): Promise<string> {
-  const error: unknown = await Promise.resolve()
-    .then(work)
-    .then(
-      () => null,
-      (reason: unknown) => reason,
-    )
-  if (!(error instanceof UserError))
-    throw new Error('not refused as a user error', { cause: error })
-  expect(error.message).toMatch(/^[^\n\r\u001b]{10,600}$/)
-  return error.message
 }
 
 afterEach(() => vi.unstubAllEnvs())
@@ -323,143 +273,5 @@ describe('what ends a generated text', () => {
     }
     const deep = { 'generation_config.json': '['.repeat(20_000) }
     expect(await sentence(() => ends(deep))).toMatch(/more than 100 deep/)
-  })
-})
-
-describe('the alphabet of a character-level model', () => {
-  const meta = (itos: readonly string[], change: object = {}): Meta =>
-    ({
-      dataset: 'set',
-      tokenizer: 'char',
-      vocab_size: itos.length,
-      train_tokens: 9,
-      val_tokens: 1,
-      itos,
-      ...change,
-    }) as Meta
-  const gpt2 = meta([], { tokenizer: 'gpt2', vocab_size: 50257, itos: undefined })
-  const use = (dir: string, vocabSize: number) => ({
-    dir,
-    model: { modelType: 'nanogpt', vocabSize },
-  })
-
-  it('must be that of the data, not of its size only', async () => {
-    const dir = folder(join(FIXTURES, 'gpt/nanogpt'), { 'meta.json': meta(['a', 'b', 'c']) })
-    await checkSameTokens(use(dir, 3), meta(['a', 'b', 'c']))
-    await checkSameTokens(use(dir, 3), meta(['a', 'b']))
-    expect(await sentence(() => checkSameTokens(use(dir, 3), meta(['a', 'x', 'c'])))).toMatch(
-      /^set has another alphabet than .*: id 1 is "x" there and "b" here; take data/,
-    )
-    expect(await sentence(() => checkSameTokens(use(dir, 3), meta(['a', 'b', 'c', 'd'])))).toMatch(
-      /id 3/,
-    )
-    expect(await sentence(() => checkSameTokens(use(dir, 50257), gpt2))).toMatch(
-      /set is made of GPT-2's BPE, .* of characters: take data/,
-    )
-  })
-
-  it("is none where the model speaks GPT-2's BPE", async () => {
-    const dir = folder(join(FIXTURES, 'gpt/nanogpt'))
-    await checkSameTokens(use(dir, 50304), gpt2)
-    await checkSameTokens(use(dir, 65), meta(['a', 'b']))
-    expect(await sentence(() => checkSameTokens(use(dir, 50304), meta(['a', 'b'])))).toMatch(
-      /set is made of characters, .* of GPT-2's BPE/,
-    )
-  })
-
-  it('is refused where meta.json does not make sense', async () => {
-    for (const wrong of [
-      meta(['a', 'a']),
-      meta(['a', 'bc']),
-      meta(['a'], { vocab_size: 2 }),
-      meta(['a', ''], {}),
-      meta([], { itos: { 0: 'a' } }),
-      meta(['a'], { dataset: 5 }),
-      meta(['a'], { tokenizer: 'bytes' }),
-      [meta(['a'])],
-    ]) {
-      const dir = folder(join(FIXTURES, 'gpt/nanogpt'), { 'meta.json': wrong })
-      expect(await sentence(() => readMeta(dir))).toMatch(/meta.json: expected dataset, vocab_size/)
-    }
-    const deep = folder(GPT2, { 'meta.json': '['.repeat(20_000) })
-    expect(await sentence(() => readMeta(deep))).toMatch(/more than 100 deep/)
-  })
-
-  it('is that of prompts, whose files may end lines in any way', async () => {
-    const dir = folder(join(FIXTURES, 'gpt/nanogpt'), { 'meta.json': meta(['\n', 'a', 'b']) })
-    const tokenizer = await tokenizerOf(use(dir, 65))
-    const path = join(dir, 'start.txt')
-    writeFileSync(path, 'a\r\nb\rab')
-    expect(await startTokens(`FILE:${path}`, tokenizer)).toEqual([1, 0, 2, 0, 1, 2])
-    expect(await sentence(() => startTokens('abc', tokenizer))).toMatch(/no token for "c"/)
-    expect(await sentence(() => startTokens('', tokenizer))).toMatch(/--start is empty/)
-    expect(await sentence(() => startTokens('\u{1f600}'.repeat(20), tokenizer))).toMatch(
-      /for "😀":/,
-    )
-  })
-
-  it('is not looked for in the folders of other models', async () => {
-    const dir = folder(join(FIXTURES, 'tiny-opt'), {
-      'meta.json': { lang: 'en', name: 'core_web' },
-    })
-    const model = createModel((await openCheckpoint(dir)).config)
-    expect((await tokenizerOf({ dir, model })).vocabSize).toBe(4096)
-  })
-})
-
-describe('the small files beside the weights', () => {
-  it('are the same ones for downloads and copies', async () => {
-    const names = new Set([...SMALL_FILES, 'README.md', 'adapter_config.json'])
-    const dir = folder(OPT, Object.fromEntries([...names].map((name) => [name, `"${name}"`])))
-    const copy = mkdtempSync(join(root, 'copy-'))
-    await copyModelFiles(dir, copy)
-    const wanted = [
-      'tokenizer.model',
-      'chat_template.jinja',
-      'meta.json',
-      'added_tokens.json',
-      'generation_config.json',
-    ]
-    expect(SMALL_FILES).toEqual(expect.arrayContaining(wanted))
-    expect(readdirSync(copy).sort()).toEqual([...SMALL_FILES].sort())
-    expect(smallFiles(names)).toEqual(SMALL_FILES)
-  })
-})
-
-describe('the address of a hub', () => {
-  it('is told in errors without user, password and what is behind its path', () => {
-    const { signal } = new AbortController()
-    const about = (text: string, cause?: Error) =>
-      asTransient(new TypeError(text, { cause }), signal).message
-    const url = 'https://me:hunter2@hub.example/a/b?X-Amz-Signature=hunter2#hunter2'
-    expect(
-      about(`Request cannot be constructed from a URL that includes credentials: ${url}`),
-    ).toBe(
-      'Request cannot be constructed from a URL that includes credentials: https://hub.example/a/b',
-    )
-    expect(about('fetch failed', new Error(`bad "${url}", ${url}`))).toBe(
-      'fetch failed: bad "https://hub.example/a/b", https://hub.example/a/b',
-    )
-    expect(about('the reply ended at https://hub.example/a')).toBe(
-      'the reply ended at https://hub.example/a',
-    )
-  })
-
-  it.each([
-    'https://me:hunter2@hub.example',
-    'https://:hunter2@hub.example',
-    'https://hunter2@hub.example/api',
-    'https://hub.example/?token=hunter2',
-    'https://hub.example/#hunter2',
-    'me:hunter2@hub.example',
-    'ftp://me:hunter2@hub.example',
-    'http://me:hunter2@ hub',
-  ])('with something secret in it is refused without a word of it: %s', async (endpoint) => {
-    vi.stubEnv('HF_ENDPOINT', endpoint)
-    const { signal } = new AbortController()
-    const message = await sentence(() => openHub('o/m', signal, () => {}))
-    expect(message).toContain('HF_ENDPOINT should be')
-    expect(message).not.toContain('hunter2')
-    expect(message).not.toContain('me:')
   })
 })

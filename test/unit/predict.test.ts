@@ -1,20 +1,12 @@
-// The prediction of a step as pure functions, against sums done by hand; traffic against what runs
-// read; and the calibration's shape on this machine.
+// The prediction of a step as pure functions, against sums done by hand, and what it says of a plan.
+// What runs read and what this machine's calibration is: test/device/calibration.test.ts.
 // Alone: npx vitest run test/unit/predict.test.ts
 
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { bench } from '../../src/plan/bench.ts'
-import { diskRate, ratesOf } from '../../src/plan/rates.ts'
+import { describe, expect, it } from 'vitest'
 import { parseConfig } from '../../src/config/options.ts'
 import { planReport, predictionReport } from '../../src/plan/report.ts'
 import { predictStep, trafficOf, type Rates, type StepWork } from '../../src/plan/predict.ts'
 import { silent } from '../../src/util/console.ts'
-import { openDevice } from '../../src/engine/open.ts'
-import { syntheticModel } from '../../src/engine/load.ts'
-import { cliJson } from '../helpers/cli.ts'
 
 /** One nanosecond per weight element and row; everything else is free. */
 const RATES: Rates = {
@@ -146,95 +138,7 @@ describe('trafficOf', () => {
   })
 })
 
-describe('plan', () => {
-  it.each([
-    ['mezo-sgd', 'none', 1],
-    ['mezo-sgd', 'none', 5],
-    ['mezo-sgd', 'all', 5],
-    ['lozo', 'none', 3],
-  ] as const)(
-    'reads what the run reads: %s, resident %s, %i steps',
-    async (method, resident, steps) => {
-      const config = parseConfig({
-        device: 'cpu',
-        batchSize: 1,
-        maxLength: 8,
-        method,
-        resident,
-        steps,
-      })
-      const planned = await planReport('synthetic:opt-350m/1', config, silent)
-      const model = syntheticModel({ size: 'opt-350m', layers: 1 })
-      const made = await bench(model, config, silent, new AbortController().signal)
-      // The gathered rows of tables are not slabs.
-      expect(Math.abs(made.read_bytes / planned.json.read_bytes - 1)).toBeLessThan(0.05)
-      expect(made.device_peak_bytes).toBe(planned.json.device_peak_bytes)
-    },
-  )
-})
-
-describe('the calibration of this machine', () => {
-  const dir = mkdtempSync(join(tmpdir(), 'zo2-calibration-'))
-  const before = process.env['XDG_CACHE_HOME']
-  beforeAll(() => void (process.env['XDG_CACHE_HOME'] = dir))
-  afterAll(() => {
-    if (before === undefined) delete process.env['XDG_CACHE_HOME']
-    else process.env['XDG_CACHE_HOME'] = before
-    rmSync(dir, { recursive: true, force: true })
-  })
-
-  it('is measured once, kept, and measured again if the file is damaged', async () => {
-    const device = await openDevice(parseConfig({ device: 'cpu' }))
-    let measured = 0
-    const options = { threads: 2, redo: false, announce: () => void measured++ }
-    try {
-      const rates = await ratesOf(device, options)
-      expect(rates.products.map(([rows]) => rows)).toEqual([16, 128, 512, 2048])
-      // More rows take longer, whatever else the machine does.
-      expect(rates.products[3]![1]).toBeGreaterThan(2 * rates.products[0]![1])
-      expect(rates).toMatchObject({ sharesCores: true, threads: 2, uploadRate: null })
-      expect(device.ledger.now.slots + device.ledger.now.activations).toBe(0)
-      expect(await ratesOf(device, options)).toEqual(rates)
-      expect(measured).toBe(1)
-      writeFileSync(join(dir, 'zo2/calibration.json'), '{"devices":{"x":1}}')
-      await ratesOf(device, options)
-      expect(measured).toBe(2)
-    } finally {
-      await device.close()
-    }
-  })
-
-  it('knows the disk', async () => {
-    const rate = await diskRate(undefined, false)
-    expect(rate).toBeGreaterThan(1e6)
-    expect(await diskRate(undefined, false)).toBe(rate)
-    const kept = JSON.parse(readFileSync(join(dir, 'zo2/calibration.json'), 'utf8')) as object
-    expect(Object.keys(kept)).toEqual(['devices', 'disks'])
-  })
-
-  it('tells the time of a step of any size at once', async () => {
-    const args = [
-      '--synthetic',
-      'opt-175b',
-      '--method',
-      'lozo',
-      '--batch-size',
-      '1',
-      '--max-length',
-      '2048',
-      '--memory',
-      '8GiB',
-      '--device',
-      'cpu',
-      '--steps',
-      '10',
-    ]
-    const plan = await cliJson(['plan', ...args], { env: { XDG_CACHE_HOME: dir } })
-    expect(plan).toMatchObject({ bound: 'compute', upload_ms: 0, download_bytes: 0 })
-    expect(plan['step_ms']).toBeGreaterThan(1000)
-    expect(plan['step_ms']).toBeGreaterThanOrEqual(plan['compute_ms'] as number)
-  })
-
+describe('the prediction of a plan', () => {
   it('says what more memory would give, and only where it gives something', async () => {
     const config = parseConfig({
       method: 'lozo',
@@ -252,12 +156,5 @@ describe('the calibration of this machine', () => {
     const compute = predictionReport(planned, { ...RATES, uploadRate: null }, 'disk', 1e15)
     expect(compute.json).toMatchObject({ bound: 'compute', faster: null })
     expect(compute.lines.at(-1)).toMatch(/would not be faster/)
-  })
-
-  it('is not needed for a plan: where there is no such device, the plan says so', async () => {
-    const args = ['--synthetic', 'opt-125m', '--device', 'webgpu', '--adapter', 'no such adapter']
-    const plan = await cliJson(['plan', ...args], { env: { XDG_CACHE_HOME: dir } })
-    expect(plan).toMatchObject({ step_ms: null, bound: null, break_even_batch: null })
-    expect(plan['device_peak_bytes']).toBeGreaterThan(0)
   })
 })

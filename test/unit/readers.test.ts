@@ -1,3 +1,7 @@
+// Readers of .txt, .jsonl, .json, .csv, .tsv and .parquet: rows and their places, compression and encodings, and
+// files that are damaged, lie or are too large, each refused in one sentence.
+// Alone: npx vitest run test/unit/readers.test.ts
+
 import { tableFromArrays, tableToIPC } from '@uwdata/flechette'
 import { parquetWriteBuffer } from 'hyparquet-writer'
 import { readFileSync } from 'node:fs'

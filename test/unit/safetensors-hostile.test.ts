@@ -1,5 +1,7 @@
 // Safetensors headers that lie, one test per lie, and thousands of seeded mutations: the reader
 // answers correctly or refuses with one sentence, quickly, without large allocations.
+// Alone: npx vitest run test/unit/safetensors-hostile.test.ts
+
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'

@@ -1,5 +1,7 @@
 // The safetensors writer and positional reads: round trips, another reader's opinion, atomicity.
 // Hostile files are in safetensors-hostile.test.ts.
+// Alone: npx vitest run test/unit/safetensors.test.ts
+
 import { randomBytes } from 'node:crypto'
 import { readdirSync, readFileSync, truncateSync } from 'node:fs'
 import { open } from 'node:fs/promises'

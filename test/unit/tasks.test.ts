@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { parquetWriteFile } from 'hyparquet-writer'
 import { describe, expect, it } from 'vitest'
 import type { SourceRecord } from '../../src/data/whole-file.ts'
@@ -17,10 +18,9 @@ import { numpyPermutation } from '../../src/data/tasks/numpy-random.ts'
 import type { Task } from '../../src/data/tasks/types.ts'
 import { IGNORED, type Sequence, type Tokenizer } from '../../src/data/types.ts'
 import { UserError } from '../../src/util/errors.ts'
-import { ROOT } from '../helpers/cli.ts'
-import { tempFolder } from '../helpers/runs.ts'
+import { temporaryFolder } from '../helpers/hostile.ts'
 
-const FIXTURES = join(ROOT, 'test/fixtures/tasks')
+const FIXTURES = fileURLToPath(new URL('../fixtures/tasks', import.meta.url))
 
 interface Texts {
   texts: string[]
@@ -232,7 +232,7 @@ describe('sampling', () => {
   })
 
   it('is the same from one file, several, and parquet', async () => {
-    const dir = tempFolder()
+    const dir = temporaryFolder()
     const rows = await rowsOf('sst2', 'train')
     const column = (name: string, from: number, to: number) =>
       rows.slice(from, to).map((r) => r.values[name])
@@ -265,7 +265,7 @@ describe('sampling', () => {
   })
 
   it('says when an Arrow file is damaged', async () => {
-    const dir = tempFolder()
+    const dir = temporaryFolder()
     const file = join(FIXTURES, '../saved-tasks/squad/train/data-00000-of-00001.arrow')
     const bytes = readFileSync(file)
     for (const [i, damaged] of [bytes.subarray(0, 700), Buffer.from('no arrow at all')].entries()) {
@@ -289,7 +289,7 @@ describe('sampling', () => {
   })
 
   it('says what is missing', async () => {
-    const dir = tempFolder()
+    const dir = temporaryFolder()
     await expect(load(dir, {})).rejects.toThrow(/no train split of sst2: expected sst2\/train/)
     await writeFile(join(dir, 'train.jsonl'), '{"sentence":"x","label":-1}\n'.repeat(4))
     await writeFile(join(dir, 'validation.jsonl'), '{"sentence":"x"}\n')

@@ -1,6 +1,8 @@
 // The PyTorch checkpoint reader: real files against their safetensors twins, hand-built ones for
 // what PyTorch writes rarely (4 GB, parameters, metadata) and for tensors that cannot be used.
 // Malicious pickles and archives are in torch-hostile.test.ts.
+// Alone: npx vitest run test/unit/torch-bin.test.ts
+
 import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'

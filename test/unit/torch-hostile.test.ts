@@ -1,5 +1,7 @@
 // Pickles and archives that attack the reader: forbidden globals and opcodes, bombs, lying sizes,
 // and thousands of seeded mutations. Each is refused by name, quickly, without large allocations.
+// Alone: npx vitest run test/unit/torch-hostile.test.ts
+
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -196,12 +198,12 @@ describe('the ZIP directory', () => {
     expect(await refused(written(uneven))).toContain('two different sizes')
   })
 
-  it.each([false, true])('answers or refuses 2,000 mutated archives (ZIP64: %s)', async (zip64) => {
+  it.each([false, true])('answers or refuses 1,000 mutated archives (ZIP64: %s)', async (zip64) => {
     const original = zip(entries(), zip64)
     const random = seeded(zip64 ? 3 : 4)
     const central = new TextDecoder('latin1').decode(original).indexOf('PK\x01\x02')
     let count = 0
-    for (let i = 0; i < 2000; i++) {
+    for (let i = 0; i < 1000; i++) {
       const mutant = i % 4 === 0 ? mutate(original, random) : mutate(original, random, central)
       const path = written(mutant)
       const check = ({ tensors }: FileTensors): void => {
@@ -213,7 +215,7 @@ describe('the ZIP directory', () => {
       const message = await answersOrRefuses(() => readTorchBin(path), check, `mutation ${i}`)
       if (message !== undefined) count++
     }
-    expect(count).toBeGreaterThan(1000)
+    expect(count).toBeGreaterThan(500)
   })
 
   it('answers or refuses 500 mutations of a real file', async () => {

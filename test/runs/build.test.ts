@@ -1,6 +1,6 @@
 // When dist/ is built anew, and what the command of a clone says and does then: scripts/dist.mjs and
 // bin/zo2.js in a small clone of their own, whose compilers are stand-ins.
-// Alone: npx vitest run test/unit/build.test.ts
+// Alone: npx vitest run test/runs/build.test.ts
 
 import { spawnSync } from 'node:child_process'
 import {

@@ -1,5 +1,6 @@
 // zo2 report: its numbers are those of the run folder, nothing is loaded from elsewhere, and a run
 // that is empty, torn or damaged gets a page or a sentence.
+// Alone: npx vitest run test/runs/records-report.test.ts
 
 import {
   appendFileSync,
@@ -17,7 +18,7 @@ import { chartsOf, smooth, type Chart } from '../../src/records/report/charts.ts
 import { readRun } from '../../src/records/report/data.ts'
 import { drawCharts } from '../../src/records/report/draw.ts'
 import { reportPage } from '../../src/records/report/page.ts'
-import { cli, cliJson, makeFolder, SENTIMENT, TINY } from '../helpers/cli.ts'
+import { here, hereJson, makeFolder, SENTIMENT, TINY } from '../helpers/cli.ts'
 
 const home = makeFolder()
 const at = (name: string) => join(home, name)
@@ -64,13 +65,13 @@ beforeAll(async () => {
     '24',
   ]
   const rest = ['--device', 'cpu', '--threads', '1', '--save-model', 'no', '--lr', '1e-4']
-  await cliJson(['finetune', TINY, ...data, ...text, ...size, ...rest, '--output-dir', at('run')])
+  await hereJson(['finetune', TINY, ...data, ...text, ...size, ...rest, '--output-dir', at('run')])
 })
 afterAll(() => rmSync(home, { recursive: true, force: true }))
 
 describe('zo2 report', () => {
   it('shows the numbers of metrics.jsonl and evals.jsonl', async () => {
-    const { report, runs } = await cliJson(['report', at('run')])
+    const { report, runs } = await hereJson(['report', at('run')])
     expect(report).toBe(join(at('run'), 'report.html'))
     const page = readFileSync(report as string, 'utf8')
     const { charts } = dataOf(page)
@@ -121,7 +122,7 @@ describe('zo2 report', () => {
     const config = { ...record.config, lr: 0.5, memory: 2 ** 20 }
     writeFileSync(join(other, 'config.json'), JSON.stringify({ ...record, config }))
     const out = at('both.html')
-    const { stdout, stderr } = await cli(['report', at('run'), other, '-o', out])
+    const { stdout, stderr } = await here(['report', at('run'), other, '-o', out])
     expect([stdout, stderr]).toEqual([
       expect.stringMatching(/^wrote .*both\.html \(.+ KiB\)\n$/),
       '',
@@ -175,7 +176,7 @@ describe('zo2 report', () => {
   it('gives one sentence for what is no run', async () => {
     const dir = copy('damaged')
     const sentence = async (...args: string[]) => {
-      const { code, stdout, stderr } = await cli(['report', ...args])
+      const { code, stdout, stderr } = await here(['report', ...args])
       return [code, stdout, stderr]
     }
     writeFileSync(join(dir, 'device.json'), '{"kind": 3}')
