@@ -29,15 +29,15 @@ describe('the shipped configurations', () => {
     'train_mezo_shakespeare',
   ]
 
-  it('are those of the README, and in the package', () => {
+  it('are those of docs/nanogpt.md, and in the package', () => {
     const files = readdirSync(join(ROOT, 'config'))
     expect(files.sort()).toEqual(NAMES.map((name) => `${name}.yaml`).sort())
-    const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
-    for (const name of NAMES) expect(readme).toContain(`\`${name}\``)
+    const page = readFileSync(join(ROOT, 'docs/nanogpt.md'), 'utf8')
+    for (const name of NAMES) expect(page).toContain(`\`${name}\``)
     const { files: shipped } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
       files: string[]
     }
-    expect(shipped).toEqual(expect.arrayContaining(['config', 'examples/tinyshakespeare']))
+    expect(shipped).toEqual(expect.arrayContaining(['config', 'examples']))
   })
 
   it.each(NAMES)('%s is whole, and runs', async (name) => {
