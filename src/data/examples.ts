@@ -28,7 +28,7 @@ export interface ExampleOptions {
 }
 
 /** A data file, tokenized. */
-interface ExampleSet {
+export interface ExampleSet {
   readonly kind: DataKind
   readonly examples: readonly Example[]
   /** Records that lost tokens to maxLength; texts of kind `lm` lose none, they are windowed. */
