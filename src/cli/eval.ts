@@ -7,8 +7,9 @@ import type { Example, Tokenizer } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
 import { checkedEvaluation, evaluateExamples, evaluationLine } from '../train/evaluate.ts'
 import { fileExamples } from '../train/finetune.ts'
+import { required } from '../train/run.ts'
 import { contextData } from '../train/task.ts'
-import { addOptions, configOf, needed, type Context, type ContextOf, type Flags } from './flags.ts'
+import { addOptions, configOf, type Context, type ContextOf, type Flags } from './flags.ts'
 import { withModel } from './model.ts'
 
 export function evalCommand(contextOf: ContextOf): Command {
@@ -20,7 +21,7 @@ export function evalCommand(contextOf: ContextOf): Command {
     const context = contextOf(flags)
     const { report, result, stop } = context
     const config = configOf(flags, 'eval')
-    if (config.task === undefined) needed(config.evalFile, '--eval-file (or --task)')
+    if (config.task === undefined) required(config.evalFile, '--eval-file (or --task)')
     await withModel(source, config, report, async (engine, tokenizer) => {
       const all = await examplesOf(engine, config, tokenizer, context)
       const examples = config.evalSamples > 0 ? all.slice(0, config.evalSamples) : all

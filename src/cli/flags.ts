@@ -161,12 +161,6 @@ export function sourceOf(model: string | undefined, config: Config): string {
   return syntheticSource({ size, ...(layers !== undefined && { layers }) })
 }
 
-/** An argument or flag that this command cannot do without. */
-export function needed(value: string | undefined, what: string): string {
-  if (value === undefined) throw usage(`${what} is required`)
-  return value
-}
-
 /** Keys of a summary as JSON users expect them: output_dir, device_peak_bytes. */
 export function snakeCase(value: object): Record<string, unknown> {
   return Object.fromEntries(

@@ -44,80 +44,18 @@ export function startFactored(
 ): TrainingState {
   const { selection, window } = options
   const draw = createDraws(options, kernel)
-  const tracked = new Map<string, Tracked>()
-  for (const shape of matrices) {
-    tracked.set(shape.name, {
-      shape,
-      structure: structureOf(shape),
-      right: null,
-      sum: null,
-      momentum: null,
-      past: [],
-      decay: 1,
-    })
-  }
-  /** Number of the window under way. */
-  let current = 0
-
-  const get = (name: string): Tracked => {
-    const t = tracked.get(name)
-    if (!t) throw new Error(`${name} is not a matrix of this run`)
-    return t
-  }
-  const termOf = (t: Tracked, left: Float32Array): FactorTerm =>
-    t.structure.term(left, (t.right ??= draw.right(t, current)))
-
-  /** All that is not folded yet. */
-  const changeOf = (t: Tracked): Change => {
-    const terms = t.sum ? [...t.past, termOf(t, t.sum)] : [...t.past]
-    if (terms.length === 0 && t.decay === 1) return NO_CHANGE
-    return { kind: 'factored', decay: t.decay, terms }
-  }
-
-  /** Ends window `current` of a matrix and begins the next. */
-  const nextWindow = (t: Tracked) => {
-    if (t.sum) t.past.push(termOf(t, t.sum))
-    t.sum = null
-    if (!t.momentum) {
-      t.right = null
-      return
-    }
-    // Momentum is in terms of the right factor at hand, so that the next one is needed now.
-    const before = (t.right ??= draw.right(t, current))
-    t.right = draw.right(t, current + 1)
-    t.momentum = t.structure.carry(t.momentum, before, t.right)
-  }
-
-  const takeFold = (): Fold | null => {
-    const owing = new Map<string, Change>()
-    for (const [name, t] of tracked) {
-      if (t.past.length > 0 || t.decay !== 1) owing.set(name, changeOf(t))
-      t.past = []
-      t.decay = 1
-    }
-    return owing.size === 0 ? null : (name) => owing.get(name) ?? NO_CHANGE
-  }
+  const windows = createWindows(matrices, structureOf, draw)
+  const { get, termOf, changeOf } = windows
 
   /** Left factors of a step's directions; none for evaluation and where the step leaves the matrix alone. */
   const leftsOf = (t: Tracked, probes: Probes | null): readonly Float32Array[] =>
     probes !== null && selection.active(probes.step, t.shape.name) ? draw.lefts(t, probes.step) : []
 
   return {
-    begin(step) {
-      let fold: Fold | null = null
-      for (const target = Math.floor(step / window); current < target;) {
-        for (const t of tracked.values()) nextWindow(t)
-        current++
-        if (current % foldWindows !== 0) continue
-        const next = takeFold()
-        if (fold && next) throw new Error('two folds are due at once') // nothing happened between
-        fold ??= next
-      }
-      return fold
-    },
+    begin: (step) => windows.moveTo(Math.floor(step / window), foldWindows),
     overdue: () => null,
     push(update) {
-      for (const t of tracked.values()) {
+      for (const t of windows.tracked) {
         if (!selection.active(update.step, t.shape.name)) continue
         accumulate(t, draw.lefts(t, update.step), update, beta)
       }
@@ -146,14 +84,91 @@ export function startFactored(
         const left = p && p.scale !== 0 ? lefts[p.direction] : undefined
         if (!left) return []
         const scale = Math.fround(p!.scale / RAW_VARIANCE)
-        return [
-          termOf(
-            t,
-            left.map((u) => u * scale),
-          ),
-        ]
+        const scaled = left.map((u) => u * scale)
+        return [termOf(t, scaled)]
       })
       return { kind: 'factored', change: changeOf(t), extra }
+    },
+  }
+}
+
+/** The matrices' windows, which end and begin all at once. */
+function createWindows(
+  matrices: readonly MatrixShape[],
+  structureOf: (shape: MatrixShape) => Structure,
+  draw: Draws,
+) {
+  const byName = new Map<string, Tracked>()
+  for (const shape of matrices) {
+    byName.set(shape.name, {
+      shape,
+      structure: structureOf(shape),
+      right: null,
+      sum: null,
+      momentum: null,
+      past: [],
+      decay: 1,
+    })
+  }
+  const tracked = [...byName.values()]
+  /** Number of the window under way. */
+  let current = 0
+
+  const termOf = (t: Tracked, left: Float32Array): FactorTerm =>
+    t.structure.term(left, (t.right ??= draw.right(t, current)))
+
+  /** All that is not folded yet. */
+  const changeOf = (t: Tracked): Change => {
+    const terms = t.sum ? [...t.past, termOf(t, t.sum)] : [...t.past]
+    if (terms.length === 0 && t.decay === 1) return NO_CHANGE
+    return { kind: 'factored', decay: t.decay, terms }
+  }
+
+  /** Ends window `current` of a matrix and begins the next. */
+  const next = (t: Tracked) => {
+    if (t.sum) t.past.push(termOf(t, t.sum))
+    t.sum = null
+    if (!t.momentum) {
+      t.right = null
+      return
+    }
+    // Momentum is in terms of the right factor at hand, so that the next one is needed now.
+    const before = (t.right ??= draw.right(t, current))
+    t.right = draw.right(t, current + 1)
+    t.momentum = t.structure.carry(t.momentum, before, t.right)
+  }
+
+  const takeFold = (): Fold | null => {
+    const owing = new Map<string, Change>()
+    for (const t of tracked) {
+      if (t.past.length > 0 || t.decay !== 1) owing.set(t.shape.name, changeOf(t))
+      t.past = []
+      t.decay = 1
+    }
+    return owing.size === 0 ? null : (name) => owing.get(name) ?? NO_CHANGE
+  }
+
+  return {
+    tracked,
+    termOf,
+    changeOf,
+    get(name: string): Tracked {
+      const t = byName.get(name)
+      if (!t) throw new Error(`${name} is not a matrix of this run`)
+      return t
+    },
+    /** Ends all windows before number `target`; returns what is to be folded, by groups of `foldWindows`. */
+    moveTo(target: number, foldWindows: number): Fold | null {
+      let fold: Fold | null = null
+      while (current < target) {
+        tracked.forEach(next)
+        current++
+        if (current % foldWindows !== 0) continue
+        const more = takeFold()
+        if (fold && more) throw new Error('two folds are due at once') // nothing happened between
+        fold ??= more
+      }
+      return fold
     },
   }
 }

@@ -23,7 +23,7 @@ interface WorkInput {
   readonly config: Pick<Config, 'batchSize' | 'maxLength' | 'steps' | 'window' | 'replayWindow'>
 }
 
-interface FullWork extends StepWork {
+export interface FullWork extends StepWork {
   /** Of all matrices in their files. */
   readonly weightBytes: number
   /** Read by a step once updates are folded. */
