@@ -18,90 +18,15 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { UserError } from '../../src/util/errors.ts'
 import { resolveModel } from '../../src/hub/resolve.ts'
-import {
-  blobName,
-  type MockFile,
-  type MockHub,
-  type MockRepo,
-  startMockHub,
-} from '../helpers/mock-hub.ts'
-
-const MAIN = 'a'.repeat(40)
-const PULL = 'b'.repeat(40)
-const SHARDED = 'c'.repeat(40)
-const FLAX = 'd'.repeat(40)
-
-const small = (text: string): MockFile => ({ bytes: Buffer.from(text) })
-const large = (bytes: number, seed: number): MockFile => ({
-  lfs: true,
-  bytes: Buffer.from(Uint8Array.from({ length: bytes }, (_, i) => (i * seed) % 251)),
-})
-
-const base = {
-  'README.md': small('# model'),
-  'config.json': small('{"model_type":"opt"}'),
-  'vocab.json': small('{"a":0}'),
-  'merges.txt': small('#version: 0.2'),
-}
-const index = (...shards: string[]): MockFile =>
-  small(JSON.stringify({ weight_map: Object.fromEntries(shards.map((s, i) => [`t${i}`, s])) }))
-
-const opt: MockRepo = {
-  refs: { main: MAIN, 'refs/pr/35': PULL, sharded: SHARDED, flax: FLAX },
-  commits: {
-    [MAIN]: {
-      ...base,
-      'pytorch_model.bin': large(300_000, 7),
-      'flax_model.msgpack': large(1000, 3),
-      'tf_model.h5': large(1000, 5),
-    },
-    [PULL]: {
-      ...base,
-      'pytorch_model.bin': large(300_000, 7),
-      'model.safetensors': large(200_000, 11),
-    },
-    [SHARDED]: {
-      ...base,
-      'pytorch_model.bin.index.json': index('pytorch_model-00001.bin', 'pytorch_model-00002.bin'),
-      'pytorch_model-00001.bin': large(100_000, 13),
-      'pytorch_model-00002.bin': large(50_000, 17),
-      'pytorch_model-00003.bin': large(10, 19),
-    },
-    [FLAX]: { ...base, 'flax_model.msgpack': large(1000, 3) },
-  },
-}
+import { MAIN, PULL, SHARDED, opt, REPOS } from '../helpers/hub-repos.ts'
+import { blobName, type MockHub, startMockHub } from '../helpers/mock-hub.ts'
 
 let hub: MockHub
 let home: string
 
 beforeEach(async () => {
   home = await mkdtemp(join(tmpdir(), 'zo2-hub-'))
-  hub = await startMockHub({
-    'org/opt': opt,
-    'org/gated': { ...opt, gated: true, token: 'mirror-token' },
-    'org/private': { ...opt, token: 'mirror-token' },
-    'org/evil': {
-      refs: { main: MAIN },
-      commits: {
-        [MAIN]: { ...base, 'model.safetensors.index.json': index('../../x.safetensors') },
-      },
-    },
-    'org/lora': {
-      refs: { main: MAIN },
-      commits: {
-        [MAIN]: {
-          'adapter_config.json': small('{"peft_type":"LORA"}'),
-          'adapter_model.safetensors': large(9, 3),
-        },
-      },
-    },
-    'org/vast': {
-      refs: { main: MAIN },
-      commits: {
-        [MAIN]: { ...base, 'model.safetensors': { ...large(9, 3), listedBytes: 2 ** 52 } },
-      },
-    },
-  })
+  hub = await startMockHub(REPOS)
   vi.stubEnv('HF_ENDPOINT', `${hub.endpoint}/`)
   vi.stubEnv('HF_HOME', home)
   for (const name of ['HF_TOKEN', 'HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE', 'HF_HUB_OFFLINE']) {
