@@ -18,7 +18,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { UserError } from '../../src/util/errors.ts'
 import { resolveModel } from '../../src/hub/resolve.ts'
-import { MAIN, PULL, SHARDED, opt, REPOS } from '../helpers/hub-repos.ts'
+import { MAIN, PULL, opt, REPOS } from '../helpers/hub-repos.ts'
 import { blobName, type MockHub, startMockHub } from '../helpers/mock-hub.ts'
 
 let hub: MockHub
