@@ -1,6 +1,6 @@
 // How a batch whose activations exceed the budget, or what the device allocates at once, is cut into
 // several passes over the weights, each with a part of its probes and sequences. Pure; running the
-// passes is split.ts.
+// passes is forward.ts.
 
 import type { Plan } from '../../scheduler/plan.ts'
 import { UserError } from '../util/errors.ts'

@@ -6,7 +6,7 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import type { Device, Slot, Weights } from '../device/device.ts'
 import { createEngine, type Engine, type EngineOptions } from './engine.ts'
-import { FOLDED, type Folded } from '../weights/fold.ts'
+import { FOLDED, type Folded } from '../weights/fold-pool.ts'
 import type { Trace } from '../records/trace.ts'
 
 /** Waits shorter than this are none. */

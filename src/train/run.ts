@@ -16,7 +16,7 @@ import type { LoadedModel } from '../engine/load.ts'
 import { deviceLine, openEngine, type EngineState, type OpenEngine } from '../engine/open.ts'
 import { exportLora } from '../export/adapter.ts'
 import { writeTrained } from '../export/result.ts'
-import { lockRun } from '../io/lock.ts'
+import { lockRun } from '../run/lock.ts'
 import { fingerprint } from '../run/fingerprint.ts'
 import {
   appendLine,

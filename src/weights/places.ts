@@ -1,7 +1,7 @@
 // Where the bytes of a run's matrices lie: in the base file until a matrix is folded, then in the
 // overlay, which is in memory while it fits --ram, else in a scratch file without a name. Files that
-// the page cache cannot hold are read past it, but for leading tensors (page-cache.ts). What is folded,
-// and when a tile's bytes are there, is store.ts's matter.
+// the page cache cannot hold are read past it, but for leading tensors (page-cache.ts). When a
+// tile's folded bytes are there is store.ts's matter.
 
 import { constants } from 'node:fs'
 import { open, rm, statfs } from 'node:fs/promises'

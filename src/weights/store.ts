@@ -1,7 +1,7 @@
 // The weights of a run: immutable base files plus the overlay, copies in f32 or f16 with updates folded in.
 // The overlay is scratch, never part of a checkpoint and always rebuildable from base and journal.
-// Where its bytes and those of the base lie is places.ts's matter, what the updates are is the
-// methods', when to fold is the step's.
+// Where its bytes and those of the base lie is places.ts's matter; what is folded, and when, is decided by
+// the methods (src/methods/dense.ts, factored.ts) and asked for by the step.
 
 import type { Tile } from '../device/device.ts'
 import { noiseKey } from '../noise/threefry.ts'
@@ -9,7 +9,7 @@ import { changeOfRows, isNoChange, NO_CHANGE, type Change } from '../noise/facto
 import { BLOCK_BYTES, createDirectReader } from '../io/direct.ts'
 import { openFiles, type WeightFiles } from '../checkpoint/files.ts'
 import type { DType } from '../util/dtypes.ts'
-import { createFoldPool, type FoldPool } from './fold.ts'
+import { createFoldPool, type FoldPool } from './fold-pool.ts'
 import type { Place } from './fold-worker.ts'
 import {
   createPlaces,

@@ -7,7 +7,7 @@ import { Commands } from '../../src/device/webgpu/commands.ts'
 import { NO_ADDEND } from '../../src/device/webgpu/addends.ts'
 import { fromHalves, toHalves } from '../../src/device/f16.ts'
 import { F32_ROWS, type RowTypes } from '../../src/device/webgpu/kernels/elements.ts'
-import { blocksOf, FLAG, type MatmulSpec } from '../../src/device/webgpu/kernels/matmul.ts'
+import { blocksOf, FLAG, type MatmulSpec } from '../../src/device/webgpu/kernels/matmul-common.ts'
 import { matmulRegisters } from '../../src/device/webgpu/kernels/matmul-registers.ts'
 import { matmulShared } from '../../src/device/webgpu/kernels/matmul-shared.ts'
 import {

@@ -27,7 +27,7 @@ describe('fold threads that are ended while they fold', () => {
       target: { memory: new SharedArrayBuffer(2 ** 20), offsetBytes: 0 },
     }`
     const script = `
-      import { createFoldPool } from ${JSON.stringify(join(ROOT, 'src/weights/fold.ts'))}
+      import { createFoldPool } from ${JSON.stringify(join(ROOT, 'src/weights/fold-pool.ts'))}
       for (let round = 0; round < 25; round++) {
         const pool = createFoldPool(1)
         await pool.fold(${job})

@@ -4,7 +4,7 @@
 import { projectionCols, type Addend, type Rows } from '../device.ts'
 import type { Commands } from './commands.ts'
 import { scaleColumnsKernel } from './kernels/addend.ts'
-import { blocksOf } from './kernels/matmul.ts'
+import { blocksOf } from './kernels/matmul-common.ts'
 import type { TensorOperand } from './handles.ts'
 import type { Scratch } from './scratch.ts'
 import type { MatmulOf } from './variants.ts'

@@ -10,7 +10,7 @@ import type { OpenAdapter } from './adapter.ts'
 import { NO_ADDEND } from './addends.ts'
 import { MAP, USAGE } from './buffers.ts'
 import type { Commands } from './commands.ts'
-import { blocksOf, type MatmulSpec } from './kernels/matmul.ts'
+import { blocksOf, type MatmulSpec } from './kernels/matmul-common.ts'
 import { candidates, type VariantChoice, choiceBy, FEW_ROWS, type ShapeClass } from './variants.ts'
 
 interface Measured {

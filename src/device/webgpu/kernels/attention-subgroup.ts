@@ -8,7 +8,7 @@
 import { defineKernel } from '../kernel.ts'
 import { ATTENTION_PARAMS, type AttentionSpec } from './attention.ts'
 import { type Element, elementSpec, read4, stored4, suffix } from './elements.ts'
-import { lines } from './matmul.ts'
+import { lines } from './matmul-common.ts'
 
 /** Largest head size: beyond it the driver takes seconds to compile. */
 export const MAX_SUBGROUP_HEAD_SIZE = 128

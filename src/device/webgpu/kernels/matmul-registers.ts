@@ -1,4 +1,4 @@
-// The matmul of matmul.ts without workgroup memory: each invocation makes `rows` x 8 sums in
+// The matmul of matmul-common.ts without workgroup memory: each invocation makes `rows` x 8 sums in
 // registers, from four k of each line at a time. A workgroup is 16 invocations along the columns by
 // `groups` along the rows. For GPUs whose caches do what workgroup memory would (Apple's), and for
 // software adapters without subgroups.
@@ -13,7 +13,7 @@ import {
   matmulBindings,
   type MatmulSpec,
   storeWgsl,
-} from './matmul.ts'
+} from './matmul-common.ts'
 
 /** Columns of y that one workgroup makes. */
 const COLS = 128

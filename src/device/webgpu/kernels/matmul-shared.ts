@@ -1,4 +1,4 @@
-// The matmul of matmul.ts through workgroup memory: a workgroup of 16 x 16 invocations makes a block
+// The matmul of matmul-common.ts through workgroup memory: a workgroup of 16 x 16 invocations makes a block
 // of y with `rows` x 4 sums each, and passes K through workgroup memory 16 columns at a time. Takes
 // any K; what discrete GPUs like, and what every adapter falls back to.
 
@@ -12,7 +12,7 @@ import {
   matmulBindings,
   type MatmulSpec,
   storeWgsl,
-} from './matmul.ts'
+} from './matmul-common.ts'
 
 /** Columns of y that one workgroup makes. */
 const COLS = 64

@@ -1,9 +1,9 @@
-// The matmul of matmul.ts by one subgroup per workgroup: lanes lie along the columns, four each, and
+// The matmul of matmul-common.ts by one subgroup per workgroup: lanes lie along the columns, four each, and
 // load their own weights; of x each lane loads another row, which reaches all lanes by a broadcast.
 // Four k at a time, each loaded value is used `rows` (of w) or 4*lanes (of x) times. This is what
 // software Vulkan likes best: there every load is made lane by lane with a check of its bounds, even
 // one whose address all lanes share, while a broadcast and a product are single instructions.
-// Needs subgroups of exactly `lanes` invocations. Transposed weights: see matmul.ts; a lane's columns
+// Needs subgroups of exactly `lanes` invocations. Transposed weights: see matmul-common.ts; a lane's columns
 // are then adjacent, so that four of them are one load.
 
 import { defineKernel } from '../kernel.ts'
@@ -16,7 +16,7 @@ import {
   matmulBindings,
   type MatmulSpec,
   storeWgsl,
-} from './matmul.ts'
+} from './matmul-common.ts'
 
 interface SubgroupShape {
   /** Invocations of a subgroup. */

@@ -1,4 +1,4 @@
-// The matmul of matmul.ts for transposed weights, of any shape: lanes lie along the columns, so that
+// The matmul of matmul-common.ts for transposed weights, of any shape: lanes lie along the columns, so that
 // loads of w are contiguous; an invocation makes 8 rows of 4 columns, 64 apart, a workgroup 8 x 256.
 
 import { defineKernel } from '../kernel.ts'
@@ -11,7 +11,7 @@ import {
   matmulBindings,
   type MatmulSpec,
   storeWgsl,
-} from './matmul.ts'
+} from './matmul-common.ts'
 
 /** Rows and columns of y that one workgroup makes. */
 const [ROWS, COLS] = [8, 256]

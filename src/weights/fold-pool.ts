@@ -1,5 +1,6 @@
 // A small pool of fold threads. Jobs start in the order of the calls; each promise settles when its
-// bytes are in the overlay. What is folded, and when, is store.ts's business.
+// bytes are in the overlay. What is folded, and when, is decided by the methods (`begin` and `overdue` of
+// src/methods/dense.ts and factored.ts); store.ts makes the jobs.
 
 import { channel } from 'node:diagnostics_channel'
 import type { Worker } from 'node:worker_threads'

@@ -7,8 +7,8 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { UserError } from '../util/errors.ts'
-import { asUserError } from './read.ts'
-import { isRunning, startOf } from './processes.ts'
+import { asUserError } from '../io/read.ts'
+import { isRunning, startOf } from '../io/processes.ts'
 
 interface Owner {
   readonly pid: number
