@@ -37,7 +37,7 @@ describe('the shipped configurations', () => {
     const { files: shipped } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
       files: string[]
     }
-    expect(shipped).toEqual(expect.arrayContaining(['config', 'examples/tinyshakespeare']))
+    expect(shipped).toEqual(expect.arrayContaining(['config', 'examples']))
   })
 
   it.each(NAMES)('%s is whole, and runs', async (name) => {
