@@ -29,7 +29,7 @@ beforeAll(async () => {
 /** A pre-training run on the data. */
 export function run(outputDir: string, options: Options, report: Reporter = silent, stop = never) {
   const base = { ...CPU, ...SHAPE, dataset: data, batchSize: 4, outputDir }
-  return pretrain(parseConfig({ ...base, ...options }), report, stop)
+  return pretrain(parseConfig({ ...base, ...options }, 'pretrain'), report, stop)
 }
 
 export const read = (dir: string, ...names: string[]) => readFileSync(join(dir, ...names))

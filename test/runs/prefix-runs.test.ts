@@ -78,10 +78,19 @@ describe('a run with --prefix-tokens', () => {
   }, 60_000)
 
   it.each([
-    [['--prefix-tokens', '4', '--method', 'lozo'], 'by mezo-sgd; found --method lozo'],
-    [['--prefix-tokens', '4', '--lora-rank', '2'], 'either --prefix-tokens or --lora-rank'],
-    [['--prefix-tokens', '4', '--freeze', '*fc1*'], '--freeze is of weights'],
-    [['--prefix-tokens', '4', '--weight-decay', '0.1'], '--weight-decay is of weights'],
+    [['--prefix-tokens', '4', '--method', 'lozo'], 'is for mezo-sgd; found --method lozo'],
+    [
+      ['--prefix-tokens', '4', '--lora-rank', '2'],
+      '--lora-rank and --prefix-tokens exclude each other',
+    ],
+    [
+      ['--prefix-tokens', '4', '--freeze', '*fc1*'],
+      '--prefix-tokens and --freeze exclude each other',
+    ],
+    [
+      ['--prefix-tokens', '4', '--weight-decay', '0.1'],
+      '--prefix-tokens and --weight-decay exclude each other',
+    ],
     [['--prefix-tokens', '0'], '--prefix-tokens'],
     [['--prefix-tokens', '4096'], 'positions, and text needs some of them'],
   ])('refuses %s', async (flags, sentence) => {

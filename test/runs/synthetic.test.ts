@@ -132,7 +132,7 @@ describe('a synthetic model', () => {
       [['plan', '--synthetic', 'opt-9b'], 'opt-9b'],
       [['plan', 'synthetic:opt-13b/two'], 'number of layers'],
       [['bench'], '--synthetic SIZE'],
-      [['bench', 'x', '--layers', '2'], '--layers is for --synthetic'],
+      [['bench', 'x', '--layers', '2'], '--layers needs --synthetic beside it'],
       [['bench', '--synthetic', 'opt-125m', '--layers', '0'], 'at least 1'],
     ] as const) {
       const { code, stderr } = await here(args)
