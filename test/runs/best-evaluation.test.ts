@@ -166,7 +166,7 @@ describe('the best evaluation', () => {
       finetune(TINY, parseConfig({ ...given, ...more }, 'finetune'), silent, NEVER)
     const usage = (more: object) => rejection(start(more))
     expect(await usage({ earlyStoppingPatience: 2, evalFile: 'z' })).toMatch(
-      /needs --eval-steps beside it/,
+      /needs --eval-steps or --eval-strategy beside it/,
     )
     expect(await usage({ loadBestModelAtEnd: true })).toMatch(
       /needs --eval-file or --task beside it/,

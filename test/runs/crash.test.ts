@@ -99,7 +99,7 @@ describe.each([
   it('is not resumed with other options', async () => {
     for (const [flag, value] of [
       ['--window', '7'],
-      ['--probes', '2'],
+      ['--directions', '2'],
       ['--freeze', '*fc1*'],
       ['--fold-windows', '3'],
       method === 'kronzo' ? ['--kron-strategy', 'power2'] : ['--rank', '4'],

@@ -118,7 +118,15 @@ describe.each(['destroy', 'silent'] as const)('a run that loses its adapter (%s)
 
   it('goes on with --device cpu', async () => {
     await lost(args('moved'), { after: 'step 2/6', submit: 9, how })
-    const onCpu = runArgs(`${how}-moved`, ...RUNS[how], '--device', 'cpu', '--threads', '1')
+    // The first two say how an adapter's memory is filled.
+    const onCpu = runArgs(
+      `${how}-moved`,
+      ...RUNS[how].slice(2),
+      '--device',
+      'cpu',
+      '--threads',
+      '1',
+    )
     const { code, stderr } = await cli([...onCpu, '--resume'])
     expect(stderr).toContain('resuming at step 2 of 6')
     expect(code).toBe(0)

@@ -21,8 +21,8 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { resolveModel } from '../../src/hub/resolve.ts'
 import type { UserError } from '../../src/util/errors.ts'
-import { LAYOUTS, makeFolder, ROOT, TINY } from '../helpers/cli.ts'
-import { here, refusedHere } from '../helpers/in-process.ts'
+import { here, LAYOUTS, makeFolder, ROOT, TINY } from '../helpers/cli.ts'
+import { refusedHere } from '../helpers/refused.ts'
 
 const home = makeFolder()
 const at = (...names: string[]) => join(home, ...names)

@@ -7,8 +7,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it, vi } from 'vitest'
-import { ROOT } from '../helpers/cli.ts'
-import { here } from '../helpers/in-process.ts'
+import { here, ROOT } from '../helpers/cli.ts'
 
 vi.mock(import('../../src/config/output.ts'), async (original) => {
   const [{ OUTPUT_OPTIONS }, { wholeAtMost }] = [
