@@ -55,7 +55,10 @@ async function bytesOf(dir: string): Promise<Map<string, Buffer>> {
 
 /** The same method without the shared prefix: all probes are computed apart from the start. */
 function unshared(method: Method): Method {
-  const start: Method['start'] = (...args) => ({ ...method.start(...args), isPerturbed: () => true })
+  const start: Method['start'] = (...args) => ({
+    ...method.start(...args),
+    isPerturbed: () => true,
+  })
   return { ...method, start }
 }
 
