@@ -57,6 +57,14 @@ export interface Model {
   forward(run: Run, input: ModelInput): Promise<void>
 }
 
+/** Tables and matrices in the order of first use, a tied one once. */
+export function distinctMatrices({
+  tables,
+  matrices,
+}: Pick<Model, 'tables' | 'matrices'>): Matrix[] {
+  return [...new Map([...tables, ...matrices].map((matrix) => [matrix.name, matrix])).values()]
+}
+
 /** Token ids and mask [B, T], rectangular. */
 export interface ModelInput {
   readonly inputIds: readonly (readonly number[])[]

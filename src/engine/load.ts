@@ -4,7 +4,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { createModel } from '../../models/index.ts'
-import type { Model } from '../../models/model.ts'
+import { distinctMatrices, type Model } from '../../models/model.ts'
 import { withPrefix } from '../../models/prefix.ts'
 import { openCheckpoint } from '../checkpoint/open.ts'
 import {
@@ -102,9 +102,8 @@ export function syntheticModel(synthetic: Synthetic): LoadedModel {
   const source = syntheticSource(synthetic)
   const config = syntheticConfig(synthetic)
   const model = createModel(config)
-  const matrices = new Map([...model.tables, ...model.matrices].map((m) => [m.name, m]))
   const checkpoint = syntheticCheckpoint(source, config, [
-    ...[...matrices.values()].map(({ name, rows, cols }) => ({ name, shape: [rows, cols] })),
+    ...distinctMatrices(model).map(({ name, rows, cols }) => ({ name, shape: [rows, cols] })),
     ...model.vectors.map(({ name, size: length }) => ({ name, shape: [length] })),
   ])
   return { source, dir: source, commit: null, checkpoint, model }

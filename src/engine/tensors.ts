@@ -1,7 +1,7 @@
 // Finds a model's tensors in a checkpoint: names by the model's aliases, shapes checked, so that a
 // wrong file is one sentence before the first byte of weights is read; and those that it has no use for.
 
-import type { Matrix, Model } from '../../models/model.ts'
+import { distinctMatrices, type Matrix, type Model } from '../../models/model.ts'
 import { UserError } from '../util/errors.ts'
 import { openFiles, type WeightFiles } from '../checkpoint/files.ts'
 import type { Checkpoint, TensorEntry } from '../checkpoint/types.ts'
@@ -37,9 +37,8 @@ export function findTensors(model: Model, checkpoint: Checkpoint): ModelTensors 
     }
     return { ...entry, name }
   }
-  const distinct = new Map([...model.tables, ...model.matrices].map((m) => [m.name, m]))
   return {
-    matrices: [...distinct.values()].map((matrix) => ({
+    matrices: distinctMatrices(model).map((matrix) => ({
       matrix,
       entry: find(matrix.name, [matrix.rows, matrix.cols]),
     })),

@@ -4,7 +4,7 @@
 
 import { join } from 'node:path'
 import { createModel } from '../../models/index.ts'
-import type { Model } from '../../models/model.ts'
+import { distinctMatrices, type Model } from '../../models/model.ts'
 import type { Plan } from '../../scheduler/plan.ts'
 import type { Config } from '../config/options.ts'
 import { cutOf, partOf, passesOf, planThatFits, type Cut } from '../engine/cut.ts'
@@ -54,8 +54,8 @@ export async function planReport(source: string, config: Config, report: Reporte
   const shape = { probes, batch, tokens }
   const cut = cutOf(exactly, shape)
   const plan = exactly(partOf(shape, cut))
-  const trained = tensorsOf(model).filter(({ name }) => methodOptions.selection.trains(name))
-  const demand = method.demand(methodOptions, tensorsOf(model), probes)
+  const trained = distinctMatrices(model).filter(({ name }) => methodOptions.selection.trains(name))
+  const demand = method.demand(methodOptions, distinctMatrices(model), probes)
   const kept = folds ? overlayBytes(methodOptions) * elements(trained) : 0
   const workOf = (plan: Plan, cut: Cut) =>
     stepWork({ model, plan, cut, method, methodOptions, probes, folds, dtype, config })
@@ -172,11 +172,6 @@ function passReport(cut: Cut, onePassBytes: number | null) {
   return { json, lines: table([['passes', `${passesOf(cut)}; ${enough}`]]) }
 }
 
-/** Matrices and tables, tied ones once. */
-const tensorsOf = (model: Model) => [
-  ...new Map([...model.tables, ...model.matrices].map((m) => [m.name, m])).values(),
-]
-
 const elements = (list: readonly { rows: number; cols: number }[]) =>
   list.reduce((sum, m) => sum + m.rows * m.cols, 0)
 
@@ -189,7 +184,7 @@ function describe(
   kept: number,
   stateBytes: number,
 ) {
-  const distinct = tensorsOf(model)
+  const distinct = distinctMatrices(model)
   const vectors = model.vectors.reduce((sum, v) => sum + v.size, 0)
   const inMemory = kept <= config.ram
   const { traffic } = work
@@ -270,7 +265,7 @@ function imagined(model: Model, dtype: DType): ModelTensors {
     bytes: shape.reduce((a, b) => a * b, 1) * DTYPE_BYTES[dtype],
   })
   return {
-    matrices: [...model.tables, ...model.matrices].map((matrix) => ({
+    matrices: distinctMatrices(model).map((matrix) => ({
       matrix,
       entry: entry(matrix.name, [matrix.rows, matrix.cols]),
     })),

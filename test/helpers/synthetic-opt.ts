@@ -4,6 +4,7 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createModel } from '../../models/index.ts'
+import { distinctMatrices } from '../../models/model.ts'
 import { NOISE_STD, round16 } from '../../src/noise/distributions.ts'
 import { noiseKey } from '../../src/noise/threefry.ts'
 import { createNoiseKernel } from '../../src/noise/wasm.ts'
@@ -47,9 +48,8 @@ export async function writeSyntheticOpt(dir: string, shape: OptShape, dtype: DTy
   const config = optConfig(shape)
   await writeFile(join(dir, 'config.json'), JSON.stringify(config))
   const model = createModel(config)
-  const matrices = new Map([...model.tables, ...model.matrices].map((m) => [m.name, m]))
   const specs = [
-    ...[...matrices.values()].map((m) => ({ name: m.name, dtype, shape: [m.rows, m.cols] })),
+    ...distinctMatrices(model).map((m) => ({ name: m.name, dtype, shape: [m.rows, m.cols] })),
     ...model.vectors.map((v) => ({ name: v.name, dtype, shape: [v.size] })),
   ]
   await writeShardedSafetensors(dir, specs, async (index, sink) => {
