@@ -42,34 +42,10 @@ describe('a run with --prefix-tokens', () => {
   }, 60_000)
 
   it('is planned before it runs', async () => {
-    const plan = await hereJson([
-      'plan',
-      TINY,
-      '--prefix-tokens',
-      '4',
-      '--batch-size',
-      '2',
-      '--max-length',
-      '16',
-      '--device',
-      'cpu',
-      '--steps',
-      '2',
-    ])
-    const bench = await hereJson([
-      'bench',
-      TINY,
-      '--prefix-tokens',
-      '4',
-      '--batch-size',
-      '2',
-      '--max-length',
-      '16',
-      '--device',
-      'cpu',
-      '--steps',
-      '2',
-    ])
+    const size = ['--prefix-tokens', '4', '--batch-size', '2', '--max-length', '16']
+    const args = [TINY, ...size, '--device', 'cpu', '--steps', '2']
+    const plan = await hereJson(['plan', ...args])
+    const bench = await hereJson(['bench', ...args])
     const [planned, measured] = [
       Number(plan['device_peak_bytes']),
       Number(bench['device_peak_bytes']),

@@ -1,25 +1,9 @@
 // Bad data and options for training examples: one sentence each, with the place in the file.
 // Alone: npx vitest run test/unit/examples-refused.test.ts
 
-import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { loadExamples, type ExampleOptions } from '../../src/data/examples.ts'
-import { loadTokenizer } from '../../src/data/tokenizer.ts'
-import { FILES, folder } from '../helpers/small-tokenizer.ts'
-
-const tokenizer = await loadTokenizer(await folder(FILES))
-const SST2 = { template: '{text} It was', labelWords: ['terrible', 'great'], maxLength: 64 }
-const jsonl = (...rows: object[]) => rows.map((row) => JSON.stringify(row)).join('\n')
-
-async function load(
-  data: string,
-  options: Partial<ExampleOptions> = {},
-  { name = 'x.jsonl', by = tokenizer } = {},
-) {
-  const path = join(await folder({ [name]: data }), name)
-  const set = await loadExamples(path, by, { maxLength: 64, ...options })
-  return { ...set, log: set.log.map((line) => line.replaceAll(path, name)) }
-}
+import type { ExampleOptions } from '../../src/data/examples.ts'
+import { jsonl, load, SST2 } from '../helpers/load-examples.ts'
 
 describe('bad data and options', () => {
   const good = { text: 'a', label: 0 }

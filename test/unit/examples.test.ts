@@ -2,9 +2,7 @@
 // the token; characters that a vocabulary lacks; many examples. What is refused: examples-refused.test.ts.
 // Alone: npx vitest run test/unit/examples.test.ts
 
-import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { loadExamples, type ExampleOptions } from '../../src/data/examples.ts'
 import { checkBatch, collateExamples } from '../../src/data/batches.ts'
 import { characterTokenizer } from '../../src/data/gpt-tokenizers.ts'
 import { indicesForStep } from '../../src/data/order.ts'
@@ -12,9 +10,9 @@ import { loadTokenizer } from '../../src/data/tokenizer.ts'
 import { IGNORED } from '../../src/data/types.ts'
 import { labelledRows, sequenceLosses } from '../../src/train/loss.ts'
 import { table } from '../../src/util/console.ts'
-import { FILES, folder, TOKENIZER_JSON } from '../helpers/small-tokenizer.ts'
+import { jsonl, load, SST2, tokenizer } from '../helpers/load-examples.ts'
+import { folder, TOKENIZER_JSON } from '../helpers/small-tokenizer.ts'
 
-const tokenizer = await loadTokenizer(await folder(FILES))
 const noBos = await loadTokenizer(
   await folder({ 'tokenizer.json': JSON.stringify({ ...TOKENIZER_JSON, post_processor: null }) }),
 )
@@ -22,18 +20,6 @@ const ids = (text: string) => tokenizer.encode(text, { bos: false })
 const ignored = (n: number) => new Array<number>(n).fill(IGNORED)
 
 const BOS = 2
-const SST2 = { template: '{text} It was', labelWords: ['terrible', 'great'], maxLength: 64 }
-const jsonl = (...rows: object[]) => rows.map((row) => JSON.stringify(row)).join('\n')
-
-async function load(
-  data: string,
-  options: Partial<ExampleOptions> = {},
-  { name = 'x.jsonl', by = tokenizer } = {},
-) {
-  const path = join(await folder({ [name]: data }), name)
-  const set = await loadExamples(path, by, { maxLength: 64, ...options })
-  return { ...set, log: set.log.map((line) => line.replaceAll(path, name)) }
-}
 
 describe('texts', () => {
   it('become windows, each with BOS, whose tokens are the text and all labelled', async () => {
