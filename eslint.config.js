@@ -9,7 +9,7 @@ export default tseslint.config(
       'native*/',
       'out/',
       'node_modules/',
-      'src/noise/noise.as.ts',
+      'src/noise/*.as.ts',
       '.venv/',
       '.cache/',
     ],

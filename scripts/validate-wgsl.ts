@@ -64,13 +64,14 @@ const VARIANTS: Readonly<Record<string, readonly (readonly unknown[])[]>> = {
   matmulSubgroup: subgroupShapes(),
   matmulTransposed: ROWS.map((types) => [types]),
   matmulTransposedSubgroup: subgroupShapes(),
-  perturbKernel: [['F32'], ['F16'], ['BF16']],
+  perturbKernel: across(['F32', 'F16', 'BF16'], ['gaussian', 'rademacher']),
   scatterKernel: [...ROWS.slice(0, 2), { x: 'f32', y: 'f16' } as const].map((types) => [types]),
 }
 
 /** Functions beside those that make kernels. */
 const OTHERS = [
-  ...['blockWgsl', 'blocksOf', 'elementSpec', 'lines', 'matmulBindings', 'read', 'read4'],
+  ...['blockWgsl', 'blocksOf', 'elementSpec', 'lines', 'matmulBindings', 'perturbSpan'],
+  ...['read', 'read4'],
   ...['forEachElement', 'storeWgsl', 'stored', 'stored4', 'subgroupAttentionRows', 'suffix'],
 ]
 

@@ -3,7 +3,7 @@
 
 import { existsSync } from 'node:fs'
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises'
-import { NOISE_STD, round16 } from '../../src/noise/distributions.ts'
+import { round16, stdOf } from '../../src/noise/distributions.ts'
 import { noiseKey } from '../../src/noise/threefry.ts'
 import { createNoiseKernel } from '../../src/noise/wasm.ts'
 import { syntheticModel } from '../../src/engine/load.ts'
@@ -35,12 +35,12 @@ export async function checkpoint(size: string): Promise<string> {
     const { name, shape } = specs[index]!
     const count = shape.reduce((product, d) => product * d, 1)
     const centre = /norm\.weight$/.test(name) ? 1 : 0
-    const coefficient = shape.length > 1 ? round16(STD / NOISE_STD) : 0
+    const coefficient = shape.length > 1 ? round16(STD / stdOf('gaussian')) : 0
     const terms = [{ ...noiseKey(0, 0, name, 'z'), coefficient, decay: 1 }]
     for (let first = 0; first < count; first += PIECE) {
       const values = new Float32Array(Math.min(PIECE, count - first))
       const start = new Uint8Array(new Float32Array(values.length).fill(centre).buffer)
-      kernel.apply(start, 'F32', first, { terms, scales: [] }, [], values)
+      kernel.apply(start, 'F32', first, { noise: 'gaussian', terms, scales: [] }, [], values)
       await sink.write(convertElements(new Uint8Array(values.buffer), 'F32', 'F16'))
     }
   })

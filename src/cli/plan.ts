@@ -46,7 +46,8 @@ async function predicted(
         report.line(
           `measuring ${device.info.name}${busy ? ', which is busy: times will be rough' : ''}`,
         )
-      const rates = await ratesOf(device, { threads: config.threads, redo, announce })
+      const { threads, noise } = config
+      const rates = await ratesOf(device, { threads, noise, redo, announce })
       const tier = tierOf(planned)
       const disk =
         tier === 'disk'

@@ -4,6 +4,7 @@
 import { ESTIMATORS } from '../methods/estimator.ts'
 import { METHOD_NAMES } from '../methods/index.ts'
 import { KRON_STRATEGIES } from '../methods/kron-sizes.ts'
+import { NOISES } from '../noise/distributions.ts'
 import { ON_METHOD, type OptionSpec } from './spec.ts'
 import { count, countAtMost, isOn, list, nonnegative, oneOf, positive, whole } from './values.ts'
 
@@ -67,6 +68,15 @@ export const METHOD_OPTIONS = {
     default: 0,
     defaults: { sample: 1337 },
     commands: [...ON_METHOD, 'generate', 'sample'],
+    trajectory: true,
+  },
+  noise: {
+    group: 'method',
+    value: 'kind',
+    help: 'of directions, and of the factors that lozo and kronzo make them of, with mean 0 and variance 1: gaussian, or rademacher (+1 or -1, one random bit each)',
+    schema: oneOf(NOISES),
+    default: 'gaussian',
+    commands: ON_METHOD,
     trajectory: true,
   },
   directions: {

@@ -5,6 +5,7 @@
 import type { Device, Tensor } from '../device/device.ts'
 import type { Probes, Update } from '../methods/method.ts'
 import { recipe, terms, type Scope } from '../methods/perturbation.ts'
+import type { NoiseTerm } from '../noise/distributions.ts'
 import type { NoiseKernel } from '../noise/wasm.ts'
 
 export interface Vectors {
@@ -32,12 +33,14 @@ export function createVectors(
   const tensors = new Map<string, Tensor>()
   const momenta = new Map<string, Float32Array>()
   const bytesOf = (v: Float32Array) => new Uint8Array(v.buffer, v.byteOffset, v.byteLength)
+  const apply = (terms: readonly NoiseTerm[], value: Float32Array) =>
+    kernel.apply(bytesOf(value), 'F32', 0, { noise: scope.noise, terms, scales: [] }, [], value)
 
   const push = (name: string, value: Float32Array, update: Update) => {
     const own = terms(scope, name, update, false)
     if (own.length === 0) return
     if (beta === 0) {
-      kernel.apply(bytesOf(value), 'F32', 0, { terms: own, scales: [] }, [], value)
+      apply(own, value)
       return
     }
     let m = momenta.get(name)
@@ -45,7 +48,7 @@ export function createVectors(
     // The same moves with lr -1: the momentum gathers +(1 - beta)*grads.
     const gathered = { ...update, lr: -1, grads: update.grads.map((g) => (1 - beta) * g) }
     const decayed = terms(scope, name, { ...gathered, decay: Math.fround(beta) }, true)
-    kernel.apply(bytesOf(m), 'F32', 0, { terms: decayed, scales: [] }, [], m)
+    apply(decayed, m)
     const lr = Math.fround(update.lr)
     for (let i = 0; i < m.length; i++) value[i] = value[i]! - Math.fround(lr * m[i]!)
   }

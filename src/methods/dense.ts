@@ -7,7 +7,7 @@ import { recipe, terms } from './perturbation.ts'
 
 /** State of a method with dense directions. */
 export function startDense(options: MethodOptions): TrainingState {
-  const { replayWindow } = options
+  const { noise, replayWindow } = options
   let owed: Update[] = []
   const termsOf = (name: string, updates: readonly Update[]): NoiseTerm[] =>
     updates.flatMap((update) => terms(options, name, update, true))
@@ -15,7 +15,7 @@ export function startDense(options: MethodOptions): TrainingState {
     if (owed.length < replayWindow + spare) return null
     const folded = owed
     owed = []
-    return (name) => ({ kind: 'dense', terms: termsOf(name, folded) })
+    return (name) => ({ kind: 'dense', noise, terms: termsOf(name, folded) })
   }
   return {
     // K at a time, also when a journal is replayed, where folds round. Else all at once is faster.
@@ -25,7 +25,7 @@ export function startDense(options: MethodOptions): TrainingState {
       owed.push(update)
     },
     isPerturbed: options.selection.active,
-    change: (name) => ({ kind: 'dense', terms: termsOf(name, owed) }),
+    change: (name) => ({ kind: 'dense', noise, terms: termsOf(name, owed) }),
     recipe: (name, probes) => recipe(options, name, termsOf(name, owed), probes),
     addend: () => null,
     rows: (name, probes) => ({

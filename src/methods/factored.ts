@@ -4,7 +4,7 @@
 //   theta_t = decay * theta_k + sum over windows since the last fold of S_j o R_j
 // with S o R = S R (low-rank, S [m, r], R = V^T) or S (x) R (Kronecker). Windows are folded when F of
 // them are complete, at steps that depend on nu and F alone, so that replaying gives the same bits.
-// Noise is kept as integers: a direction U o R of unit variance is raw(U) o raw(R) / 8.
+// Noise is kept as integers: a direction U o R of unit variance is raw(U) o raw(R) / variance.
 // Momentum lives in the left factor and is carried over a window's end by least squares.
 
 import type { NoiseTerm } from '../noise/distributions.ts'
@@ -13,7 +13,7 @@ import { noiseKey, type NoiseKey } from '../noise/threefry.ts'
 import type { NoiseKernel } from '../noise/wasm.ts'
 import { addendOf } from './addend.ts'
 import type { Fold, MatrixShape, MethodOptions, Probes, TrainingState, Update } from './method.ts'
-import { RAW_VARIANCE, type Structure } from './structure.ts'
+import type { Structure } from './structure.ts'
 
 /** One matrix's part of the state. */
 interface Tracked {
@@ -42,7 +42,7 @@ export function startFactored(
   structureOf: (shape: MatrixShape) => Structure,
   { foldWindows, beta }: { foldWindows: number; beta: number },
 ): TrainingState {
-  const { selection, window } = options
+  const { selection, noise, window } = options
   const draw = createDraws(options, kernel)
   const windows = createWindows(matrices, structureOf, draw)
   const { get, termOf, changeOf } = windows
@@ -65,7 +65,8 @@ export function startFactored(
     recipe(name) {
       const { decay } = get(name)
       // Decay alone is a term without noise.
-      return { terms: decay === 1 ? [] : [{ k0: 0, k1: 0, coefficient: 0, decay }], scales: [0] }
+      const terms = decay === 1 ? [] : [{ k0: 0, k1: 0, coefficient: 0, decay }]
+      return { noise, terms, scales: [0] }
     },
     addend(name, probes) {
       const t = get(name)
@@ -74,7 +75,7 @@ export function startFactored(
       const fresh = leftsOf(t, probes).map((left) => termOf(t, left))
       if (state.length === 0 && fresh.length === 0) return null
       const list = probes?.list ?? [{ direction: 0, scale: 0 }]
-      const scaled = list.map((p) => ({ ...p, scale: p.scale / RAW_VARIANCE }))
+      const scaled = list.map((p) => ({ ...p, scale: p.scale / t.structure.variance }))
       return addendOf(t.shape, state, fresh, scaled)
     },
     rows(name, probes) {
@@ -83,7 +84,7 @@ export function startFactored(
       const extra = (probes?.list ?? [null]).map((p) => {
         const left = p && p.scale !== 0 ? lefts[p.direction] : undefined
         if (!left) return []
-        const scale = Math.fround(p!.scale / RAW_VARIANCE)
+        const scale = Math.fround(p!.scale / t.structure.variance)
         const scaled = left.map((u) => u * scale)
         return [termOf(t, scaled)]
       })
@@ -181,11 +182,12 @@ interface Draws {
 }
 
 /** The raw noise that factors are made of. */
-function createDraws({ seed, directions }: MethodOptions, kernel: NoiseKernel): Draws {
+function createDraws({ seed, noise, directions }: MethodOptions, kernel: NoiseKernel): Draws {
   const raw = (size: number, key: NoiseKey) => {
     const out = new Float32Array(size)
     const term: NoiseTerm = { ...key, coefficient: 1, decay: 1 }
-    kernel.apply(new Uint8Array(size * 4), 'F32', 0, { terms: [term], scales: [] }, [], out)
+    const recipe = { noise, terms: [term], scales: [] }
+    kernel.apply(new Uint8Array(size * 4), 'F32', 0, recipe, [], out)
     return out
   }
   /** Of one step: its probes and its update use the same. */
@@ -214,14 +216,14 @@ function accumulate(
   { lr, grads, decay }: Update,
   beta: number,
 ): void {
-  const { leftSize, gain } = t.structure
+  const { leftSize, gain, variance } = t.structure
   if (decay !== 1) {
     t.decay = Math.fround(t.decay * decay)
     for (const { left } of t.past) for (let i = 0; i < leftSize; i++) left[i]! *= decay
     if (t.sum) for (let i = 0; i < leftSize; i++) t.sum[i]! *= decay
   }
   const sum = (t.sum ??= new Float32Array(leftSize))
-  const scale = (-lr * gain) / RAW_VARIANCE
+  const scale = (-lr * gain) / variance
   if (beta === 0) {
     lefts.forEach((left, d) => {
       const c = Math.fround(scale * grads[d]!)

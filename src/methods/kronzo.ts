@@ -1,6 +1,6 @@
 // KronZO and KronZO-M (Allaire et al., "Zeroth-order Kronecker optimization for pretraining language
 // models", GERAD G-2025-44). For each matrix W [m1*m2, n1*n2]; B [m2, n2] is drawn every nu steps, A
-// [m1, n1] at every step, both N(0, 1):
+// [m1, n1] at every step, both of mean 0 and variance 1:
 //
 //   g  = (L(W + eps*A(x)B) - L(W - eps*A(x)B)) / (2*eps)
 //   kronzo     W <- W - lr*g*A(x)B
@@ -19,7 +19,7 @@ const dims = ({ kronStrategy, kronMaxFactor }: MethodOptions, shape: MatrixShape
 
 const common: Omit<FactoredRecipe, 'name' | 'momentum'> = {
   addend: 'kronecker',
-  of: (options, shape) => kronecker(dims(options, shape)),
+  of: (options, shape) => kronecker(dims(options, shape), options.noise),
   // Each further window costs another projection.
   foldWindows: () => 1,
   sizes(options, shape, windows, probes) {

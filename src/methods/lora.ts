@@ -121,7 +121,8 @@ function startLora(
           [B, b],
         ] as const) {
           const own = terms(scope, loraName(name, part), update, true)
-          kernel.apply(bytesOf(value), 'F32', 0, { terms: own, scales: [] }, [], value)
+          const made = { noise: scope.noise, terms: own, scales: [] }
+          kernel.apply(bytesOf(value), 'F32', 0, made, [], value)
         }
       }
     },

@@ -1,6 +1,6 @@
 // LOZO and LOZO-M (Chen et al., "Enhancing Zeroth-order Fine-tuning for Language Models with
 // Low-rank Structures", arXiv 2410.07698). For each matrix W [m, n]; V [n, r] is drawn every nu
-// steps, U [m, r] at every step, both N(0, 1):
+// steps, U [m, r] at every step, both of mean 0 and variance 1:
 //
 //   g  = (L(W + eps*U V^T) - L(W - eps*U V^T)) / (2*eps)
 //   lozo     W <- W - lr*g*U V^T / r
@@ -17,8 +17,8 @@ const CHEAP_RANK = 16
 
 const common: Omit<FactoredRecipe, 'name' | 'momentum'> = {
   addend: 'low-rank',
-  of: ({ rank, rankScaling }, shape) =>
-    lowRank(shape, rank, rankScaling === 'paper' ? 1 / rank : 1),
+  of: ({ rank, rankScaling, noise }, shape) =>
+    lowRank(shape, rank, rankScaling === 'paper' ? 1 / rank : 1, noise),
   foldWindows: ({ rank }) => Math.max(1, Math.floor(CHEAP_RANK / rank)),
   sizes({ rank, directions }, { rows, cols }, windows, probes) {
     const k = rank * (windows + directions)

@@ -6,7 +6,7 @@
 // function of it and of the run seed.
 
 import type { Addend } from '../device/device.ts'
-import type { Recipe } from '../noise/distributions.ts'
+import type { Noise, Recipe } from '../noise/distributions.ts'
 import type { Change, FactorTerm } from '../noise/factors.ts'
 import type { NoiseKernel } from '../noise/wasm.ts'
 import type { KronStrategy } from './kron-sizes.ts'
@@ -103,6 +103,8 @@ export interface Demand {
 
 export interface MethodOptions {
   readonly seed: number
+  /** Of dense directions, and of the factors that others are made of. */
+  readonly noise: Noise
   readonly selection: Selection
   /** K of dense methods. */
   readonly replayWindow: number

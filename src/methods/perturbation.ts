@@ -2,14 +2,15 @@
 // see it. Element by element the sequence of roundings is fixed, so that replaying, folding and
 // resuming give the same bits everywhere. Factored directions are in factored.ts.
 
-import { NOISE_STD, round16, type NoiseTerm, type Recipe } from '../noise/distributions.ts'
+import { round16, stdOf, type Noise, type NoiseTerm, type Recipe } from '../noise/distributions.ts'
 import { noiseKey } from '../noise/threefry.ts'
 import type { Probes, Update } from './method.ts'
 import type { Selection } from './selection.ts'
 
-/** A run's seed, and which tensors train. */
+/** A run's seed, what its noise is, and which tensors train. */
 export interface Scope {
   readonly seed: number
+  readonly noise: Noise
   readonly selection: Selection
 }
 
@@ -18,7 +19,7 @@ export interface Scope {
  * Only matrices decay: biases and norms, the one-dimensional tensors, do not (MeZO's rule).
  */
 export function terms(
-  { seed, selection }: Scope,
+  { seed, noise, selection }: Scope,
   name: string,
   { step, lr, grads, decay }: Update,
   decays: boolean,
@@ -26,23 +27,23 @@ export function terms(
   if (!selection.active(step, name)) return []
   return grads.map((grad, direction) => ({
     ...noiseKey(seed, step, name, 'z', direction),
-    coefficient: round16((-lr * grad) / NOISE_STD),
+    coefficient: round16((-lr * grad) / stdOf(noise)),
     decay: decays && direction === 0 ? decay : 1,
   }))
 }
 
 /** How probes see a tensor that owes `owed`; null: as it is. */
 export function recipe(
-  { seed, selection }: Scope,
+  { seed, noise, selection }: Scope,
   name: string,
   owed: readonly NoiseTerm[],
   probes: Probes | null,
 ): Recipe {
-  if (!probes || !selection.active(probes.step, name)) return { terms: owed, scales: [0] }
+  if (!probes || !selection.active(probes.step, name)) return { noise, terms: owed, scales: [0] }
   const key = (direction: number) => noiseKey(seed, probes.step, name, 'z', direction)
-  const scales = probes.list.map(({ scale }) => round16(scale / NOISE_STD))
+  const scales = probes.list.map(({ scale }) => round16(scale / stdOf(noise)))
   if (probes.list.every(({ direction }) => direction === 0)) {
-    return { terms: owed, probe: key(0), scales }
+    return { noise, terms: owed, probe: key(0), scales }
   }
-  return { terms: owed, keys: probes.list.map(({ direction }) => key(direction)), scales }
+  return { noise, terms: owed, keys: probes.list.map(({ direction }) => key(direction)), scales }
 }

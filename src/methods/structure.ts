@@ -2,6 +2,7 @@
 // rank-1 LOZO on the rearranged matrix (Van Loan and Pitsianis). Sizes, terms, and how momentum in
 // the left factor is carried from one right factor to the next.
 
+import { DISTRIBUTIONS, type Noise } from '../noise/distributions.ts'
 import type { FactorTerm } from '../noise/factors.ts'
 import type { KronDims } from './kron-sizes.ts'
 import type { MatrixShape } from './method.ts'
@@ -13,20 +14,26 @@ export interface Structure {
   readonly rightSize: number
   /** Factor on the update: 1/r in LOZO's paper. */
   readonly gain: number
+  /** Of a product of two raw noises. */
+  readonly variance: number
   term(left: Float32Array, right: Float32Array): FactorTerm
   /** The left factor N' with N' o `to` closest to N o `from`; both are raw noise. */
   carry(n: Float32Array, from: Float32Array, to: Float32Array): Float32Array
 }
 
-/** Variance of a product of two raw noises. */
-export const RAW_VARIANCE = 8
-
 /** V^T is kept as [r, K]: N' = N (V^T V')/K with V of unit variance (LOZO-M, arXiv 2410.07698). */
-export function lowRank({ rows, cols }: MatrixShape, rank: number, gain: number): Structure {
+export function lowRank(
+  { rows, cols }: MatrixShape,
+  rank: number,
+  gain: number,
+  noise: Noise,
+): Structure {
+  const { variance } = DISTRIBUTIONS[noise]
   return {
     leftSize: rows * rank,
     rightSize: rank * cols,
     gain,
+    variance,
     term: (left, right) => ({ kind: 'low-rank', rank, left, right }),
     carry(n, from, to) {
       const overlap = new Float64Array(rank * rank)
@@ -34,7 +41,7 @@ export function lowRank({ rows, cols }: MatrixShape, rank: number, gain: number)
         for (let b = 0; b < rank; b++) {
           let dot = 0
           for (let k = 0; k < cols; k++) dot += from[a * cols + k]! * to[b * cols + k]!
-          overlap[a * rank + b] = dot / (RAW_VARIANCE * cols)
+          overlap[a * rank + b] = dot / (variance * cols)
         }
       }
       const next = new Float32Array(n.length)
@@ -51,15 +58,17 @@ export function lowRank({ rows, cols }: MatrixShape, rank: number, gain: number)
 }
 
 /** N' = N <B, B'>/(m2*n2), the same rule for one direction. */
-export function kronecker({ m1, m2, n1, n2 }: KronDims): Structure {
+export function kronecker({ m1, m2, n1, n2 }: KronDims, noise: Noise): Structure {
+  const { variance } = DISTRIBUTIONS[noise]
   return {
     leftSize: m1 * n1,
     rightSize: m2 * n2,
     gain: 1,
+    variance,
     term: (left, right) => ({ kind: 'kronecker', m2, n1, n2, left, right }),
     carry(n, from, to) {
       const dot = from.reduce((sum, value, i) => sum + value * to[i]!, 0)
-      const overlap = dot / (RAW_VARIANCE * m2 * n2)
+      const overlap = dot / (variance * m2 * n2)
       return n.map((value) => value * overlap)
     },
   }

@@ -3,7 +3,7 @@
 // by tile, gathering single rows and exporting give the same bits. wasm.ts applies them with SIMD,
 // test/reference/noise.ts plainly.
 
-import type { NoiseTerm } from './distributions.ts'
+import type { Noise, NoiseTerm } from './distributions.ts'
 
 /** left [N, rank] * right [rank, K], both row-major. */
 export interface LowRankTerm {
@@ -29,7 +29,8 @@ export type FactorTerm = LowRankTerm | KroneckerTerm
 
 /** All that happened to a matrix since it was folded last: dense terms, or decay and factors. */
 export type Change =
-  | { readonly kind: 'dense'; readonly terms: readonly NoiseTerm[] }
+  | { readonly kind: 'dense'; readonly noise?: undefined; readonly terms: readonly never[] }
+  | { readonly kind: 'dense'; readonly noise: Noise; readonly terms: readonly NoiseTerm[] }
   | { readonly kind: 'factored'; readonly decay: number; readonly terms: readonly FactorTerm[] }
 
 /** The change as one run of rows needs it: low-rank left factors are cut to these rows. */

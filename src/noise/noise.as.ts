@@ -1,143 +1,8 @@
-// The WebAssembly SIMD twin of threefry.ts and distributions.ts (AssemblyScript; `npm run build:wasm`).
+// The WebAssembly SIMD twin of distributions.ts (AssemblyScript; compiled by `npm run build`).
 // Entry points widen a run of weights to f32, apply one update owed and write a pair of versions.
-// Thirty-two elements at a time: four independent Threefry vectors hide each other's latency
-// (measured: 2 vectors 2.64 ns, 3 2.32, 4 2.14, 6 slower than 4, as registers run out).
-// Memory is the caller's (wasm.ts): every pointer points into this module's own linear memory.
+// Memory is the caller's (wasm.ts): pointers that it gives point behind this module's own data.
 
-const PARITY: i32 = 0x1bd11bda
-
-// @ts-ignore: decorator
-@inline
-function rotl(x: v128, r: i32): v128 {
-  return v128.or(i32x4.shl(x, r), i32x4.shr_u(x, 32 - r))
-}
-
-// Rotations by whole bytes are one shuffle where the others take three operations.
-// @ts-ignore: decorator
-@inline
-function rotl16(x: v128): v128 {
-  return i8x16.shuffle(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13)
-}
-
-// @ts-ignore: decorator
-@inline
-function rotl24(x: v128): v128 {
-  return i8x16.shuffle(x, x, 1, 2, 3, 0, 5, 6, 7, 4, 9, 10, 11, 8, 13, 14, 15, 12)
-}
-
-// @ts-ignore: decorator
-@inline
-function add(x: v128, y: v128): v128 {
-  return i32x4.add(x, y)
-}
-
-// @ts-ignore: decorator
-@inline
-function mix(x: v128, r: i32, y: v128): v128 {
-  return v128.xor(rotl(x, r), y)
-}
-
-/** Noise of 32 elements, four by four, as f32; `drawTurn` leaves it here. */
-let z0: v128 = f32x4.splat(0)
-let z1: v128 = f32x4.splat(0)
-let z2: v128 = f32x4.splat(0)
-let z3: v128 = f32x4.splat(0)
-let z4: v128 = f32x4.splat(0)
-let z5: v128 = f32x4.splat(0)
-let z6: v128 = f32x4.splat(0)
-let z7: v128 = f32x4.splat(0)
-
-// @ts-ignore: decorator
-@inline
-function toNoise(words: v128): v128 {
-  const bytes = i8x16.popcnt(words)
-  const sums = i32x4.extadd_pairwise_i16x8_s(i16x8.extadd_pairwise_i8x16_u(bytes))
-  return f32x4.convert_i32x4_s(i32x4.sub(sums, i32x4.splat(16)))
-}
-
-/**
- * Noise for sixteen counters, or with `words` the words themselves: n holds the first four; a, b, c are the key words k0, k1, k2 and t1..t5
- * those that are injected with a round number. The high counter word is 0 (wasm.ts refuses tensors
- * beyond 2^33 elements). Constants come as arguments because the engine does not hoist them.
- */
-// @ts-ignore: decorator
-@inline
-function drawTurn(
-  n: v128, a: v128, b: v128, c: v128, t1: v128, t2: v128, t3: v128, t4: v128, t5: v128,
-  words: bool = false,
-): void {
-  let x0 = add(n, a)
-  let y0 = add(add(n, i32x4.splat(4)), a)
-  let u0 = add(add(n, i32x4.splat(8)), a)
-  let v0 = add(add(n, i32x4.splat(12)), a)
-  let x1 = b
-  let y1 = b
-  let u1 = b
-  let v1 = b
-  // Rounds of four with rotations 13 15 26 6 and 17 29 16 24, a key injection after each four.
-  x0 = add(x0, x1); x1 = mix(x1, 13, x0); y0 = add(y0, y1); y1 = mix(y1, 13, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 13, u0); v0 = add(v0, v1); v1 = mix(v1, 13, v0)
-  x0 = add(x0, x1); x1 = mix(x1, 15, x0); y0 = add(y0, y1); y1 = mix(y1, 15, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 15, u0); v0 = add(v0, v1); v1 = mix(v1, 15, v0)
-  x0 = add(x0, x1); x1 = mix(x1, 26, x0); y0 = add(y0, y1); y1 = mix(y1, 26, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 26, u0); v0 = add(v0, v1); v1 = mix(v1, 26, v0)
-  x0 = add(x0, x1); x1 = mix(x1, 6, x0); y0 = add(y0, y1); y1 = mix(y1, 6, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 6, u0); v0 = add(v0, v1); v1 = mix(v1, 6, v0)
-  x0 = add(x0, b); x1 = add(x1, t1); y0 = add(y0, b); y1 = add(y1, t1)
-  u0 = add(u0, b); u1 = add(u1, t1); v0 = add(v0, b); v1 = add(v1, t1)
-  x0 = add(x0, x1); x1 = mix(x1, 17, x0); y0 = add(y0, y1); y1 = mix(y1, 17, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 17, u0); v0 = add(v0, v1); v1 = mix(v1, 17, v0)
-  x0 = add(x0, x1); x1 = mix(x1, 29, x0); y0 = add(y0, y1); y1 = mix(y1, 29, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 29, u0); v0 = add(v0, v1); v1 = mix(v1, 29, v0)
-  x0 = add(x0, x1); x1 = v128.xor(rotl16(x1), x0); y0 = add(y0, y1); y1 = v128.xor(rotl16(y1), y0)
-  u0 = add(u0, u1); u1 = v128.xor(rotl16(u1), u0); v0 = add(v0, v1); v1 = v128.xor(rotl16(v1), v0)
-  x0 = add(x0, x1); x1 = v128.xor(rotl24(x1), x0); y0 = add(y0, y1); y1 = v128.xor(rotl24(y1), y0)
-  u0 = add(u0, u1); u1 = v128.xor(rotl24(u1), u0); v0 = add(v0, v1); v1 = v128.xor(rotl24(v1), v0)
-  x0 = add(x0, c); x1 = add(x1, t2); y0 = add(y0, c); y1 = add(y1, t2)
-  u0 = add(u0, c); u1 = add(u1, t2); v0 = add(v0, c); v1 = add(v1, t2)
-  x0 = add(x0, x1); x1 = mix(x1, 13, x0); y0 = add(y0, y1); y1 = mix(y1, 13, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 13, u0); v0 = add(v0, v1); v1 = mix(v1, 13, v0)
-  x0 = add(x0, x1); x1 = mix(x1, 15, x0); y0 = add(y0, y1); y1 = mix(y1, 15, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 15, u0); v0 = add(v0, v1); v1 = mix(v1, 15, v0)
-  x0 = add(x0, x1); x1 = mix(x1, 26, x0); y0 = add(y0, y1); y1 = mix(y1, 26, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 26, u0); v0 = add(v0, v1); v1 = mix(v1, 26, v0)
-  x0 = add(x0, x1); x1 = mix(x1, 6, x0); y0 = add(y0, y1); y1 = mix(y1, 6, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 6, u0); v0 = add(v0, v1); v1 = mix(v1, 6, v0)
-  x0 = add(x0, a); x1 = add(x1, t3); y0 = add(y0, a); y1 = add(y1, t3)
-  u0 = add(u0, a); u1 = add(u1, t3); v0 = add(v0, a); v1 = add(v1, t3)
-  x0 = add(x0, x1); x1 = mix(x1, 17, x0); y0 = add(y0, y1); y1 = mix(y1, 17, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 17, u0); v0 = add(v0, v1); v1 = mix(v1, 17, v0)
-  x0 = add(x0, x1); x1 = mix(x1, 29, x0); y0 = add(y0, y1); y1 = mix(y1, 29, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 29, u0); v0 = add(v0, v1); v1 = mix(v1, 29, v0)
-  x0 = add(x0, x1); x1 = v128.xor(rotl16(x1), x0); y0 = add(y0, y1); y1 = v128.xor(rotl16(y1), y0)
-  u0 = add(u0, u1); u1 = v128.xor(rotl16(u1), u0); v0 = add(v0, v1); v1 = v128.xor(rotl16(v1), v0)
-  x0 = add(x0, x1); x1 = v128.xor(rotl24(x1), x0); y0 = add(y0, y1); y1 = v128.xor(rotl24(y1), y0)
-  u0 = add(u0, u1); u1 = v128.xor(rotl24(u1), u0); v0 = add(v0, v1); v1 = v128.xor(rotl24(v1), v0)
-  x0 = add(x0, b); x1 = add(x1, t4); y0 = add(y0, b); y1 = add(y1, t4)
-  u0 = add(u0, b); u1 = add(u1, t4); v0 = add(v0, b); v1 = add(v1, t4)
-  x0 = add(x0, x1); x1 = mix(x1, 13, x0); y0 = add(y0, y1); y1 = mix(y1, 13, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 13, u0); v0 = add(v0, v1); v1 = mix(v1, 13, v0)
-  x0 = add(x0, x1); x1 = mix(x1, 15, x0); y0 = add(y0, y1); y1 = mix(y1, 15, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 15, u0); v0 = add(v0, v1); v1 = mix(v1, 15, v0)
-  x0 = add(x0, x1); x1 = mix(x1, 26, x0); y0 = add(y0, y1); y1 = mix(y1, 26, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 26, u0); v0 = add(v0, v1); v1 = mix(v1, 26, v0)
-  x0 = add(x0, x1); x1 = mix(x1, 6, x0); y0 = add(y0, y1); y1 = mix(y1, 6, y0)
-  u0 = add(u0, u1); u1 = mix(u1, 6, u0); v0 = add(v0, v1); v1 = mix(v1, 6, v0)
-  x0 = add(x0, c); x1 = add(x1, t5); y0 = add(y0, c); y1 = add(y1, t5)
-  u0 = add(u0, c); u1 = add(u1, t5); v0 = add(v0, c); v1 = add(v1, t5)
-  if (!words) {
-    x0 = toNoise(x0); x1 = toNoise(x1); y0 = toNoise(y0); y1 = toNoise(y1)
-    u0 = toNoise(u0); u1 = toNoise(u1); v0 = toNoise(v0); v1 = toNoise(v1)
-  }
-  z0 = i32x4.shuffle(x0, x1, 0, 4, 1, 5)
-  z1 = i32x4.shuffle(x0, x1, 2, 6, 3, 7)
-  z2 = i32x4.shuffle(y0, y1, 0, 4, 1, 5)
-  z3 = i32x4.shuffle(y0, y1, 2, 6, 3, 7)
-  z4 = i32x4.shuffle(u0, u1, 0, 4, 1, 5)
-  z5 = i32x4.shuffle(u0, u1, 2, 6, 3, 7)
-  z6 = i32x4.shuffle(v0, v1, 0, 4, 1, 5)
-  z7 = i32x4.shuffle(v0, v1, 2, 6, 3, 7)
-}
+import { add, drawTurn, PARITY, z0, z1, z2, z3, z4, z5, z6, z7 } from './turn.as.ts'
 
 /** Four f16 in the low halves of i32 lanes to f32; subnormals, infinities and NaN included. */
 // @ts-ignore: decorator
@@ -243,6 +108,98 @@ export function probePair(
     pairStep(p + 112, z7, s, plus + 112, minus + 112)
     plus += 128
     minus += 128
+  }
+}
+
+/** The words of one turn: signs of 1,024 elements. */
+const WORDS: usize = memory.data(128, 16)
+
+function drawWords(counter: i32, k0: i32, k1: i32): void {
+  const k2 = PARITY ^ k0 ^ k1
+  drawTurn(
+    add(i32x4.splat(counter), i32x4(0, 1, 2, 3)),
+    i32x4.splat(k0), i32x4.splat(k1), i32x4.splat(k2), i32x4.splat(k2 + 1), i32x4.splat(k0 + 2),
+    i32x4.splat(k1 + 3), i32x4.splat(k2 + 4), i32x4.splat(k0 + 5), true,
+  )
+  v128.store(WORDS, z0); v128.store(WORDS, z1, 16); v128.store(WORDS, z2, 32); v128.store(WORDS, z3, 48)
+  v128.store(WORDS, z4, 64); v128.store(WORDS, z5, 80); v128.store(WORDS, z6, 96); v128.store(WORDS, z7, 112)
+}
+
+/** The word at `word` in four lanes, lane l shifted so that its bit j + l is the highest after 28 - j more. */
+// @ts-ignore: decorator
+@inline
+function spread(word: usize): v128 {
+  return i32x4.mul(v128.load32_splat(word), i32x4(8, 4, 2, 1))
+}
+
+/** s*z of the four elements whose bits are the highest of `bits` shifted by `left`. */
+// @ts-ignore: decorator
+@inline
+function signed(s: v128, bits: v128, left: i32): v128 {
+  return v128.xor(s, v128.and(i32x4.shl(bits, left), i32x4.splat(0x80000000)))
+}
+
+// @ts-ignore: decorator
+@inline
+function signedStep(p: usize, bits: v128, left: i32, c: v128, d: v128): void {
+  v128.store(p, f32x4.add(f32x4.mul(v128.load(p), d), signed(c, bits, left)))
+}
+
+/** As accumulate for signs: n is a multiple of 64, the first element's index 64*counter. */
+export function accumulateSigns(
+  e: usize, n: i32, counter: i32, k0: i32, k1: i32, coefficient: f32, decay: f32,
+): void {
+  const c = f32x4.splat(coefficient)
+  const d = f32x4.splat(decay)
+  const end = e + ((<usize>n) << 2)
+  for (; e < end; counter += 16) {
+    drawWords(counter, k0, k1)
+    for (let word = WORDS; word < WORDS + 128 && e < end; word += 4) {
+      const bits = spread(word)
+      signedStep(e, bits, 28, c, d)
+      signedStep(e + 16, bits, 24, c, d)
+      signedStep(e + 32, bits, 20, c, d)
+      signedStep(e + 48, bits, 16, c, d)
+      signedStep(e + 64, bits, 12, c, d)
+      signedStep(e + 80, bits, 8, c, d)
+      signedStep(e + 96, bits, 4, c, d)
+      signedStep(e + 112, bits, 0, c, d)
+      e += 128
+    }
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function signedPair(e: usize, bits: v128, left: i32, s: v128, plus: usize, minus: usize): void {
+  const w = v128.load(e)
+  const d = signed(s, bits, left)
+  v128.store(plus, f32x4.add(w, d))
+  v128.store(minus, f32x4.sub(w, d))
+}
+
+/** As probePair for signs; n and counter as accumulateSigns. */
+export function probePairSigns(
+  e: usize, n: i32, counter: i32, k0: i32, k1: i32, scale: f32, plus: usize, minus: usize,
+): void {
+  const s = f32x4.splat(scale)
+  const end = e + ((<usize>n) << 2)
+  for (; e < end; counter += 16) {
+    drawWords(counter, k0, k1)
+    for (let word = WORDS; word < WORDS + 128 && e < end; word += 4) {
+      const bits = spread(word)
+      signedPair(e, bits, 28, s, plus, minus)
+      signedPair(e + 16, bits, 24, s, plus + 16, minus + 16)
+      signedPair(e + 32, bits, 20, s, plus + 32, minus + 32)
+      signedPair(e + 48, bits, 16, s, plus + 48, minus + 48)
+      signedPair(e + 64, bits, 12, s, plus + 64, minus + 64)
+      signedPair(e + 80, bits, 8, s, plus + 80, minus + 80)
+      signedPair(e + 96, bits, 4, s, plus + 96, minus + 96)
+      signedPair(e + 112, bits, 0, s, plus + 112, minus + 112)
+      e += 128
+      plus += 128
+      minus += 128
+    }
   }
 }
 

@@ -1,6 +1,6 @@
 // Threefry2x32-20: the counter-based generator behind every random number of a run (Salmon et al.,
 // "Parallel random numbers: as easy as 1, 2, 3", SC11). Pure functions, no generator state.
-// Twins with the same bits: noise.as.ts (WebAssembly SIMD) and device/webgpu/kernels/noise.ts (WGSL).
+// Twins with the same bits: turn.as.ts (WebAssembly SIMD) and device/webgpu/kernels/noise.ts (WGSL).
 // What the words mean as noise is in distributions.ts.
 //
 // Known answers: key 0 0, counter 0 0 -> 6b200159 99ba4efe.

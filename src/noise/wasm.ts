@@ -3,33 +3,45 @@
 // Same bits as test/reference/noise.ts.
 
 import { type DType, DTYPE_BYTES } from '../util/dtypes.ts'
-import { gaussianAt, probeKey, type NoiseTerm, type Recipe } from './distributions.ts'
+import {
+  DISTRIBUTIONS,
+  noiseOf,
+  probeKey,
+  type Noise,
+  type NoiseTerm,
+  type Recipe,
+} from './distributions.ts'
 import { eachRun, type Change, type FactorTerm } from './factors.ts'
 import { noiseModule } from './node.ts'
 import type { NoiseKey } from './threefry.ts'
 
+type Accumulate = (
+  e: number,
+  n: number,
+  counter: number,
+  k0: number,
+  k1: number,
+  coefficient: number,
+  decay: number,
+) => void
+type ProbePair = (
+  e: number,
+  n: number,
+  counter: number,
+  k0: number,
+  k1: number,
+  scale: number,
+  plus: number,
+  minus: number,
+) => void
+
 interface Exports {
   memory: WebAssembly.Memory
   widen(src: number, dtype: number, n: number, out: number): void
-  accumulate(
-    e: number,
-    n: number,
-    pair: number,
-    k0: number,
-    k1: number,
-    coefficient: number,
-    decay: number,
-  ): void
-  probePair(
-    e: number,
-    n: number,
-    pair: number,
-    k0: number,
-    k1: number,
-    scale: number,
-    plus: number,
-    minus: number,
-  ): void
+  accumulate: Accumulate
+  accumulateSigns: Accumulate
+  probePair: ProbePair
+  probePairSigns: ProbePair
   scale(e: number, n: number, s: number): void
   axpy(e: number, v: number, n: number, s: number): void
   roundHalf(e: number, n: number, pair: number, k0: number, k1: number, out: number): number
@@ -63,7 +75,7 @@ export interface NoiseKernel {
 }
 
 const CHUNK = 16_384
-const PAD = 32 // an odd first element, and rounding up to thirty-two, stay inside a buffer
+const PAD = 64 // what a counter makes before the first element, and rounding up, stay inside a buffer
 const BUFFER_BYTES = (CHUNK + PAD) * 4
 const MINUS_ZERO = 0x80000000 | 0
 const DTYPE_CODE: Readonly<Record<DType, number>> = { F32: 0, F16: 1, BF16: 2 }
@@ -76,7 +88,7 @@ export function createNoiseKernel(): NoiseKernel {
       applyRecipe(c, raw, dtype, first, recipe, versions, folded),
     change(raw, dtype, first, cols, change, out) {
       if (change.kind === 'factored') applyFactors(c, raw, dtype, first, cols, change, out)
-      else kernel.apply(raw, dtype, first, { terms: change.terms, scales: [] }, [], out)
+      else kernel.apply(raw, dtype, first, { ...change, scales: [] }, [], out)
     },
     roundHalf: (values, first, key, out) => roundToHalf(c, values, first, key, out),
   }
@@ -86,6 +98,8 @@ export function createNoiseKernel(): NoiseKernel {
 /** The WebAssembly instance, its buffers of one chunk each, and views of its memory. */
 interface Core {
   readonly exports: Exports
+  /** What draws each distribution. */
+  readonly draws: Readonly<Record<Noise, { accumulate: Accumulate; probePair: ProbePair }>>
   /** Addresses: weights as they are in the file, as f32, and the versions of both signs. */
   readonly src: number
   readonly e: number
@@ -104,8 +118,13 @@ function createCore(): Core {
   const exports = instance.exports as unknown as Exports
   const src = exports.memory.buffer.byteLength
   exports.memory.grow(Math.ceil((BUFFER_BYTES * 4) / 65536))
+  const { accumulate, accumulateSigns, probePair, probePairSigns } = exports
   return {
     exports,
+    draws: {
+      gaussian: { accumulate, probePair },
+      rademacher: { accumulate: accumulateSigns, probePair: probePairSigns },
+    },
     src,
     e: src + BUFFER_BYTES,
     plus: src + 2 * BUFFER_BYTES,
@@ -116,17 +135,18 @@ function createCore(): Core {
   }
 }
 
-/** Where a chunk lies in the buffers: `lead` elements in, since noise comes in pairs, up to `n`. */
+/** Where a chunk lies in the buffers: `lead` elements in, where `counter` begins, up to `n`. */
 interface ChunkPlace {
   readonly lead: number
   readonly n: number
-  readonly pair: number
+  readonly counter: number
 }
 
-/** Of `count` elements from element `at` of the tensor. */
-function placeOf(at: number, count: number): ChunkPlace {
-  const lead = at % 2
-  return { lead, n: Math.ceil((lead + count) / 32) * 32, pair: (at - lead) / 2 }
+/** Of `count` elements from element `at` of the tensor, of which a counter makes `perCounter`. */
+function placeOf(at: number, count: number, perCounter: number): ChunkPlace {
+  const lead = at % perCounter
+  const step = Math.max(32, perCounter)
+  return { lead, n: Math.ceil((lead + count) / step) * step, counter: (at - lead) / perCounter }
 }
 
 function applyRecipe(
@@ -141,12 +161,13 @@ function applyRecipe(
   const length = versions[0]?.length ?? folded?.length ?? 0
   if (first + length > 2 ** 33) throw new RangeError('noise is defined for the first 2^33 elements')
   const size = DTYPE_BYTES[dtype]
+  const noise = noiseOf(recipe)
   for (let i = 0; i < length; i += CHUNK) {
     const count = Math.min(CHUNK, length - i)
     c.bytes.set(raw.subarray(i * size, (i + count) * size), c.src)
-    const place = placeOf(first + i, count)
+    const place = placeOf(first + i, count, DISTRIBUTIONS[noise].perCounter)
     c.exports.widen(c.src, DTYPE_CODE[dtype], count, c.e + place.lead * 4)
-    for (const term of recipe.terms) applyTerm(c, term, first + i, place)
+    for (const term of recipe.terms) applyTerm(c, noise, term, first + i, place)
     const take = (from: number, to: Float32Array) => {
       const start = from / 4 + place.lead
       to.set(c.floats.subarray(start, start + count), i)
@@ -157,17 +178,18 @@ function applyRecipe(
 }
 
 /** A past update of the chunk in e, which begins at element `at`. */
-function applyTerm(c: Core, term: NoiseTerm, at: number, { lead, n, pair }: ChunkPlace): void {
+function applyTerm(c: Core, noise: Noise, term: NoiseTerm, at: number, place: ChunkPlace): void {
   const { k0, k1, coefficient, decay } = term
+  const { lead, n, counter } = place
   if (coefficient !== 0) {
-    c.exports.accumulate(c.e, n, pair, k0, k1, coefficient, decay)
+    c.draws[noise].accumulate(c.e, n, counter, k0, k1, coefficient, decay)
     return
   }
   // A term without noise draws none, but where -0 meets the sign of a zero that it would have added.
   c.exports.scale(c.e, n, decay)
   const bits = new Int32Array(c.exports.memory.buffer, c.e + lead * 4, n - lead)
   for (let i = bits.indexOf(MINUS_ZERO); i >= 0; i = bits.indexOf(MINUS_ZERO, i + 1)) {
-    c.floats[c.e / 4 + lead + i]! += coefficient * gaussianAt(term, at + i)
+    c.floats[c.e / 4 + lead + i]! += coefficient * DISTRIBUTIONS[noise].at(term, at + i)
   }
 }
 
@@ -175,11 +197,12 @@ function applyTerm(c: Core, term: NoiseTerm, at: number, { lead, n, pair }: Chun
 function takeVersions(
   c: Core,
   recipe: Recipe,
-  { n, pair }: ChunkPlace,
+  { n, counter }: ChunkPlace,
   versions: readonly Float32Array[],
   take: (from: number, to: Float32Array) => void,
 ): void {
   const { scales } = recipe
+  const { probePair } = c.draws[noiseOf(recipe)]
   for (let p = 0; p < versions.length; p++) {
     const scale = scales[p]!
     const probe = probeKey(recipe, p)
@@ -187,7 +210,7 @@ function takeVersions(
       take(c.e, versions[p]!)
       continue
     }
-    c.exports.probePair(c.e, n, pair, probe.k0, probe.k1, scale, c.plus, c.minus)
+    probePair(c.e, n, counter, probe.k0, probe.k1, scale, c.plus, c.minus)
     take(c.plus, versions[p]!)
     const mirrored = scales[p + 1] === -scale && sameKey(probeKey(recipe, p + 1), probe)
     if (p + 1 < versions.length && mirrored) take(c.minus, versions[++p]!)
@@ -266,11 +289,11 @@ function roundToHalf(
 ): void {
   for (let i = 0; i < values.length; i += CHUNK) {
     const count = Math.min(CHUNK, values.length - i)
-    const { lead, n, pair } = placeOf(first + i, count)
+    const { lead, n, counter } = placeOf(first + i, count, 2)
     // What lies around the chunk is rounded too, and must not pass for a weight beyond range.
     c.floats.fill(0, c.e / 4, c.e / 4 + n)
     c.floats.set(values.subarray(i, i + count), c.e / 4 + lead)
-    if (c.exports.roundHalf(c.e, n, pair, key.k0, key.k1, c.plus)) {
+    if (c.exports.roundHalf(c.e, n, counter, key.k0, key.k1, c.plus)) {
       throw new RangeError('a weight is beyond the range of float16')
     }
     out.set(new Uint16Array(c.exports.memory.buffer, c.plus + lead * 2, count), i)

@@ -4,6 +4,8 @@
 import { constants } from 'node:fs'
 import { mkdtemp, open, rm, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Noise } from '../noise/distributions.ts'
+import type { Change } from '../noise/factors.ts'
 import { createNoiseKernel } from '../noise/wasm.ts'
 import type { Rates } from './predict.ts'
 import { asUserError } from '../io/read.ts'
@@ -28,11 +30,11 @@ export type HostRates = Pick<
 >
 
 /** Rates of this process's threads and page cache; a file in `dir` comes and goes. */
-export async function calibrateHost(dir: string): Promise<HostRates> {
-  return { ...folds(), ...(await withFile(dir, FILE_BYTES, cachedReads)) }
+export async function calibrateHost(dir: string, noise: Noise): Promise<HostRates> {
+  return { ...folds(noise), ...(await withFile(dir, FILE_BYTES, cachedReads)) }
 }
 
-function folds() {
+function folds(noise: Noise) {
   const kernel = createNoiseKernel()
   const [raw, out] = [new Uint8Array(2 * ELEMENTS), new Float32Array(ELEMENTS)]
   const least = (run: () => void) => {
@@ -46,7 +48,8 @@ function folds() {
   const fold = (updates: number) => {
     const term = { k0: 1, k1: 2, coefficient: 2 ** -12, decay: 1 }
     const terms = new Array(updates).fill(term)
-    return least(() => kernel.change(raw, 'F16', 0, 1024, { kind: 'dense', terms }, out))
+    const change: Change = { kind: 'dense', noise, terms }
+    return least(() => kernel.change(raw, 'F16', 0, 1024, change, out))
   }
   const [none, two] = [fold(0), fold(2)]
   const slab = new Uint8Array(FILE_BYTES)

@@ -4,7 +4,7 @@
 
 import type { HostRates } from './calibrate-host.ts'
 import type { Addend, Device, Rows, Slot, Tensor, Weights } from '../device/device.ts'
-import type { Recipe } from '../noise/distributions.ts'
+import type { Noise, Recipe } from '../noise/distributions.ts'
 import type { Rates } from './predict.ts'
 import { TILE_ELEMENTS, tilesOf } from '../../scheduler/tiles.ts'
 import { fillSynthetic } from '../checkpoint/synthetic.ts'
@@ -25,11 +25,16 @@ const MANY: Rows = { probes: 1, rows: 512 }
 const RANK = 4
 const KEY = { k0: 1, k1: 2 }
 const PLAIN: Recipe = { terms: [], scales: [0] }
-const NOISE: Recipe = { terms: [], probe: KEY, scales: [2 ** -10, -(2 ** -10)] }
-const OWED: Recipe = {
-  ...NOISE,
+const probed = (noise: Noise) => ({
+  noise,
+  terms: [],
+  probe: KEY,
+  scales: [2 ** -10, -(2 ** -10)],
+})
+const owing = (noise: Noise): Recipe => ({
+  ...probed(noise),
   terms: [1, 2].map(() => ({ ...KEY, coefficient: 2 ** -12, decay: 1 })),
-}
+})
 
 const ENOUGH_RUNS = 12
 const ENOUGH_MS = 350
@@ -51,7 +56,11 @@ async function best(run: () => Promise<void>): Promise<number> {
 type DeviceRates = Omit<Rates, keyof HostRates>
 
 /** Rates of a device that has nothing allocated; leaves it so. `threads` is how many cores it uses. */
-export async function calibrate(device: Device, threads: number): Promise<DeviceRates> {
+export async function calibrate(
+  device: Device,
+  threads: number,
+  noise: Noise,
+): Promise<DeviceRates> {
   device.reserve({
     probes: 2,
     rows: ROWS,
@@ -82,7 +91,7 @@ export async function calibrate(device: Device, threads: number): Promise<Device
     const slot = keep(device.slot('slots', 'calibration', 4 * ELEMENTS))
     const [x, y] = [tensor('x', ROWS, K), tensor('y', ROWS, N)]
     const uploadRate = device.stagesInPlace ? null : await uploads(device, slot)
-    const linear = await products(device, slot, x, y)
+    const linear = await products(device, slot, x, y, noise)
     for (const part of [x, y]) device.free(held.splice(held.indexOf(part), 1)[0]!)
     const rows = await rowOperations(device, tensor)
     return { sharesCores: device.sharesCores, threads, ...linear, ...rows, uploadRate }
@@ -112,7 +121,7 @@ const weights = (dtype: DType, recipe: Recipe, tiles = TILES): Weights => ({
   recipe,
 })
 
-async function products(device: Device, slot: Slot, x: Tensor, y: Tensor) {
+async function products(device: Device, slot: Slot, x: Tensor, y: Tensor, noise: Noise) {
   device.write(x, values(ROWS * K))
   const load = async (dtype: DType) => {
     const into = await device.stage(slot, ELEMENTS * DTYPE_BYTES[dtype])
@@ -151,13 +160,13 @@ async function products(device: Device, slot: Slot, x: Tensor, y: Tensor) {
   await load('F16')
   const few = points[0]![1]
   const widened = await linear('F16', PLAIN, { probes: 1, rows: FEW }, TILES)
-  const noise = await linear('F16', NOISE, { probes: 2, rows: FEW }, TILES)
-  const owed = await linear('F16', OWED, { probes: 2, rows: FEW }, TILES)
+  const perturbed = await linear('F16', probed(noise), { probes: 2, rows: FEW }, TILES)
+  const owed = await linear('F16', owing(noise), { probes: 2, rows: FEW }, TILES)
   return {
     products: points,
     widen: Math.max(0, widened - few),
-    version: Math.max(0, noise / 2 - few),
-    term: Math.max(0, (owed - noise) / 2),
+    version: Math.max(0, perturbed / 2 - few),
+    term: Math.max(0, (owed - perturbed) / 2),
     logit: Math.max(0, (logit * K) / MANY.rows),
     addends,
   }

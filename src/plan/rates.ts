@@ -10,6 +10,7 @@ import { cacheFolder } from '../io/cache-folder.ts'
 import { calibrateHost, DISK_BYTES, measureDisk } from './calibrate-host.ts'
 import { calibrate } from './calibrate.ts'
 import type { Device } from '../device/device.ts'
+import type { Noise } from '../noise/distributions.ts'
 import type { Rates } from './predict.ts'
 import { VERSION } from '../util/version.ts'
 import { writeTextAtomically } from '../io/atomic.ts'
@@ -77,19 +78,20 @@ export async function ratesOf(
   device: Device,
   options: {
     readonly threads: number
+    readonly noise: Noise
     readonly redo: boolean
     readonly announce: (busy: boolean) => void
   },
 ): Promise<Rates> {
-  const { threads, redo } = options
-  const key = `${VERSION}, ${device.info.kind}, ${device.info.name}, ${threads} threads`
+  const { threads, noise, redo } = options
+  const key = `${VERSION}, ${device.info.kind}, ${device.info.name}, ${threads} threads, ${noise}`
   const load = loadPerCore()
   const known = (await readCache()).devices[key]
   if (known && !redo && (known.load <= QUIET || known.load <= 2 * load)) return known.rates
   options.announce(load > QUIET)
   const rates = {
-    ...(await calibrate(device, threads)),
-    ...(await calibrateHost(tmpdir())),
+    ...(await calibrate(device, threads, noise)),
+    ...(await calibrateHost(tmpdir(), noise)),
   }
   await keep((cache) => (cache.devices[key] = { load, rates }))
   return rates

@@ -55,7 +55,8 @@ describe('the calibration of this machine', () => {
   it('is measured once, kept, and measured again if the file is damaged', async () => {
     const device = await openDevice(parseConfig({ device: 'cpu' }))
     let measured = 0
-    const options = { threads: 2, redo: false, announce: () => void measured++ }
+    const announce = () => void measured++
+    const options = { threads: 2, noise: 'gaussian', redo: false, announce } as const
     try {
       const rates = await ratesOf(device, options)
       expect(rates.products.map(([rows]) => rows)).toEqual([16, 128, 512, 2048])

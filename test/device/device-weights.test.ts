@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Device, type Slot } from '../../src/device/device.ts'
 import { bytesOf, type Workload } from '../../src/device/memory.ts'
 import { UserError } from '../../src/util/errors.ts'
+import { NOISES } from '../../src/noise/distributions.ts'
 import type { DType } from '../../src/util/dtypes.ts'
 import {
   filled,
@@ -72,30 +73,32 @@ describe.each(openDevices())('$name', ({ open }) => {
   })
   afterAll(() => device?.close())
 
-  // dtype, scales, terms, decay, first row, rows, K
-  const bitCases: [DType, number[], number, number, number, number, number][] = [
-    ['F32', [EPS, -EPS], 0, 1, 0, 40, 24],
-    ['F32', [EPS, -EPS], 3, 1, 7, 33, 19],
-    ['F16', [EPS, -EPS, 0], 4, 1, 0, 21, 33],
-    ['F16', [0], 2, 1, 16, 50, 16],
-    ['BF16', [EPS, EPS / 3], 1, 1, 5, 17, 31],
-    ['BF16', [-EPS], 0, 1, 0, 16, 64],
+  // dtype, scales, terms, first row, rows, K
+  const bitCases: [DType, number[], number, number, number, number][] = [
+    ['F32', [EPS, -EPS], 0, 0, 40, 24],
+    ['F32', [EPS, -EPS], 3, 7, 33, 19],
+    ['F16', [EPS, -EPS, 0], 4, 0, 21, 33],
+    ['F16', [0], 2, 16, 50, 16],
+    ['BF16', [EPS, EPS / 3], 1, 5, 17, 31],
+    ['BF16', [-EPS], 0, 0, 16, 64],
     // Element indices around 2^31, and beyond 2^32, where the noise counter's pair needs 32 bits.
-    ['F16', [EPS, -EPS], 1, 1, Math.floor(2 ** 31 / 125) - 8, 20, 125],
-    ['F32', [EPS, -EPS], 1, 1, Math.ceil(2 ** 32 / 125) - 8, 20, 125],
+    ['F16', [EPS, -EPS], 1, Math.floor(2 ** 31 / 125) - 8, 20, 125],
+    ['F32', [EPS, -EPS], 1, Math.ceil(2 ** 32 / 125) - 8, 20, 125],
   ]
-  it.each(bitCases)(
-    'prepares %s weights with scales %j, %d terms, decay %d from row %d, [%d, %d], to the bit',
-    async (dtype, scales, terms, decay, row0, rows, cols) => {
-      const recipe = recipeOf(scales, terms, decay)
-      const matrix = matrixOf(dtype, cols, tilesOver(row0, rows, 16), recipe)
-      const expected = scales.map((_, p) => perturbed(matrix.bytes, { name: 'w', ...matrix }, p))
-      const found = await observe(device, matrix)
-      expect(found.map((v, p) => v.findIndex((x, i) => x !== expected[p]![i]))).toEqual(
-        scales.map(() => -1),
-      )
-    },
-  )
+  describe.each(NOISES)('with %s noise', (noise) => {
+    it.each(bitCases)(
+      'prepares %s weights with scales %j, %d terms from row %d, [%d, %d], to the bit',
+      async (dtype, scales, terms, row0, rows, cols) => {
+        const recipe = recipeOf(scales, terms, 1, noise)
+        const matrix = matrixOf(dtype, cols, tilesOver(row0, rows, 16), recipe)
+        const expected = scales.map((_, p) => perturbed(matrix.bytes, { name: 'w', ...matrix }, p))
+        const found = await observe(device, matrix)
+        expect(found.map((v, p) => v.findIndex((x, i) => x !== expected[p]![i]))).toEqual(
+          scales.map(() => -1),
+        )
+      },
+    )
+  })
 
   it('prepares decaying weights to the last ulp of each step', async () => {
     const recipe = recipeOf([EPS, -EPS], 4, 0.99)

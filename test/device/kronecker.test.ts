@@ -6,9 +6,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { projectionCols, type Device } from '../../src/device/device.ts'
 import { addendOf } from '../../src/methods/addend.ts'
 import { chooseKronDims, divisorPair, KRON_STRATEGIES } from '../../src/methods/kron-sizes.ts'
-import { gaussianAt } from '../../src/noise/distributions.ts'
 import { noiseKey } from '../../src/noise/threefry.ts'
 import { openDevices } from '../helpers/devices.ts'
+import { noiseAt } from '../reference/noise.ts'
 
 describe('divisorPair', () => {
   it('has the right product and keeps its rule for every size up to 20,000', () => {
@@ -164,7 +164,7 @@ describe.each(openDevices())('on $name', (test) => {
     }
     const noise = (size: number, role: 'left' | 'right') => {
       const key = noiseKey(1, 2, `${N} ${K}`, role)
-      return Float32Array.from({ length: size }, (_, i) => gaussianAt(key, i))
+      return Float32Array.from({ length: size }, (_, i) => noiseAt('gaussian', key, i))
     }
     const [left, right] = [noise(m1 * n1, 'left'), noise(m2 * n2, 'right')]
     const term = { kind: 'kronecker', m2, n1, n2, left, right } as const

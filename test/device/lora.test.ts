@@ -20,11 +20,12 @@ import {
   type OpenDevice,
 } from '../helpers/runs.ts'
 import { EVERYTHING } from '../helpers/method-defaults.ts'
-import { gaussianAt, NOISE_STD } from '../../src/noise/distributions.ts'
+import { NOISES, type Noise } from '../../src/noise/distributions.ts'
 import { noiseKey } from '../../src/noise/threefry.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import { readSafetensors } from '../helpers/read-safetensors.ts'
 import { openDevices } from '../helpers/devices.ts'
+import { unitAt } from '../reference/noise.ts'
 import { meanLoss, readParameters, type Parameters } from '../reference/opt.ts'
 
 const LAYOUT = fileURLToPath(new URL('../fixtures/layouts/pre-norm-tied', import.meta.url))
@@ -36,7 +37,12 @@ const training = { batches: batches.map((b) => [b]), lr: LR, eps: EPS, weightDec
 const folder = tempFolder()
 
 /** MeZO-SGD on A and B in place; returns the effective weights and the projected gradients. */
-function inPlace(theta: Parameters, config: Record<string, unknown>, start: Parameters) {
+function inPlace(
+  theta: Parameters,
+  config: Record<string, unknown>,
+  start: Parameters,
+  noise: Noise,
+) {
   const own: Parameters = new Map([...start].map(([name, v]) => [name, Float64Array.from(v)]))
   const grads: number[] = []
   const effective = (at: Parameters): Parameters => {
@@ -60,7 +66,7 @@ function inPlace(theta: Parameters, config: Record<string, unknown>, start: Para
     new Map(
       [...own].map(([name, v]) => {
         const key = noiseKey(SEED, step, name, 'z')
-        return [name, v.map((value, i) => value + (scale * gaussianAt(key, i)) / NOISE_STD)]
+        return [name, v.map((value, i) => value + scale * unitAt(noise, key, i))]
       }),
     )
   batches.forEach((batch, step) => {
@@ -79,44 +85,48 @@ describe.each(openDevices())('LoRA on $name', (test) => {
   })
   afterAll(() => on?.device.close())
 
-  const open = () =>
+  const open = (noise: Noise = 'gaussian') =>
     openRun(on, LAYOUT, {
+      noise,
       selection: loraSelection(EVERYTHING),
       folds: false,
       method: loraMethod(lora),
     })
 
-  it("equals MeZO on A and B in f64, and leaves every other tensor's bits", async () => {
-    const checkpoint = await openCheckpoint(LAYOUT)
-    const base = await readParameters(checkpoint)
-    const engine = await open()
-    try {
-      const start: Parameters = new Map()
-      for (const [name, { a, b }] of engine.state.lora!.pairs) {
-        start.set(loraName(name, 'lora_A'), Float64Array.from(a))
-        start.set(loraName(name, 'lora_B'), Float64Array.from(b))
-        expect(b.every((value) => value === 0)).toBe(true)
-        expect(Math.max(...a.map(Math.abs))).toBeLessThan(1 / Math.sqrt(a.length / lora.rank))
+  it.each(NOISES)(
+    "equals MeZO on A and B in f64, and leaves every other tensor's bits: %s",
+    async (noise) => {
+      const checkpoint = await openCheckpoint(LAYOUT)
+      const base = await readParameters(checkpoint)
+      const engine = await open(noise)
+      try {
+        const start: Parameters = new Map()
+        for (const [name, { a, b }] of engine.state.lora!.pairs) {
+          start.set(loraName(name, 'lora_A'), Float64Array.from(a))
+          start.set(loraName(name, 'lora_B'), Float64Array.from(b))
+          expect(b.every((value) => value === 0)).toBe(true)
+          expect(Math.max(...a.map(Math.abs))).toBeLessThan(1 / Math.sqrt(a.length / lora.rank))
+        }
+        const expected = inPlace(base, checkpoint.config, start, noise)
+        const journal = await trainSteps(engine, training)
+        journal.forEach(({ projected_grad }, i) => {
+          const g = expected.grads[i]!
+          expect(Math.abs(projected_grad - g)).toBeLessThan(2e-3 * Math.abs(g) + 5e-3)
+        })
+        for (const [name, bytes] of await exportedTensors(engine)) {
+          const found = new Float32Array(bytes.buffer)
+          const own = expected.weights.get(name)!
+          const off = own.reduce((most, v, i) => Math.max(most, Math.abs(v - found[i]!)), 0)
+          const moved = base.get(name)!.reduce((m, v, i) => Math.max(m, Math.abs(v - found[i]!)), 0)
+          expect(off, name).toBeLessThan(2e-4)
+          if (isTarget(name, lora.targets)) expect(moved, name).toBeGreaterThan(5e-3)
+          else expect(moved, name).toBe(0)
+        }
+      } finally {
+        await engine.close()
       }
-      const expected = inPlace(base, checkpoint.config, start)
-      const journal = await trainSteps(engine, training)
-      journal.forEach(({ projected_grad }, i) => {
-        const g = expected.grads[i]!
-        expect(Math.abs(projected_grad - g)).toBeLessThan(2e-3 * Math.abs(g) + 5e-3)
-      })
-      for (const [name, bytes] of await exportedTensors(engine)) {
-        const found = new Float32Array(bytes.buffer)
-        const own = expected.weights.get(name)!
-        const off = own.reduce((most, v, i) => Math.max(most, Math.abs(v - found[i]!)), 0)
-        const moved = base.get(name)!.reduce((m, v, i) => Math.max(m, Math.abs(v - found[i]!)), 0)
-        expect(off, name).toBeLessThan(2e-4)
-        if (isTarget(name, lora.targets)) expect(moved, name).toBeGreaterThan(5e-3)
-        else expect(moved, name).toBe(0)
-      }
-    } finally {
-      await engine.close()
-    }
-  })
+    },
+  )
 
   it('is written as an adapter whose product with the base is the exported model', async () => {
     const engine = await open()

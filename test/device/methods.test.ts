@@ -22,6 +22,7 @@ const LAYOUT = fileURLToPath(new URL('../fixtures/layouts/pre-norm-tied', import
 const base: Paper = {
   method: 'mezo-sgd',
   seed: 5,
+  noise: 'gaussian',
   lr: 1e-4,
   eps: 1e-3,
   weightDecay: 0,
@@ -57,6 +58,10 @@ const cases: readonly (readonly [name: string, paper: Case])[] = [
     'lozo, one-sided',
     { method: 'lozo', oneSided: true, directions: 4, eps: 1e-2, steps: 8, weight: 2e-5 },
   ],
+  ...(['mezo-sgd', 'lozo', 'lozo-m', 'kronzo', 'kronzo-m'] as const).map((method) => {
+    const paper: Case = { method, noise: 'rademacher', lr: 3e-4, steps: 40, weight: 2e-5 }
+    return [`${method}, signs`, paper] as const
+  }),
 ]
 
 interface Made extends PaperRun {
@@ -103,6 +108,7 @@ describe.each(openDevices())('on $name', (test) => {
     const engine = await openRun(on, LAYOUT, {
       method: paper.method,
       seed: paper.seed,
+      noise: paper.noise,
       rank: paper.rank,
       window: paper.window,
       momentum: paper.beta,

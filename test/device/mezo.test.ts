@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Batch } from '../../src/data/types.ts'
 import type { JournalEntry } from '../../src/run/journal.ts'
-import { gaussianAt, NOISE_STD } from '../../src/noise/distributions.ts'
+import { NOISES, type Noise } from '../../src/noise/distributions.ts'
 import { noiseKey } from '../../src/noise/threefry.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import type { Checkpoint } from '../../src/checkpoint/types.ts'
@@ -19,6 +19,7 @@ import {
   trainSteps,
   type OpenDevice,
 } from '../helpers/runs.ts'
+import { unitAt } from '../reference/noise.ts'
 import { meanLoss, readParameters, type Parameters } from '../reference/opt.ts'
 
 const LAYOUTS = fileURLToPath(new URL('../fixtures/layouts/', import.meta.url))
@@ -44,10 +45,10 @@ interface Reference {
 }
 
 /** theta += scale * z of this step, for every parameter once. */
-function perturb(theta: Parameters, step: number, scale: number): void {
+function perturb(theta: Parameters, noise: Noise, step: number, scale: number): void {
   for (const [name, values] of theta) {
     const key = noiseKey(SEED, step, name, 'z')
-    values.forEach((_, i) => (values[i]! += (scale * gaussianAt(key, i)) / NOISE_STD))
+    values.forEach((_, i) => (values[i]! += scale * unitAt(noise, key, i)))
   }
 }
 
@@ -56,22 +57,23 @@ function inPlace(
   theta: Parameters,
   checkpoint: Checkpoint,
   batches: readonly Batch[],
+  noise: Noise,
   weightDecay: number,
 ): Reference {
   const losses: [number, number][] = []
   const grads: number[] = []
   batches.forEach((batch, step) => {
-    perturb(theta, step, EPS)
+    perturb(theta, noise, step, EPS)
     const plus = meanLoss(theta, checkpoint.config, batch)
-    perturb(theta, step, -2 * EPS)
+    perturb(theta, noise, step, -2 * EPS)
     const minus = meanLoss(theta, checkpoint.config, batch)
-    perturb(theta, step, EPS)
+    perturb(theta, noise, step, EPS)
     const g = (plus - minus) / (2 * EPS)
     for (const [name, values] of theta) {
       const key = noiseKey(SEED, step, name, 'z')
       const decay = checkpoint.tensors.get(name)!.shape.length === 2 ? weightDecay : 0
       values.forEach((v, i) => {
-        values[i] = v - LR * ((g * gaussianAt(key, i)) / NOISE_STD + decay * v)
+        values[i] = v - LR * (g * unitAt(noise, key, i) + decay * v)
       })
     }
     losses.push([plus, minus])
@@ -114,28 +116,36 @@ describe.each(openDevices())('MeZO-SGD on $name', (test) => {
   })
   afterAll(() => on?.device.close())
 
-  // layout, steps, weight decay
-  it.each([
-    ['pre-norm-tied', 1, 0, ONE_STEP],
-    ['untied', 1, 0, ONE_STEP],
-    ['f16', 1, 0.1, ONE_STEP],
-    ['pre-norm-tied', 20, 0.1, TWENTY_STEPS],
-  ])("equals the paper's in-place steps in f64: %s, %d steps, decay %d", async (...given) => {
-    const [layout, steps, weightDecay, tolerance] = given
-    const checkpoint = await openCheckpoint(join(LAYOUTS, layout))
-    const batches = Array.from({ length: steps }, (_, i) => syntheticBatch(2, 6, 97, i))
-    const start = await readParameters(checkpoint)
-    const reference = inPlace(await readParameters(checkpoint), checkpoint, batches, weightDecay)
+  describe.each(NOISES)('with %s noise', (noise) => {
+    // layout, steps, weight decay
+    it.each([
+      ['pre-norm-tied', 1, 0, ONE_STEP],
+      ['untied', 1, 0, ONE_STEP],
+      ['f16', 1, 0.1, ONE_STEP],
+      ['pre-norm-tied', 20, 0.1, TWENTY_STEPS],
+    ])("equals the paper's in-place steps in f64: %s, %d steps, decay %d", async (...given) => {
+      const [layout, steps, weightDecay, tolerance] = given
+      const checkpoint = await openCheckpoint(join(LAYOUTS, layout))
+      const batches = Array.from({ length: steps }, (_, i) => syntheticBatch(2, 6, 97, i))
+      const start = await readParameters(checkpoint)
+      const reference = inPlace(
+        await readParameters(checkpoint),
+        checkpoint,
+        batches,
+        noise,
+        weightDecay,
+      )
 
-    const engine = await openRun(on, checkpoint.dir, { seed: SEED })
-    try {
-      const training = { batches: batches.map((b) => [b]), lr: LR, eps: EPS, weightDecay }
-      expectSameSteps(await trainSteps(engine, training), reference, tolerance)
-      const weights = await exportedTensors(engine)
-      expect(farthest(weights, reference.theta)).toBeLessThan(tolerance.weight)
-      expect(farthest(weights, start)).toBeGreaterThan(1e-3)
-    } finally {
-      await engine.close()
-    }
+      const engine = await openRun(on, checkpoint.dir, { seed: SEED, noise })
+      try {
+        const training = { batches: batches.map((b) => [b]), lr: LR, eps: EPS, weightDecay }
+        expectSameSteps(await trainSteps(engine, training), reference, tolerance)
+        const weights = await exportedTensors(engine)
+        expect(farthest(weights, reference.theta)).toBeLessThan(tolerance.weight)
+        expect(farthest(weights, start)).toBeGreaterThan(1e-3)
+      } finally {
+        await engine.close()
+      }
+    })
   })
 })

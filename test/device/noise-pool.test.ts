@@ -6,6 +6,7 @@ import type { Worker } from 'node:worker_threads'
 import { describe, expect, it, vi } from 'vitest'
 import { createOps } from '../../src/device/cpu/ops.ts'
 import { NoisePool, type PrepareJob } from '../../src/device/cpu/noise-pool.ts'
+import type { Noise, Recipe } from '../../src/noise/distributions.ts'
 import { createNoiseKernel } from '../../src/noise/wasm.ts'
 import { type DType, convertElements } from '../../src/util/dtypes.ts'
 import { recipeOf, values } from '../helpers/devices.ts'
@@ -26,11 +27,17 @@ vi.mock('../../src/util/threads.ts', async (original) => {
 const neverWiden = () => Promise.reject(new Error('nothing is only widened here'))
 const kernel = createNoiseKernel()
 
-function jobOf(dtype: DType, first: number, count: number, terms: number): PrepareJob {
+function jobOf(
+  dtype: DType,
+  first: number,
+  count: number,
+  terms: number,
+  noise: Noise = 'gaussian',
+): PrepareJob {
   const weights = convertElements(new Uint8Array(values(count, 3).buffer), 'F32', dtype)
   const raw = new Uint8Array(new SharedArrayBuffer(weights.length))
   raw.set(weights)
-  return { raw, dtype, first, count, recipe: recipeOf([0.02, -0.02], terms) }
+  return { raw, dtype, first, count, recipe: recipeOf([0.02, -0.02], terms, 1, noise) }
 }
 
 const expectedOf = ({ raw, dtype, first, count, recipe }: PrepareJob): Float32Array[] => {
@@ -47,6 +54,7 @@ describe('the noise workers', () => {
       jobOf('BF16', 12_288, 2_048, 0),
       jobOf('F32', 5, 3, 1),
       jobOf('F16', 0, 1_024, 0),
+      jobOf('F32', 70_001, 9_000, 2, 'rademacher'),
     ]
     for (const workers of [1, 2, 3, 8]) {
       const pool = new NoisePool(workers, neverWiden)
@@ -103,7 +111,8 @@ describe('the noise workers', () => {
     const raw = new Uint8Array(new SharedArrayBuffer(64))
     const recipe = { terms: [], scales: [0] }
     const job = { raw, dtype: 'F32' as const, first: 0, count: 16, recipe }
-    const slow = { ...recipe, terms: Array(20_000).fill(recipeOf([0], 1).terms[0]) }
+    const [term] = recipeOf([0], 1).terms
+    const slow: Recipe = { ...recipe, noise: 'gaussian', terms: Array(20_000).fill(term) }
     const first = pool.submit(job)
     expect((await first.versions)[0]).toEqual(new Float32Array(16))
     first.release()

@@ -23,7 +23,7 @@ import {
   type RunOptions,
 } from '../helpers/runs.ts'
 import { EVERYTHING } from '../helpers/method-defaults.ts'
-import { gaussianAt, NOISE_STD } from '../../src/noise/distributions.ts'
+import { NOISES } from '../../src/noise/distributions.ts'
 import { noiseKey, threefry2x32 } from '../../src/noise/threefry.ts'
 import {
   prefixSelection,
@@ -34,6 +34,7 @@ import {
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import { openDevices } from '../helpers/devices.ts'
 import { readSafetensors } from '../helpers/read-safetensors.ts'
+import { unitAt } from '../reference/noise.ts'
 import { decode, meanLoss, readParameters, type LayerPrefix } from '../reference/opt.ts'
 
 const FIXTURES = fileURLToPath(new URL('../fixtures/', import.meta.url))
@@ -90,79 +91,87 @@ describe.each(openDevices())('a prefix on $name', (test) => {
     },
   )
 
-  it('trains as MeZO does in f64, and nothing else of the model moves', async () => {
-    const checkpoint = await openCheckpoint(LAYOUT)
-    const theta = await readParameters(checkpoint)
-    const batches = Array.from({ length: STEPS }, (_, i) => syntheticBatch(2, 6, 97, i))
-    const ids = drawn(N, 97)
-    const start = decode(
-      theta,
-      checkpoint.config,
-      ids,
-      ids.map(() => 1),
-    ).layers
-    const own = new Map(
-      start.flatMap(({ keys, values }, layer) => [
-        [prefixName(layer, 'keys'), Float64Array.from(keys.flatMap((row) => [...row]))] as const,
-        [
-          prefixName(layer, 'values'),
-          Float64Array.from(values.flatMap((row) => [...row])),
-        ] as const,
-      ]),
-    )
-    const moved = (step: number, scale: number) =>
-      new Map(
-        [...own].map(([name, v]) => {
-          const key = noiseKey(SEED, step, name, 'z')
-          return [name, v.map((x, i) => x + (scale * gaussianAt(key, i)) / NOISE_STD)]
-        }),
+  it.each(NOISES)(
+    'trains as MeZO does in f64, and nothing else of the model moves: %s',
+    async (noise) => {
+      const checkpoint = await openCheckpoint(LAYOUT)
+      const theta = await readParameters(checkpoint)
+      const batches = Array.from({ length: STEPS }, (_, i) => syntheticBatch(2, 6, 97, i))
+      const ids = drawn(N, 97)
+      const start = decode(
+        theta,
+        checkpoint.config,
+        ids,
+        ids.map(() => 1),
+      ).layers
+      const own = new Map(
+        start.flatMap(({ keys, values }, layer) => [
+          [prefixName(layer, 'keys'), Float64Array.from(keys.flatMap((row) => [...row]))] as const,
+          [
+            prefixName(layer, 'values'),
+            Float64Array.from(values.flatMap((row) => [...row])),
+          ] as const,
+        ]),
       )
-    const layersOf = (at: ReadonlyMap<string, Float64Array>): LayerPrefix[] =>
-      start.map(({ keys }, layer) => {
-        const C = keys[0]!.length
-        const rows = (part: 'keys' | 'values') =>
-          keys.map((_, t) => at.get(prefixName(layer, part))!.subarray(t * C, (t + 1) * C))
-        return { keys: rows('keys'), values: rows('values') }
-      })
-    const engine = await open()
-    try {
-      const before = new Map([...engine.vectors.values].map(([name, v]) => [name, v.slice()]))
-      const initial = Math.max(
-        ...[...own].flatMap(([name, v]) =>
-          [...v].map((x, i) => Math.abs(x - before.get(name)![i]!)),
-        ),
-      )
-      expect(initial).toBeLessThan(1e-5)
-      const journal = await trainSteps(engine, {
-        batches: batches.map((b) => [b]),
-        lr: LR,
-        eps: EPS,
-        weightDecay: 0,
-      })
-      batches.forEach((batch, step) => {
-        const loss = (scale: number) =>
-          meanLoss(theta, checkpoint.config, batch, layersOf(moved(step, scale)))
-        const g = (loss(EPS) - loss(-EPS)) / (2 * EPS)
-        expect(Math.abs(journal[step]!.projected_grad - g)).toBeLessThan(2e-3 * Math.abs(g) + 5e-3)
-        for (const [name, v] of moved(step, -LR * g)) own.set(name, v)
-      })
-      for (const [name, found] of engine.vectors.values) {
-        const from = before.get(name)!
-        if (!own.has(name)) expect(found.every((v, i) => v === from[i])).toBe(true)
-        else {
-          const off = own.get(name)!.reduce((m, v, i) => Math.max(m, Math.abs(v - found[i]!)), 0)
-          expect(off, name).toBeLessThan(3e-4)
-          expect(found.some((v, i) => Math.abs(v - from[i]!) > 1e-3)).toBe(true)
+      const moved = (step: number, scale: number) =>
+        new Map(
+          [...own].map(([name, v]) => {
+            const key = noiseKey(SEED, step, name, 'z')
+            return [name, v.map((x, i) => x + scale * unitAt(noise, key, i))]
+          }),
+        )
+      const layersOf = (at: ReadonlyMap<string, Float64Array>): LayerPrefix[] =>
+        start.map(({ keys }, layer) => {
+          const C = keys[0]!.length
+          const rows = (part: 'keys' | 'values') =>
+            keys.map((_, t) => at.get(prefixName(layer, part))!.subarray(t * C, (t + 1) * C))
+          return { keys: rows('keys'), values: rows('values') }
+        })
+      const engine = await open(LAYOUT, { noise })
+      try {
+        const before = new Map([...engine.vectors.values].map(([name, v]) => [name, v.slice()]))
+        const initial = Math.max(
+          ...[...own].flatMap(([name, v]) =>
+            [...v].map((x, i) => Math.abs(x - before.get(name)![i]!)),
+          ),
+        )
+        expect(initial).toBeLessThan(1e-5)
+        const journal = await trainSteps(engine, {
+          batches: batches.map((b) => [b]),
+          lr: LR,
+          eps: EPS,
+          weightDecay: 0,
+        })
+        batches.forEach((batch, step) => {
+          const loss = (scale: number) =>
+            meanLoss(theta, checkpoint.config, batch, layersOf(moved(step, scale)))
+          const g = (loss(EPS) - loss(-EPS)) / (2 * EPS)
+          expect(Math.abs(journal[step]!.projected_grad - g)).toBeLessThan(
+            2e-3 * Math.abs(g) + 5e-3,
+          )
+          for (const [name, v] of moved(step, -LR * g)) own.set(name, v)
+        })
+        for (const [name, found] of engine.vectors.values) {
+          const from = before.get(name)!
+          if (!own.has(name)) expect(found.every((v, i) => v === from[i])).toBe(true)
+          else {
+            const off = own.get(name)!.reduce((m, v, i) => Math.max(m, Math.abs(v - found[i]!)), 0)
+            expect(off, name).toBeLessThan(3e-4)
+            expect(found.some((v, i) => Math.abs(v - from[i]!) > 1e-3)).toBe(true)
+          }
         }
+        expect(engine.model.matrices.every(({ name }) => engine.store.version(name) === 0)).toBe(
+          true,
+        )
+        const { ledger } = engine.device
+        expect(ledger.peak().totalBytes).toBeLessThanOrEqual(engine.plannedPeakBytes * 1.05)
+        await expectAdapter(engine, join(folder, `${test.name}-adapter`))
+      } finally {
+        await engine.close()
       }
-      expect(engine.model.matrices.every(({ name }) => engine.store.version(name) === 0)).toBe(true)
-      const { ledger } = engine.device
-      expect(ledger.peak().totalBytes).toBeLessThanOrEqual(engine.plannedPeakBytes * 1.05)
-      await expectAdapter(engine, join(folder, `${test.name}-adapter`))
-    } finally {
-      await engine.close()
-    }
-  }, 60_000)
+    },
+    60_000,
+  )
 
   it('moves in the drawn layers only with --layers-per-step', async () => {
     const all = createSelection({ seed: SEED, layers: 2, layersPerStep: 1 })

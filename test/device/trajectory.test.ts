@@ -64,6 +64,7 @@ function randomRun(seed: number): Random {
   const options: MethodOptions = {
     ...METHOD_DEFAULTS,
     seed,
+    noise: seed % 3 ? 'gaussian' : 'rademacher',
     selection,
     directions,
     rank: count(3),

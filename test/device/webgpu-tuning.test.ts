@@ -17,6 +17,7 @@ import {
   SHAPE_CLASSES,
 } from '../../src/device/webgpu/variants.ts'
 import { kernelChoices } from '../../src/engine/tuned-kernels.ts'
+import { recipeOf } from '../helpers/devices.ts'
 import { ADAPTER, plain, randoms, workload } from '../helpers/webgpu.ts'
 
 let folder: string
@@ -121,7 +122,7 @@ describe('kernels of an adapter', () => {
           }
           return device.read(y, 0, probes * rows)
         }
-        const recipe = { terms: [], probe: { k0: 1, k1: 2 }, scales: [2 ** -10, -(2 ** -10)] }
+        const recipe = recipeOf([2 ** -10, -(2 ** -10)], 0)
         for (const part of [{}, { recipe }]) {
           const whole = await multiply([tiles], part)
           expect(

@@ -6,7 +6,7 @@ import type { Device, Slot, Tensor, TensorDType, Tile } from '../../src/device/d
 import type { Workload } from '../../src/device/memory.ts'
 import { openCpu } from '../../src/device/cpu/device.ts'
 import { openWebgpu } from '../../src/device/webgpu/device.ts'
-import { NOISE_STD, round16, type Recipe } from '../../src/noise/distributions.ts'
+import { round16, stdOf, type Noise, type Recipe } from '../../src/noise/distributions.ts'
 import { noiseKey } from '../../src/noise/threefry.ts'
 import { convertElements, DTYPE_BYTES, type DType } from '../../src/util/dtypes.ts'
 import { openReference } from '../reference/device.ts'
@@ -101,16 +101,22 @@ export const fixed = (d: Device, rows: number, cols: number, data: Float32Array)
   filled(d, rows, cols, data, 'F32')
 
 /** Terms of some past updates and the probes' scales, as a run makes them but larger. */
-export function recipeOf(scales: number[], terms: number, decay = 1): Recipe {
+export function recipeOf(
+  scales: number[],
+  terms: number,
+  decay = 1,
+  noise: Noise = 'gaussian',
+): Recipe {
   const term = (j: number) => ({
     ...noiseKey(3, j, 'w', 'z'),
     coefficient: round16((j % 2 ? -1 : 1) * 0.004),
     decay: Math.fround(decay),
   })
   return {
+    noise,
     terms: Array.from({ length: terms }, (_, j) => term(j)),
     probe: noiseKey(3, 99, 'w', 'z'),
-    scales: scales.map((s) => round16(s / NOISE_STD)),
+    scales: scales.map((s) => round16(s / stdOf(noise))),
   }
 }
 

@@ -9,6 +9,7 @@ export const EVERYTHING: Selection = { trains: () => true, active: () => true }
 
 export const METHOD_DEFAULTS: MethodOptions = {
   seed: 5,
+  noise: 'gaussian',
   selection: EVERYTHING,
   replayWindow: 4,
   directions: 1,

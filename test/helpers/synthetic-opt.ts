@@ -5,7 +5,7 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createModel } from '../../models/index.ts'
 import { distinctMatrices } from '../../models/model.ts'
-import { NOISE_STD, round16 } from '../../src/noise/distributions.ts'
+import { round16, stdOf } from '../../src/noise/distributions.ts'
 import { noiseKey } from '../../src/noise/threefry.ts'
 import { createNoiseKernel } from '../../src/noise/wasm.ts'
 import { convertElements, type DType } from '../../src/util/dtypes.ts'
@@ -67,11 +67,12 @@ function seededWeights(name: string, n: number): Float32Array {
   const centre = /norm\.weight$/.test(name) ? 1 : 0
   const terms = [0.04, 0.0043, 0.00017].map((std, level) => ({
     ...noiseKey(77, level, name, 'z'),
-    coefficient: round16(std / NOISE_STD),
+    coefficient: round16(std / stdOf('gaussian')),
     decay: 1,
   }))
   const out = new Float32Array(n)
   const start = new Uint8Array(new Float32Array(n).fill(centre).buffer)
-  createNoiseKernel().apply(start, 'F32', 0, { terms, scales: [] }, [], out)
+  const recipe = { noise: 'gaussian' as const, terms, scales: [] }
+  createNoiseKernel().apply(start, 'F32', 0, recipe, [], out)
   return out
 }

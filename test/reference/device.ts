@@ -238,7 +238,7 @@ export function perturbed(bytes: Uint8Array, weights: Weights, p: number): Float
   const count = tiles.reduce((sum, t) => sum + t.rows, 0) * cols
   const first = tiles[0]!.row0 * cols
   const w = decode(bytes, dtype, count)
-  applyTerms(w, first, recipe.terms)
+  applyTerms(w, first, recipe)
   return probeVersion(w, first, recipe, recipe.scales.length === 1 ? 0 : p)
 }
 

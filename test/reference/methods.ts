@@ -3,13 +3,15 @@
 // nothing with src/methods but the noise itself.
 
 import type { Batch } from '../../src/data/types.ts'
-import { gaussianAt, NOISE_STD } from '../../src/noise/distributions.ts'
+import type { Noise } from '../../src/noise/distributions.ts'
 import { noiseKey, type Role } from '../../src/noise/threefry.ts'
+import { unitAt } from './noise.ts'
 import { meanLoss, type Parameters } from './opt.ts'
 
 export interface Paper {
   readonly method: 'mezo-sgd' | 'lozo' | 'lozo-m' | 'kronzo' | 'kronzo-m'
   readonly seed: number
+  readonly noise: Noise
   readonly lr: number
   readonly eps: number
   readonly weightDecay: number
@@ -23,10 +25,13 @@ export interface Paper {
 /** A matrix as a list of rows. */
 type Rows = number[][]
 
-const noise = (seed: number, step: number, name: string, role: Role, d: number, n: number) => {
-  const key = noiseKey(seed, step, name, role, d)
-  return Array.from({ length: n }, (_, i) => gaussianAt(key, i) / NOISE_STD)
-}
+/** Draws n numbers for direction d of a tensor at a step. */
+const drawer =
+  ({ seed, noise }: Paper) =>
+  (step: number, name: string, role: Role, d: number, n: number) => {
+    const key = noiseKey(seed, step, name, role, d)
+    return Array.from({ length: n }, (_, i) => unitAt(noise, key, i))
+  }
 
 /** The divisor of d nearest below its root, and its partner. */
 function divisors(d: number): [small: number, large: number] {
@@ -37,12 +42,13 @@ function divisors(d: number): [small: number, large: number] {
 
 /** The left factor's noise, and the whole direction that a left factor means in a window. */
 function factors(p: Paper, name: string, m: number, n: number) {
+  const noise = drawer(p)
   if (p.method.startsWith('lozo')) {
     const { rank: r } = p
     return {
       size: m * r,
       gain: 1 / r,
-      right: (window: number) => noise(p.seed, window, name, 'right', 0, r * n),
+      right: (window: number) => noise(window, name, 'right', 0, r * n),
       whole: (left: readonly number[], v: readonly number[]): Rows =>
         Array.from({ length: m }, (_, i) =>
           Array.from({ length: n }, (_, k) => {
@@ -67,7 +73,7 @@ function factors(p: Paper, name: string, m: number, n: number) {
   return {
     size: m1 * n1,
     gain: 1,
-    right: (window: number) => noise(p.seed, window, name, 'right', 0, m2 * n2),
+    right: (window: number) => noise(window, name, 'right', 0, m2 * n2),
     whole: (a: readonly number[], b: readonly number[]): Rows =>
       Array.from({ length: m }, (_, i) =>
         Array.from({ length: n }, (_, k) => {
@@ -99,6 +105,7 @@ export function runPaper(
   const momenta = new Map<string, number[]>()
   const run: PaperRun & { losses: number[][]; grads: number[][] } = { losses: [], grads: [] }
   const hasMomentum = p.method.endsWith('-m')
+  const noise = drawer(p)
 
   batches.forEach((batch, step) => {
     const window = Math.floor(step / p.window)
@@ -110,9 +117,7 @@ export function runPaper(
         const dense = n === undefined || p.method === 'mezo-sgd'
         if (dense) {
           const size = values.length
-          const z = Array.from({ length: p.directions }, (_, d) =>
-            noise(p.seed, step, name, 'z', d, size),
-          )
+          const z = Array.from({ length: p.directions }, (_, d) => noise(step, name, 'z', d, size))
           return [name, { z, gain: 1, whole: (flat: readonly number[]) => flat }]
         }
         const f = factors(p, name, m, n)
@@ -121,7 +126,7 @@ export function runPaper(
           momenta.set(name, f.carry(momenta.get(name)!, f.right(window - 1), right))
         }
         const z = Array.from({ length: p.directions }, (_, d) =>
-          noise(p.seed, step, name, 'left', d, f.size),
+          noise(step, name, 'left', d, f.size),
         )
         const whole = (left: readonly number[]) => f.whole(left, right).flat()
         return [name, { z, gain: f.gain, whole }]

@@ -1,15 +1,46 @@
-// The arithmetic of noise and factors on weights in plain f32 loops, for tests only: the bits that
-// src/noise/noise.as.ts and the WGSL kernels must give.
+// Noise by its definition, and the arithmetic of noise and factors on weights in plain f32 loops, for tests
+// only: the bits that src/noise/noise.as.ts and the WGSL kernels must give. Shares Threefry alone with
+// src/noise, whose known answers are in noise.test.ts.
 
-import { gaussianAt, probeKey, type NoiseTerm, type Recipe } from '../../src/noise/distributions.ts'
+import { probeKey, type Noise, type Recipe } from '../../src/noise/distributions.ts'
 import { eachRun, type FactorTerm } from '../../src/noise/factors.ts'
 import { threefry2x32, type NoiseKey } from '../../src/noise/threefry.ts'
 
+/** Digit `bit` of word `word` of a tensor's noise; 0 is the one of value 1. */
+function digit({ k0, k1 }: NoiseKey, word: number, bit: number): number {
+  const counter = Math.floor(word / 2)
+  const both = threefry2x32(k0, k1, counter % 2 ** 32, Math.floor(counter / 2 ** 32))
+  return Math.floor(both[word % 2]! / 2 ** bit) % 2
+}
+
+/** Of raw noise. */
+export const VARIANCE: Readonly<Record<Noise, number>> = { gaussian: 8, rademacher: 1 }
+
+/** Raw noise of element `index`. */
+export function noiseAt(noise: Noise, key: NoiseKey, index: number): number {
+  if (noise === 'rademacher') return digit(key, Math.floor(index / 32), index % 32) === 1 ? -1 : 1
+  const [word0, word1] = threefry2x32(
+    key.k0,
+    key.k1,
+    Math.floor(index / 2) % 2 ** 32,
+    Math.floor(index / 2 ** 33),
+  )
+  let ones = 0
+  for (let rest = index % 2 === 0 ? word0 : word1; rest > 0; rest = Math.floor(rest / 2)) {
+    ones += rest % 2
+  }
+  return ones - 16
+}
+
+/** z of element `index`, of variance 1. */
+export const unitAt = (noise: Noise, key: NoiseKey, index: number) =>
+  noiseAt(noise, key, index) / Math.sqrt(VARIANCE[noise])
+
 /** E after the recipe's terms, in place, for elements [first, first + w.length) of the tensor. */
-export function applyTerms(w: Float32Array, first: number, terms: readonly NoiseTerm[]): void {
-  for (const term of terms) {
+export function applyTerms(w: Float32Array, first: number, recipe: Recipe): void {
+  for (const term of recipe.terms) {
     for (let i = 0; i < w.length; i++) {
-      const z = gaussianAt(term, first + i)
+      const z = noiseAt(recipe.noise!, term, first + i)
       w[i] = Math.fround(Math.fround(w[i]! * term.decay) + term.coefficient * z)
     }
   }
@@ -20,7 +51,7 @@ export function probeVersion(e: Float32Array, first: number, recipe: Recipe, p: 
   const probe = probeKey(recipe, p)
   const scale = recipe.scales[p]!
   if (!probe || scale === 0) return e.slice()
-  return e.map((value, i) => Math.fround(value + scale * gaussianAt(probe, first + i)))
+  return e.map((value, i) => Math.fround(value + scale * noiseAt(recipe.noise!, probe, first + i)))
 }
 
 /** Values of `w` as f16, in f32: rounded up with the chance that 13 bits of element `first + i`'s word decide. */

@@ -74,7 +74,8 @@ describe('directions of one step', () => {
     const raw = new Uint8Array(64 * 4)
     const versions = [0, 1, 2, 3].map(() => new Float32Array(64))
     const keysOf = [key(0), key(0), key(1), key(1)]
-    kernel.apply(raw, 'F32', 0, { terms: [], keys: keysOf, scales: [1, -1, 1, -1] }, versions)
+    const recipe = { noise: 'gaussian', terms: [], keys: keysOf, scales: [1, -1, 1, -1] } as const
+    kernel.apply(raw, 'F32', 0, recipe, versions)
     expect(versions[1]).toEqual(versions[0]!.map((v) => 0 - v))
     expect(versions[3]).toEqual(versions[2]!.map((v) => 0 - v))
     expect(versions[2]).not.toEqual(versions[0])

@@ -7,12 +7,13 @@ import { createHash } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { createMethod } from '../../src/methods/index.ts'
 import type { MatrixShape, MethodOptions, Probes, TrainingState } from '../../src/methods/method.ts'
-import { probeVersion, applyFactors } from '../reference/noise.ts'
+import { probeVersion, applyFactors, VARIANCE } from '../reference/noise.ts'
+import { NOISES } from '../../src/noise/distributions.ts'
 import { type Change } from '../../src/noise/factors.ts'
 import { createNoiseKernel } from '../../src/noise/wasm.ts'
 import { METHOD_DEFAULTS } from '../helpers/method-defaults.ts'
 
-// The noise z has variance 1 and E z^4 = 3 + k, k = -1/16 (a centred binomial), so that
+// The noise z has variance 1 and E z^4 = 3 + k, k = -1/16 (a centred binomial) or -2 (signs), so that
 //   mezo    E|g z|^2        = (N + 2 + k) |G|^2                                    N = m*n
 //   lozo    E|g U V^T/r|^2  = [(m+2+k)(n+2+k) + (r-1)(mn + 2)] / r |G|^2
 //   kronzo  E|g A(x)B|^2    = (m1 n1 + 2 + k)(m2 n2 + 2 + k) |G|^2
@@ -20,7 +21,7 @@ import { METHOD_DEFAULTS } from '../helpers/method-defaults.ts'
 
 const [M, N] = [6, 8]
 const SHAPE = { name: 'w.weight', rows: M, cols: N }
-const KURTOSIS = -1 / 16
+const KURTOSIS = { gaussian: -1 / 16, rademacher: -2 } as const
 const SAMPLES = 12_000
 const kernel = createNoiseKernel()
 const G = Float64Array.from({ length: M * N }, (_, i) => Math.sin(i * 1.7) + (i % 5 === 0 ? 1 : 0))
@@ -54,19 +55,20 @@ function moments(values: readonly number[]) {
   return { mean, error: Math.sqrt(variance / values.length) }
 }
 
-const lozoMoment = (r: number) =>
-  ((M + 2 + KURTOSIS) * (N + 2 + KURTOSIS) + (r - 1) * (M * N + 2)) / r
+const lozoMoment = (r: number) => (k: number) =>
+  ((M + 2 + k) * (N + 2 + k) + (r - 1) * (M * N + 2)) / r
 
 // 6 = 3 x 2 and 8 = 2 x 4 by approx_square: A [3, 2], B [2, 4].
 describe.each([
-  ['mezo-sgd', {}, 1, M * N + 2 + KURTOSIS],
+  ['mezo-sgd', {}, 1, (k: number) => M * N + 2 + k],
   ['lozo', { rank: 1, window: 1 }, 1, lozoMoment(1)],
   ['lozo', { rank: 2, window: 1 }, 1 / 2, lozoMoment(2)],
   ['lozo', { rank: 4, window: 1 }, 1 / 4, lozoMoment(4)],
-  ['kronzo', { window: 1 }, 1, (3 * 2 + 2 + KURTOSIS) * (2 * 4 + 2 + KURTOSIS)],
-] as const)('%s %j', (method, options, gain, moment) => {
-  it('is unbiased, with the second moment of its formula', () => {
-    const state = start(method, { ...options, foldWindows: 1 })
+  ['kronzo', { window: 1 }, 1, (k: number) => (3 * 2 + 2 + k) * (2 * 4 + 2 + k)],
+] as const)('%s %j', (method, options, gain, momentOf) => {
+  it.each(NOISES)('is unbiased with %s noise, with the second moment of its formula', (noise) => {
+    const moment = momentOf(KURTOSIS[noise])
+    const state = start(method, { ...options, noise, foldWindows: 1 })
     const estimates: number[][] = []
     for (let step = 0; step < SAMPLES; step++) {
       state.begin(step)
@@ -84,29 +86,33 @@ describe.each([
   })
 })
 
-it("within a window LOZO's mean is the gradient through V: G V V^T / r", () => {
-  const rank = 2
-  const state = start('lozo', { rank, window: SAMPLES })
-  const estimates: number[][] = []
-  for (let step = 0; step < SAMPLES; step++) {
-    const z = direction(state, step)
-    const g = z.reduce((sum, value, i) => sum + value * G[i]!, 0)
-    estimates.push([...z].map((value) => (g * value) / rank))
-  }
-  const { right } = state.addend(SHAPE.name, { step: 0, list: [{ direction: 0, scale: 1 }] })!
-  for (let i = 0; i < M; i++) {
-    for (let k = 0; k < N; k++) {
-      let expected = 0
-      for (let c = 0; c < rank; c++) {
-        for (let j = 0; j < N; j++) {
-          expected += (G[i * N + j]! * (right[c * N + j]! * right[c * N + k]!)) / 8 / rank
-        }
-      }
-      const { mean, error } = moments(estimates.map((e) => e[i * N + k]!))
-      expect(Math.abs(mean - expected)).toBeLessThan(5 * error)
+it.each(NOISES)(
+  "within a window LOZO's mean is the gradient through V: G V V^T / r, %s",
+  (noise) => {
+    const rank = 2
+    const state = start('lozo', { rank, window: SAMPLES, noise })
+    const estimates: number[][] = []
+    for (let step = 0; step < SAMPLES; step++) {
+      const z = direction(state, step)
+      const g = z.reduce((sum, value, i) => sum + value * G[i]!, 0)
+      estimates.push([...z].map((value) => (g * value) / rank))
     }
-  }
-})
+    const { right } = state.addend(SHAPE.name, { step: 0, list: [{ direction: 0, scale: 1 }] })!
+    for (let i = 0; i < M; i++) {
+      for (let k = 0; k < N; k++) {
+        let expected = 0
+        for (let c = 0; c < rank; c++) {
+          for (let j = 0; j < N; j++) {
+            expected +=
+              (G[i * N + j]! * (right[c * N + j]! * right[c * N + k]!)) / VARIANCE[noise] / rank
+          }
+        }
+        const { mean, error } = moments(estimates.map((e) => e[i * N + k]!))
+        expect(Math.abs(mean - expected)).toBeLessThan(5 * error)
+      }
+    }
+  },
+)
 
 /** The direction as a device multiplies with it: half of what two probes of +-1 differ by. */
 function directionOnDevice(state: TrainingState, shape: MatrixShape, step: number, index: number) {
@@ -150,9 +156,12 @@ const hash = (values: Iterable<number>) =>
 // and equality can be asked for.
 describe.each([
   ['mezo-sgd', { replayWindow: 1 }, 1],
+  ['mezo-sgd', { replayWindow: 1, noise: 'rademacher' }, 1],
   ['lozo', { rank: 2 }, 1 / 2],
+  ['lozo', { rank: 2, noise: 'rademacher' }, 1 / 2],
   ['lozo', { rank: 2, rankScaling: 'none' }, 1],
   ['kronzo', {}, 1],
+  ['kronzo', { noise: 'rademacher' }, 1],
 ] as const)('the update of %s %j', (method, options, gain) => {
   it.each([
     [1, 1, false],
@@ -208,9 +217,11 @@ function learn(method: string, options: Partial<MethodOptions>, lr: number, step
 it.each([
   ['lozo', { rank: 2 }, 0.01],
   ['lozo-m', { rank: 2 }, 0.1],
+  ['lozo-m', { rank: 2, noise: 'rademacher' }, 0.1],
   ['kronzo', {}, 0.01],
   ['kronzo-m', {}, 0.1],
-] as const)('%s learns with a new right factor at every step', (method, options, lr) => {
+  ['kronzo-m', { noise: 'rademacher' }, 0.1],
+] as const)('%s %j learns with a new right factor at every step', (method, options, lr) => {
   const left = learn(method, { ...options, window: 1, momentum: 0.9 }, lr, 300)
   expect(left).toBeLessThan(0.1)
 })

@@ -175,8 +175,9 @@ export class CpuSlots {
         `cpu device: ${slabBytes} bytes of ${name} in a slot of ${state.bytes.length}`,
       )
     }
-    const made = perturbs(recipe) ? recipe : { terms: recipe.terms, scales: [0] }
-    const inPlace = dtype === 'F32' && made !== recipe && recipe.terms.length === 0
+    const apart = perturbs(recipe)
+    const made = apart ? recipe : { ...recipe, scales: [0] }
+    const inPlace = dtype === 'F32' && !apart && recipe.terms.length === 0
     return tiles.map((tile) => {
       const start = (tile.row0 - row0) * rowBytes
       const raw = state.bytes.subarray(start, start + tile.rows * rowBytes)

@@ -4,13 +4,14 @@
 // f32 and as in the file are read in their slot.
 
 import type { DType } from '../../util/dtypes.ts'
-import { perturbs } from '../../noise/distributions.ts'
+import { noiseOf, perturbs, type Noise } from '../../noise/distributions.ts'
 import type { Addend, Rows, Tile, Weights } from '../device.ts'
 import { Addends } from './addends.ts'
 import type { Operand } from './bindgroups.ts'
 import type { Commands } from './commands.ts'
+import type { Kernel } from './kernel.ts'
 import { blocksOf, FLAG } from './kernels/matmul-common.ts'
-import { perturbKernel } from './kernels/perturb.ts'
+import { perturbKernel, perturbSpan } from './kernels/perturb.ts'
 import type { TensorOperand } from './handles.ts'
 import type { Scratch } from './scratch.ts'
 import type { MatmulOf } from './variants.ts'
@@ -52,22 +53,20 @@ interface Versions {
   readonly groups: number
 }
 
+type PerturbSpec = ReturnType<typeof perturbKernel>
+type Perturb = Kernel<PerturbSpec['bindings'], PerturbSpec['params']>
+
 /** Noise is defined for that many elements of a tensor, as in noise/wasm.ts. */
 const MAX_ELEMENTS = 2 ** 33
 
 export class Products {
   readonly #commands: Commands
-  readonly #perturbs
+  readonly #perturbs = new Map<string, Perturb>()
   readonly #matmulOf: MatmulOf
   readonly addends: Addends
 
   constructor(commands: Commands, matmulOf: MatmulOf) {
     this.#commands = commands
-    this.#perturbs = {
-      F32: commands.compile(perturbKernel('F32')),
-      F16: commands.compile(perturbKernel('F16')),
-      BF16: commands.compile(perturbKernel('BF16')),
-    } satisfies Record<DType, unknown>
     this.#matmulOf = matmulOf
     this.addends = new Addends(commands, matmulOf)
   }
@@ -107,26 +106,30 @@ export class Products {
 
   #perturb({ scratch, raw, weights }: Job, tile: Tile, versions: number, recipe0: number) {
     const { cols, dtype, recipe } = weights
-    const first = tile.row0 * cols
-    const count = tile.rows * cols
-    const pair = Math.floor(first / 2)
-    const lead = first % 2
+    const noise = noiseOf(recipe)
+    const { params, groups } = perturbSpan(noise, tile.row0 * cols, tile.rows * cols)
     this.#commands.run(
-      this.#perturbs[dtype],
+      this.#perturbOf(dtype, noise),
       { raw, recipe: scratch.recipes, w: scratch.weights },
       {
+        ...params,
         offset: inSlab(weights, tile),
-        count,
-        pair_low: pair % 2 ** 32,
-        pair_high: Math.floor(pair / 2 ** 32),
-        lead,
         recipe0,
         terms: recipe.terms.length,
         versions,
         zero: 0,
       },
-      this.#commands.flat(Math.ceil((count + lead) / 512)),
+      this.#commands.flat(groups),
     )
+  }
+
+  /** Compiled when it is first needed: a run has one noise, and weights of one or two dtypes. */
+  #perturbOf(dtype: DType, noise: Noise): Perturb {
+    const key = `${dtype} ${noise}`
+    let kernel = this.#perturbs.get(key)
+    if (!kernel)
+      this.#perturbs.set(key, (kernel = this.#commands.compile(perturbKernel(dtype, noise))))
+    return kernel
   }
 
   #multiply({ scratch, weights, x, at }: Job, tile: Tile, versions: Versions, target: Target) {

@@ -1,5 +1,6 @@
 // WGSL twin of noise/threefry.ts and noise/distributions.ts: Threefry2x32-20 and the raw Gaussian
 // noise popcount(word) - 16. Integer operations only, so that every device gives the same bits.
+// Signs, which are single bits of the words, are perturb.ts's.
 
 export const NOISE_WGSL = /* wgsl */ `
 fn rotate(v: u32, bits: u32) -> u32 {
