@@ -8,6 +8,7 @@ import type { Engine } from '../../src/engine/engine.ts'
 import { evaluateBatches } from '../../src/train/evaluate.ts'
 import { replay, type JournalEntry } from '../../src/run/journal.ts'
 import type { Update } from '../../src/methods/method.ts'
+import type { Noise } from '../../src/noise/distributions.ts'
 import { openDevices } from '../helpers/devices.ts'
 import { observerOf, type Observed } from '../helpers/observe.ts'
 import {
@@ -59,14 +60,14 @@ const updateOf = (step: number, grad: number, lr: number, weightDecay: number): 
 })
 
 /** A run on one device; `seen` is what it multiplies with at the end, as both probes see it. */
-async function runOn(name: string, weightDecay: number) {
+async function runOn(name: string, noise: Noise, weightDecay: number) {
   const training = { batches, lr: 3e-3, eps: 1e-3, weightDecay }
-  const made = await withEngine(name, { replayWindow: 2 }, async (engine) => ({
+  const made = await withEngine(name, { noise, replayWindow: 2 }, async (engine) => ({
     journal: await trainSteps(engine, training),
     weights: await exportedDigests(engine),
   }))
   const updates = replay(made.journal, weightDecay)
-  return { ...made, updates, seen: await observe(name, { updates, replayWindow: STEPS }) }
+  return { ...made, updates, seen: await observe(name, { noise, updates, replayWindow: STEPS }) }
 }
 
 function observe(name: string, options: RunOptions): Promise<Observed> {
@@ -87,17 +88,19 @@ function differing(a: Observed, b: Observed): string[] {
 }
 
 describe.each([
-  ['cpu', 'webgpu'],
-  ['webgpu', 'cpu'],
-])('a journal made on %s and replayed on %s', (from, to) => {
+  ['gaussian', 'cpu', 'webgpu'],
+  ['gaussian', 'webgpu', 'cpu'],
+  ['rademacher', 'cpu', 'webgpu'],
+  ['rademacher', 'webgpu', 'cpu'],
+] as const)('a journal with %s noise made on %s and replayed on %s', (noise, from, to) => {
   it.each([0, 0.1])('gives the same weights in files and in products, decay %d', async (wd) => {
-    const made = await runOn(from, wd)
+    const made = await runOn(from, noise, wd)
     expect(made.journal.every((entry) => Math.abs(entry.projected_grad) > 0.01)).toBe(true)
     for (const replayWindow of [2, STEPS]) {
-      const options = { updates: made.updates, replayWindow }
+      const options = { noise, updates: made.updates, replayWindow }
       expect(await withEngine(to, options, exportedDigests)).toEqual(made.weights)
     }
-    const seen = await observe(to, { updates: made.updates, replayWindow: STEPS })
+    const seen = await observe(to, { noise, updates: made.updates, replayWindow: STEPS })
     expect(differing(made.seen, seen)).toEqual([])
     const [plus, minus] = seen.get(observer.model.matrices[0]!.name)!
     expect(plus).not.toEqual(minus)
@@ -105,13 +108,16 @@ describe.each([
 })
 
 describe.each([
-  ['lozo', 'cpu', 'webgpu'],
-  ['lozo-m', 'webgpu', 'cpu'],
-  ['kronzo', 'webgpu', 'cpu'],
-  ['kronzo-m', 'cpu', 'webgpu'],
-])('a journal of %s made on %s and replayed on %s', (method, from, to) => {
+  ['lozo', 'gaussian', 'cpu', 'webgpu'],
+  ['lozo-m', 'gaussian', 'webgpu', 'cpu'],
+  ['lozo-m', 'rademacher', 'cpu', 'webgpu'],
+  ['kronzo', 'gaussian', 'webgpu', 'cpu'],
+  ['kronzo-m', 'gaussian', 'cpu', 'webgpu'],
+  ['kronzo-m', 'rademacher', 'webgpu', 'cpu'],
+] as const)('a journal of %s with %s noise made on %s and replayed on %s', (...given) => {
+  const [method, noise, from, to] = given
   it.each([0, 0.1])('gives the same weights in files, decay %d', async (weightDecay) => {
-    const options: RunOptions = { method, window: 2, foldWindows: 2, probes: 2 }
+    const options: RunOptions = { method, noise, window: 2, foldWindows: 2, probes: 2 }
     const training = { batches, lr: 1e-3, eps: 1e-3, weightDecay }
     const made = await withEngine(from, options, async (engine) => ({
       journal: await trainSteps(engine, training),
@@ -150,7 +156,7 @@ describe.each(devices)('on $name', ({ name }) => {
 })
 
 it('losses of the same step agree between the devices to 1e-4', async () => {
-  const updates = replay((await runOn('cpu', 0)).journal, 0)
+  const updates = replay((await runOn('cpu', 'gaussian', 0)).journal, 0)
   const entries: JournalEntry[] = []
   for (const { name } of devices) {
     const append = { lr: 1e-3, eps: 1e-3, weightDecay: 0 }

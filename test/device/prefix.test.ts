@@ -165,7 +165,7 @@ describe.each(openDevices())('a prefix on $name', (test) => {
         )
         const { ledger } = engine.device
         expect(ledger.peak().totalBytes).toBeLessThanOrEqual(engine.plannedPeakBytes * 1.05)
-        await expectAdapter(engine, join(folder, `${test.name}-adapter`))
+        await expectAdapter(engine, join(folder, `${test.name}-${noise}-adapter`))
       } finally {
         await engine.close()
       }
