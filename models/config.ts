@@ -2,6 +2,7 @@
 // their defaults is each model's own.
 
 import type { Activation } from '../src/device/device.ts'
+import type { AttentionDims } from '../src/device/packed.ts'
 import { UserError } from '../src/util/errors.ts'
 import { describe, excerpt } from '../src/util/untrusted.ts'
 
@@ -69,4 +70,10 @@ export function checkHeads(hiddenKey: string, hidden: number, headsKey: string, 
       `config.json: ${hiddenKey} ${hidden} is not a multiple of ${headsKey} ${heads}`,
     )
   }
+}
+
+/** As many heads of keys and values as of queries, which share the hidden columns. */
+export function ownHeads(hidden: number, heads: number): AttentionDims {
+  const headSize = hidden / heads
+  return { heads, kvHeads: heads, headSize, scale: headSize ** -0.5 }
 }

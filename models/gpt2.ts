@@ -4,8 +4,10 @@
 
 import type { Activation } from '../src/device/device.ts'
 import { UserError } from '../src/util/errors.ts'
+import { programOf, type Build } from './build.ts'
 import {
   checkHeads,
+  ownHeads,
   readActivation,
   readCount,
   readFlag,
@@ -13,8 +15,7 @@ import {
   readPositive,
   type Config,
 } from './config.ts'
-import { activatedLinear, layerNorm, positions, tokenRows } from './layers.ts'
-import type { Buffer, Matrix, Model, ModelInput, Run, Vector } from './model.ts'
+import type { Model, Rows } from './model.ts'
 
 const WTE = 'transformer.wte.weight'
 const WPE = 'transformer.wpe.weight'
@@ -76,105 +77,40 @@ export function gpt(c: GptShape): Model {
     modelType: c.modelType,
     hidden: c.C,
     layers: c.layers,
-    heads: c.heads,
+    attention: ownHeads(c.C, c.heads),
     vocabSize: c.V,
     maxPositions: c.positions,
-    matrices: matrices(c),
-    tables: [
-      { name: WTE, rows: c.V, cols: c.C, block: -1 },
-      { name: WPE, rows: c.positions, cols: c.C, block: -1 },
-    ],
-    vectors: vectors(c),
-    buffers: buffers(c),
+    ...programOf({
+      layers: c.layers,
+      embed: (b) => embed(c, b),
+      block: (b, h, layer) => block(c, b, h, layer),
+      head: (b, h) => b.head(norm(c, b, h, 'transformer.ln_f'), c.tied ? WTE : LM_HEAD, c.V),
+    }),
     aliases: (name) => aliases(c, name),
-    forward: (run, input) => forward(c, run, input),
   }
 }
 
-async function forward(c: GptShape, run: Run, input: ModelInput): Promise<void> {
-  const { device } = run
-  let h = run.buffer('h') // (R,C) the residual stream
-  let x = run.buffer('x') // (R,C)
-  const qkv = run.buffer('qkv') // (R,3C)
-  const [q, k, v] = [run.buffer('q'), run.buffer('k'), run.buffer('v')] // (R,C)
-  const f = run.buffer('f') // (R,F)
-
-  await run.gather(WTE, tokenRows(input), h)
-  await run.gather(WPE, positions(input), x)
-  await device.add(x, h, run.at)
-
-  for (let i = 0; i < c.layers; i++) {
-    const block = `transformer.h.${i}`
-    ;[h, x] = await run.enterBlock(i, h, x)
-
-    await layerNorm(run, h, `${block}.ln_1`, x, run.at, c.eps)
-    await run.linear(x, `${block}.attn.c_attn`, qkv)
-    for (const [part, y] of [q, k, v].entries()) {
-      await device.copyColumns(qkv, part * c.C, y, run.at)
-    }
-    await run.attend(i, q, k, v, x)
-    await run.linear(x, `${block}.attn.c_proj`, q)
-    await device.add(q, h, run.at)
-
-    await layerNorm(run, h, `${block}.ln_2`, x, run.at, c.eps)
-    await activatedLinear(run, x, `${block}.mlp.c_fc`, c.activation, f, c)
-    await run.linear(f, `${block}.mlp.c_proj`, x)
-    await device.add(x, h, run.at)
-  }
-
-  ;[h, x] = await run.enterBlock(c.layers, h, x)
-  // The last norm and the head work on the rows whose logits are wanted, nothing else.
-  const rows = await run.selectRows(h, x)
-  await layerNorm(run, x, 'transformer.ln_f', q, rows, c.eps)
-  await run.head(q, c.tied ? WTE : LM_HEAD)
+function embed(c: GptShape, b: Build): Rows {
+  const h = b.gather(WTE, c.V, c.C, 'ids') // (R,C) the residual stream
+  b.add(b.gather(WPE, c.positions, c.C, 'positions'), h)
+  return h
 }
 
-/** Name and [out, in] of a block's linears, in order of use. */
-const linears = ({ C, F }: GptShape) =>
-  [
-    ['attn.c_attn', 3 * C, C],
-    ['attn.c_proj', C, C],
-    ['mlp.c_fc', F, C],
-    ['mlp.c_proj', C, F],
-  ] as const
+function block(c: GptShape, b: Build, h: Rows, i: number): Rows {
+  const layer = `transformer.h.${i}`
+  const qkv = b.linear(norm(c, b, h, `${layer}.ln_1`), `${layer}.attn.c_attn`, 3 * c.C, c)
+  const [q, k, v] = [0, 1, 2].map((part) => b.columns(qkv, part * c.C, c.C)) as [Rows, Rows, Rows]
+  const x = b.linear(b.attend(q, k, v), `${layer}.attn.c_proj`, c.C, c)
+  h = b.wanted(h)
+  b.add(x, h)
 
-function matrices(c: GptShape): Matrix[] {
-  const list: Matrix[] = []
-  for (let i = 0; i < c.layers; i++) {
-    for (const [linear, N, K] of linears(c)) {
-      const name = `transformer.h.${i}.${linear}.weight`
-      const shape = c.transposed ? { rows: K, cols: N, transposed: true } : { rows: N, cols: K }
-      list.push({ name, ...shape, block: i })
-    }
-  }
-  list.push({ name: c.tied ? WTE : LM_HEAD, rows: c.V, cols: c.C, block: c.layers })
-  return list
+  const f = b.activated(norm(c, b, h, `${layer}.ln_2`), `${layer}.mlp.c_fc`, c.F, c.activation, c)
+  b.add(b.linear(f, `${layer}.mlp.c_proj`, c.C, c), h)
+  return h
 }
 
-function vectors(c: GptShape): Vector[] {
-  const list: Vector[] = []
-  const norm = (name: string) => {
-    list.push({ name: `${name}.weight`, size: c.C })
-    if (c.bias) list.push({ name: `${name}.bias`, size: c.C })
-  }
-  for (let i = 0; i < c.layers; i++) {
-    const block = `transformer.h.${i}`
-    norm(`${block}.ln_1`)
-    norm(`${block}.ln_2`)
-    if (!c.bias) continue
-    for (const [linear, N] of linears(c)) list.push({ name: `${block}.${linear}.bias`, size: N })
-  }
-  norm('transformer.ln_f')
-  return list
-}
-
-function buffers(c: GptShape): Buffer[] {
-  const list: Buffer[] = ['h', 'x'].map((label) => ({ label, cols: c.C }))
-  list.push({ label: 'qkv', cols: 3 * c.C })
-  list.push({ label: 'f', cols: c.F }) // after attention: q, k and v are done with
-  for (const label of ['q', 'k', 'v']) list.push({ label, cols: c.C, inside: 'f' })
-  return list
-}
+const norm = ({ eps, bias }: GptShape, b: Build, x: Rows, name: string) =>
+  b.layerNorm(x, name, { eps, bias })
 
 /** The hub's gpt2 files hold the bare GPT2Model; a tied table may bear the head's name only. */
 function aliases(c: GptShape, name: string): string[] {

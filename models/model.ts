@@ -1,9 +1,11 @@
-// What a model is to the runtime: lists of its tensors (for the planner) and straight-line code over
-// a `Run` (for the step). A model file never sees slots, seeds, eps or files.
+// What a model is to the runtime: a program, operation after operation, as data, with what follows from it: its
+// tensors for the planner, and where its rows lie. A model file states the program once, as straight-line
+// code over a builder (build.ts), and never sees slots, seeds, eps or files. What runs it is src/engine/run.ts.
 //
 // Shape legend: see src/device/device.ts.
 
-import type { Device, Rows, Tensor } from '../src/device/device.ts'
+import type { Activation } from '../src/device/device.ts'
+import type { AttentionDims, Packed } from '../src/device/packed.ts'
 
 /** A tensor of two dimensions [rows, cols], by its Hugging Face name. */
 export interface Matrix {
@@ -20,41 +22,100 @@ export interface Matrix {
 export interface Vector {
   readonly name: string
   readonly size: number
+  /** As a matrix's. */
+  readonly block: number
 }
 
-/** An activation buffer of R rows. */
+/** Rows of activations: R of them, in the last block the wanted ones alone. */
+export interface Rows {
+  readonly cols: number
+  /** Of Program.buffers. */
+  readonly buffer: number
+}
+
+/** Memory of R rows. Buffers of one memory may lie over each other: they are never in use at the same time. */
 export interface Buffer {
   readonly label: string
   readonly cols: number
-  /**
-   * The buffer in whose memory it lies, beside others that do: neither holds anything of use while the
-   * other does, and no operation takes both.
-   */
-  readonly inside?: string
+  readonly memory: number
+  /** Columns in front of it: those of buffers that are in use beside it. */
+  readonly col0: number
 }
 
-/** Everything known of a model before a weight is read. */
-export interface Model {
-  readonly modelType: string
-  readonly hidden: number
-  readonly layers: number
-  readonly heads: number
-  readonly vocabSize: number
-  /** Longest sequence of tokens. */
-  readonly maxPositions: number
-  /** n of prefix tuning: keys and values that each layer has before those of the sequence. */
-  readonly prefixTokens?: number
+/** One operation; vectors by name, null where the layout has none. */
+export type Op =
+  /** y = rows of `table` by the ids or the positions of the batch, `offset` rows further on. */
+  | {
+      readonly kind: 'gather'
+      readonly table: string
+      readonly by: keyof ModelInput
+      readonly offset: number
+      readonly y: Rows
+    }
+  /** y = x W^T + bias, streamed; with relu y = max(that, 0). */
+  | {
+      readonly kind: 'linear'
+      readonly x: Rows
+      readonly matrix: Matrix
+      readonly bias: string | null
+      readonly relu: boolean
+      readonly y: Rows
+    }
+  | {
+      readonly kind: 'layerNorm'
+      readonly x: Rows
+      readonly scale: string | null
+      readonly bias: string | null
+      readonly eps: number
+      readonly y: Rows
+    }
+  /** x = f(x). */
+  | { readonly kind: 'activation'; readonly f: Activation; readonly x: Rows }
+  /** y += x. */
+  | { readonly kind: 'add'; readonly x: Rows; readonly y: Rows }
+  /** y = columns of x from `first` on. */
+  | { readonly kind: 'columns'; readonly x: Rows; readonly first: number; readonly y: Rows }
+  /** y = attention; in the last block of the wanted rows alone. */
+  | {
+      readonly kind: 'attention'
+      readonly layer: number
+      readonly q: Rows
+      readonly k: Rows
+      readonly v: Rows
+      readonly y: Rows
+    }
+  /** y = the wanted rows of x. */
+  | { readonly kind: 'wanted'; readonly x: Rows; readonly y: Rows }
+  /** Before a block, and behind the last: h is all that lives. Probes may part here. */
+  | { readonly kind: 'block'; readonly block: number; readonly h: Rows; readonly spare: Rows }
+  /** Loss or logits of x against the vocabulary matrix. */
+  | { readonly kind: 'head'; readonly x: Rows; readonly matrix: Matrix }
+
+/** Everything that follows from a model's program. */
+export interface Program {
+  readonly ops: readonly Op[]
   /** Matrices streamed by one forward pass, in the order of their use. */
   readonly matrices: readonly Matrix[]
   /** Tables whose rows are gathered on the host; a tied head is in `matrices` too. */
   readonly tables: readonly Matrix[]
   readonly vectors: readonly Vector[]
-  /** Activation buffers of R rows. */
   readonly buffers: readonly Buffer[]
+}
+
+/** Everything known of a model before a weight is read. */
+export interface Model extends Program {
+  readonly modelType: string
+  readonly hidden: number
+  readonly layers: number
+  /** Of every block. */
+  readonly attention: AttentionDims
+  readonly vocabSize: number
+  /** Longest sequence of tokens. */
+  readonly maxPositions: number
+  /** n of prefix tuning: keys and values that each layer has before those of the sequence. */
+  readonly prefixTokens?: number
   /** Names under which a checkpoint may hold the tensor `name`, first choice first. */
   aliases(name: string): readonly string[]
-  /** Runs the batch up to the head: issues every operation on `run`, in the order of `matrices`. */
-  forward(run: Run, input: ModelInput): Promise<void>
 }
 
 /** Tables and matrices in the order of first use, a tied one once. */
@@ -65,38 +126,5 @@ export function distinctMatrices({
   return [...new Map([...tables, ...matrices].map((matrix) => [matrix.name, matrix])).values()]
 }
 
-/** Token ids and mask [B, T], rectangular. */
-export interface ModelInput {
-  readonly inputIds: readonly (readonly number[])[]
-  readonly attentionMask: readonly (readonly number[])[]
-  /** Positions of each sequence before these: tokens whose keys and values are cached, and a prefix. */
-  readonly seen?: readonly number[]
-}
-
-/** The hands a model works with; src/engine/forward.ts joins stream, method and device behind it. */
-export interface Run {
-  readonly device: Device
-  /** P probes of B*T rows; P is 1 until the first perturbed tensor, so read it when it is needed. */
-  readonly at: Rows
-  buffer(label: string): Tensor
-  /** Attention of layer `layer` over q, k, v [R, C], after a prefix and cached keys if there are any. */
-  attend(layer: number, q: Tensor, k: Tensor, v: Tensor, y: Tensor): Promise<void>
-  /**
-   * To be called before each block and, with block = layers, after the last: h [R, C] is all that
-   * lives then. Where probes part, h is copied for each of them. Returns [h, spare], maybe swapped.
-   */
-  enterBlock(block: number, h: Tensor, spare: Tensor): Promise<[h: Tensor, spare: Tensor]>
-  /** One version per probe [P, n]; null if the checkpoint's layout has none. */
-  vector(name: string): Tensor | null
-  /**
-   * y = x W^T + b with W = `name`.weight, b = `name`.bias (absent: none), streamed; with relu,
-   * which a transposed matrix cannot have, y = max(that, 0).
-   */
-  linear(x: Tensor, name: string, y: Tensor, relu?: boolean): Promise<void>
-  /** y[p, i] = row indices[i] of table `name` as probe p sees it; indices are B*T rows. */
-  gather(name: string, indices: Uint32Array, y: Tensor): Promise<void>
-  /** Keeps the rows whose logits are wanted: x's rows become the first rows of y; later calls use them. */
-  selectRows(x: Tensor, y: Tensor): Promise<Rows>
-  /** Loss or logits of the selected rows x [P*M, K] against the vocabulary matrix `name`. */
-  head(x: Tensor, name: string): Promise<void>
-}
+/** Tokens and their positions, those of a prefix before them counted. */
+export type ModelInput = Pick<Packed, 'ids' | 'positions'>

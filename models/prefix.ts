@@ -7,7 +7,7 @@ import type { Model } from './model.ts'
 
 export type PrefixPart = 'keys' | 'values'
 
-/** Keys or values of a layer's prefix, [n, C] as one row. */
+/** Keys or values of a layer's prefix, [n, kvHeads*D] as one row. */
 export const prefixName = (layer: number, part: PrefixPart) => `prefix.layers.${layer}.${part}`
 
 /** @throws UserError if the model has no position left for a token */
@@ -18,7 +18,8 @@ export function withPrefix(model: Model, prefixTokens: number): Model {
       { exitCode: 2 },
     )
   }
-  const size = prefixTokens * model.hidden
+  const { kvHeads, headSize } = model.attention
+  const size = prefixTokens * kvHeads * headSize
   const layers = Array.from({ length: model.layers }, (_, layer) => layer)
   return {
     ...model,
@@ -27,8 +28,8 @@ export function withPrefix(model: Model, prefixTokens: number): Model {
     vectors: [
       ...model.vectors,
       ...layers.flatMap((layer) => [
-        { name: prefixName(layer, 'keys'), size },
-        { name: prefixName(layer, 'values'), size },
+        { name: prefixName(layer, 'keys'), size, block: layer },
+        { name: prefixName(layer, 'values'), size, block: layer },
       ]),
     ],
   }

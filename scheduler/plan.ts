@@ -5,7 +5,13 @@
 
 import type { Tile } from '../src/device/device.ts'
 import type { Category } from '../src/device/ledger.ts'
-import { bytesOf, type Allocation, type MemoryModel, type Workload } from '../src/device/memory.ts'
+import {
+  bytesOf,
+  type Allocation,
+  type AttentionWork,
+  type MemoryModel,
+  type Workload,
+} from '../src/device/memory.ts'
 import { UserError } from '../src/util/errors.ts'
 import { maxOf } from '../src/util/extremes.ts'
 import { formatBytes } from '../src/util/units.ts'
@@ -43,23 +49,21 @@ export interface PlanInput {
   readonly buffers: readonly PlanBuffer[]
   /** Bytes of one weight when staged: 4 where updates are folded, else the file's. */
   readonly elementBytes: (name: string) => number
+  /** P, R, and M with the targets of each of them. */
   readonly probes: number
-  readonly batch: number
-  readonly tokens: number
-  /** Batches whose activations are held at once; 1 if left out. */
-  readonly sweep?: number
-  readonly heads: number
-  readonly headSize: number
+  readonly rows: number
+  readonly wanted: number
+  readonly targets: number
+  readonly attention: AttentionWork
   /** Updates a slab may owe at most. */
   readonly terms: number
-  /** Versions of a matrix, keys of a sequence, size of the largest addend: see Workload. */
+  /** Versions of a matrix, size of the largest addend: see Workload. */
   readonly versions: number
-  readonly keys: number
   readonly projectionCols: number
   readonly addendElements: number
   /** Of one activation: 4 or 2. */
   readonly activationBytes: number
-  /** A cache of keys and values and those behind a prefix, with their masks; none without. */
+  /** A cache of keys and values and those behind a prefix; none without. */
   readonly keyValues: readonly Allocation[]
   readonly memory: MemoryModel
   readonly budgetBytes: number
@@ -100,7 +104,7 @@ export function plan(input: PlanInput): Plan {
   for (let slabBytes = Math.max(limit, smallest); ; slabBytes = Math.max(slabBytes / 2, smallest)) {
     for (let slots = RING_SLOTS; slots >= MIN_SLOTS; slots--) {
       const found = withSlabs(input, slabBytes, slots)
-      if (found.peakBytes <= input.budgetBytes) return found
+      if (found.peakBytes <= input.budgetBytes) return withResidents(found)
     }
     if (slabBytes === smallest) {
       const { peakBytes } = withSlabs(input, smallest, MIN_SLOTS)
@@ -111,93 +115,118 @@ export function plan(input: PlanInput): Plan {
   }
 }
 
+/** A plan whose slabs do not say yet whether they stay. */
+type Unmarked = Omit<Plan, 'slabs'> & { readonly slabs: readonly Omit<Slab, 'resident'>[] }
+
+const withResidents = ({ slabs, ...rest }: Unmarked): Plan => ({
+  ...rest,
+  slabs: slabs.map((slab) => ({ ...slab, resident: slab.index < rest.residentSlabs })),
+})
+
 /** The plan for one slab size and slot count. */
-function withSlabs(input: PlanInput, slabBytes: number, slots: number): Plan {
-  const slabs = cut(input, slabBytes)
-  const staged = slabs.reduce((max, s) => Math.max(max, s.bytes), 0)
-  const workload = { ...workloadOf(input), slabBytes: staged }
+function withSlabs(input: PlanInput, slabBytes: number, slots: number): Unmarked {
+  const { memory, resident, budgetBytes } = input
+  const slabs = slabsOf(input, slabBytes)
+  const workload = { ...workloadOf(input), slabBytes: maxOf(slabs.map(({ bytes }) => bytes)) }
   // Bytes of the first n slabs, and of the largest from the n-th on.
   const kept = [0]
-  for (const { bytes } of slabs) kept.push(kept.at(-1)! + input.memory.slotBytes(bytes))
+  for (const { bytes } of slabs) kept.push(kept.at(-1)! + memory.slotBytes(bytes))
   const largest = new Array<number>(slabs.length + 1).fill(0)
-  for (const { index, bytes } of slabs.toReversed()) {
-    largest[index] = Math.max(largest[index + 1]!, bytes)
-  }
+  for (let n = slabs.length - 1; n >= 0; n--)
+    largest[n] = Math.max(largest[n + 1]!, slabs[n]!.bytes)
 
-  /** Everything of a plan that keeps the first n slabs, but the slabs themselves. */
-  const keeping = (n: number) => {
-    const ring = Math.min(slots, slabs.length - n)
-    const slotBytes = largest[n]!
-    const full = { ...workload, slots: Math.max(ring, 1) }
-    const bytes = categories(input, full, ring * input.memory.slotBytes(slotBytes), kept[n]!)
-    const peakBytes = Object.values(bytes).reduce((sum, each) => sum + each, 0)
-    return { slots: ring, slotBytes, residentSlabs: n, workload: full, bytes, peakBytes }
+  const besides = new Map<number, Beside>() // the same for many n
+  const besideOf = (ring: number): Beside => {
+    const found = besides.get(ring) ?? besideSlabs(input, { ...workload, slots: Math.max(ring, 1) })
+    besides.set(ring, found)
+    return found
   }
-  let best = keeping(input.resident === 'all' ? slabs.length : 0)
-  if (input.resident === 'auto') {
+  const ringOf = (n: number) => Math.min(slots, slabs.length - n)
+  const slotsBytes = (n: number) => ringOf(n) * memory.slotBytes(largest[n]!)
+  /** The peak of a plan that keeps the first n slabs. */
+  const peakOf = (n: number) => besideOf(ringOf(n)).totalBytes + slotsBytes(n) + kept[n]!
+
+  let best = resident === 'all' ? slabs.length : 0
+  if (resident === 'auto') {
     // As many as fit, or while none fits, as few bytes as can be. Leading slabs are kept: they are
     // wanted at the start of a step, when the ring is still filling.
+    let least = peakOf(best)
     for (let n = 1; n <= slabs.length; n++) {
-      const next = keeping(n)
-      if (next.peakBytes <= Math.max(input.budgetBytes, best.peakBytes)) best = next
+      const peak = peakOf(n)
+      if (peak <= Math.max(budgetBytes, least)) [best, least] = [n, peak]
     }
   }
-  const { residentSlabs } = best
-  return { ...best, slabs: slabs.map((s) => ({ ...s, resident: s.index < residentSlabs })) }
+  const { workload: full, bytes } = besideOf(ringOf(best))
+  return {
+    slabs,
+    slots: ringOf(best),
+    slotBytes: largest[best]!,
+    residentSlabs: best,
+    workload: full,
+    bytes: { ...bytes, slots: slotsBytes(best), resident: bytes.resident + kept[best]! },
+    peakBytes: peakOf(best),
+  }
 }
 
-function cut(input: PlanInput, slabBytes: number): Omit<Slab, 'resident'>[] {
-  return input.matrices
-    .flatMap((m) => {
-      const size = input.elementBytes(m.name)
-      return slabTiles(tilesOf(m.rows, m.cols), m.cols, Math.floor(slabBytes / size)).map(
-        (tiles) => {
-          const rows = tiles.reduce((sum, t) => sum + t.rows, 0)
-          const { name, block, cols } = m
-          return { name, block, cols, tiles, row0: tiles[0]!.row0, rows, bytes: rows * cols * size }
-        },
-      )
-    })
-    .map((slab, index) => ({ ...slab, index }))
+/** Slabs of the models that are being planned, which are asked for again and again: kept for this turn alone. */
+const recent = new Map<readonly PlanMatrix[], Map<string, readonly Omit<Slab, 'resident'>[]>>()
+
+/** The slabs of at most so many bytes. */
+function slabsOf({ matrices, elementBytes }: PlanInput, slabBytes: number) {
+  if (recent.size === 0) queueMicrotask(() => recent.clear())
+  let known = recent.get(matrices)
+  if (!known) recent.set(matrices, (known = new Map()))
+  const sizes = matrices.map(({ name }) => elementBytes(name))
+  const key = `${slabBytes} ${sizes.join()}`
+  let slabs = known.get(key)
+  if (!slabs) known.set(key, (slabs = cut(matrices, sizes, slabBytes)))
+  return slabs
+}
+
+function cut(matrices: readonly PlanMatrix[], sizes: readonly number[], slabBytes: number) {
+  const slabs: Omit<Slab, 'resident'>[] = []
+  for (const [i, { name, block, rows: all, cols }] of matrices.entries()) {
+    const size = sizes[i]!
+    for (const tiles of slabTiles(tilesOf(all, cols), cols, Math.floor(slabBytes / size))) {
+      const rows = tiles.reduce((sum, t) => sum + t.rows, 0)
+      const [index, row0, bytes] = [slabs.length, tiles[0]!.row0, rows * cols * size]
+      slabs.push({ index, name, block, cols, tiles, row0, rows, bytes })
+    }
+  }
+  return slabs
 }
 
 /** What the run asks of the device, but for the slabs and the slots of the ring. */
 function workloadOf(input: PlanInput): Omit<Workload, 'slabBytes' | 'slots'> {
-  const { probes, batch, tokens, heads, headSize, terms } = input
-  const { versions, keys, projectionCols, addendElements } = input
+  const { probes, rows, wanted, targets, attention, terms } = input
+  const { versions, projectionCols, addendElements } = input
   const most = (of: (rows: number, cols: number) => number) =>
     input.matrices.reduce((max, m) => Math.max(max, of(tileHeight(m.rows, m.cols), m.cols)), 0)
-  const rows = batch * tokens
   return {
     probes,
     rows,
-    batch,
-    tokens,
-    heads,
-    headSize,
-    tileElements: most((rows, cols) => rows * cols),
-    tileRows: most((rows) => rows),
-    headRows: rows,
+    attention,
+    tileElements: most((height, cols) => height * cols),
+    tileRows: most((height) => height),
+    headRows: wanted,
+    targets,
     terms,
     versions,
-    keys,
     projectionCols,
     addendElements,
     halfCols: input.activationBytes === 2 ? maxOf(input.buffers.map((b) => b.cols)) : 0,
   }
 }
 
-/** Of one batch of a sweep: buffers, the key mask [B, T], the loss state [R, 3], keys and values. */
+/** Buffers, the loss state [P*M, 2 + targets], keys and values. */
 function activations(input: PlanInput): Allocation[] {
-  const { probes, batch, tokens, activationBytes, keyValues } = input
-  const rows = batch * tokens
+  const { probes, rows, wanted, targets, activationBytes, keyValues } = input
   return [
-    ...arenas(input.buffers, probes * rows, activationBytes).map(({ elements, places }) => ({
-      label: `activations "${places[0]!.label}"`,
+    ...arenas(input.buffers, probes * rows, activationBytes).map(({ label, elements }) => ({
+      label: `activations "${label}"`,
       bytes: elements * activationBytes,
     })),
-    { label: 'the key mask', bytes: 4 * rows },
-    { label: 'the loss state', bytes: 4 * 3 * probes * rows },
+    { label: 'the loss state', bytes: 4 * (2 + targets) * probes * wanted },
     ...keyValues,
   ]
 }
@@ -206,27 +235,36 @@ function activations(input: PlanInput): Allocation[] {
 const vectors = ({ vectors, probes }: PlanInput): Allocation[] =>
   vectors.map((size) => ({ label: 'a bias or norm', bytes: 4 * probes * size }))
 
-function categories(input: PlanInput, workload: Workload, slots: number, residentSlabs: number) {
-  const { sweep = 1, memory } = input
-  return {
-    slots,
+/** Everything but slabs. */
+interface Beside {
+  readonly workload: Workload
+  readonly bytes: Readonly<Record<Category, number>>
+  readonly totalBytes: number
+}
+
+function besideSlabs(input: PlanInput, workload: Workload): Beside {
+  const { memory } = input
+  const bytes = {
+    slots: 0,
     staging: memory.stagingBytes(workload),
-    activations: sweep * bytesOf(activations(input)),
+    activations: bytesOf(activations(input)),
     scratch: bytesOf(memory.scratch(workload)),
-    resident: bytesOf(vectors(input)) + residentSlabs,
+    resident: bytesOf(vectors(input)),
   }
+  const totalBytes = Object.values(bytes).reduce((sum, each) => sum + each, 0)
+  return { workload, bytes, totalBytes }
 }
 
 /** Throws if anything but slabs is larger than the device allocates at once. */
 function checkAllocations(input: PlanInput): void {
-  const { memory, probes, batch, tokens } = input
+  const { memory, probes, rows, attention } = input
   const most = memory.maxAllocationBytes
   const workload = { ...workloadOf(input), slabBytes: 0, slots: 1 }
   const all = [...activations(input), ...vectors(input), ...memory.scratch(workload)]
   const large = all.reduce((a, b) => (b.bytes > a.bytes ? b : a))
   if (large.bytes <= most) return
   throw new UserError(
-    `${large.label} of ${plural(probes, 'probe')} x ${plural(batch, 'sequence')} x ${plural(tokens, 'token')} takes ${formatBytes(large.bytes)}, and this device binds at most ${formatBytes(most)} at once: use ${batch > 1 ? 'a smaller batch, ' : ''}fewer tokens (--max-length), or --device cpu`,
+    `${large.label} of ${plural(probes, 'probe')} x ${plural(rows, 'token')} takes ${formatBytes(large.bytes)}, and this device binds at most ${formatBytes(most)} at once: use ${attention.groups > 1 ? 'a smaller batch, ' : ''}fewer tokens (--max-length), or --device cpu`,
   )
 }
 

@@ -35,8 +35,7 @@ export interface StreamCounters {
 }
 
 /**
- * All slabs of the plan, each committed for `passes` uses and handed over as often, in a row, to one
- * pass after the other (interleave.ts). A slab's slot is valid until the next one is asked for.
+ * All slabs of the plan in order. A slab's slot is valid until the next one is asked for.
  * Closing the generator early (break, throw, return) drains what is in flight and discards it.
  */
 export async function* stream(
@@ -45,7 +44,6 @@ export async function* stream(
   device: Device,
   source: SlabSource,
   counters: StreamCounters,
-  passes = 1,
 ): AsyncGenerator<StreamedSlab, void, void> {
   const { slabs } = plan
   const depth = plan.slots || RESIDENT_AHEAD
@@ -78,7 +76,7 @@ export async function* stream(
       try {
         if (failed) throw failed.reason
         if (!open) return
-        device.commit(slot, weights, passes)
+        device.commit(slot, weights)
         usable = true
       } finally {
         // At once: a later slab of this pass may be waiting for the staging memory.
@@ -100,8 +98,7 @@ export async function* stream(
       await arrivals[i]
       counters.waitMs += performance.now() - asked
       yielded = i + 1
-      const slot = slots.of(slabs[i]!)
-      for (let pass = 0; pass < passes; pass++) yield { slab: slabs[i]!, slot }
+      yield { slab: slabs[i]!, slot: slots.of(slabs[i]!) }
     }
   } finally {
     open = false

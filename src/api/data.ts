@@ -3,6 +3,8 @@
 
 import type { Config } from '../config/options.ts'
 import { collateExamples } from '../data/batches.ts'
+import { byCount } from '../data/order.ts'
+import { packBatch } from '../data/packing.ts'
 import {
   IGNORED,
   type Batch,
@@ -18,7 +20,7 @@ import {
   type OnProgress,
 } from '../train/evaluate.ts'
 import { labelLogits, type LabelLogits } from '../train/logits.ts'
-import { largestBatch, microBatches, stepsPerEpoch, type DataSource } from '../train/source.ts'
+import { largestOf, microBatches, sized, stepsPerEpoch, type DataSource } from '../train/source.ts'
 import { examplesHash } from '../train/task.ts'
 import { UserError } from '../util/errors.ts'
 import type { DataCollator } from './data-loader.ts'
@@ -58,12 +60,12 @@ export const collateItems = <Item>(options: DatasetOptions<Item>, items: readonl
   collate(options, items, options.goal.options, options.goal.needsLabels)
 
 async function collate<Item>(
-  { config, padId, check, dataCollator }: DatasetOptions<Item>,
+  { padId, check, dataCollator }: DatasetOptions<Item>,
   items: readonly Item[],
   options: boolean,
   needsLabels: boolean,
 ): Promise<Batch> {
-  const padding = { padId, padTo: config.padding }
+  const padding = { padId, padTo: 'right' } as const
   const batch = dataCollator
     ? await dataCollator(items)
     : collateExamples(items as readonly Example[], padding, { options })
@@ -80,14 +82,20 @@ export function datasetSource<Item>(
   if (!dataCollator) checkExamples(dataset, goal.options, 'trainDataset')
   if (!dataCollator && held) checkExamples(held, false, 'evalDataset')
   const examples = dataset as readonly Example[]
+  const order = byCount(dataset.length, config.batchSize, config.seed)
   return {
     sha256: examplesHash(examples),
     stepsPerEpoch: stepsPerEpoch(dataset.length, config),
     largest: dataCollator
       ? null
-      : largestBatch(config, examples, (held ?? []) as readonly Example[], goal.options),
+      : (steps) => {
+          const texts = sized(examples, (e) => (goal.options ? e.options! : [e]))
+          return largestOf(texts, order, steps, config)
+        },
     batchesOf: (step) =>
-      microBatches(dataset, step, config, (items) => collateItems(options, items)),
+      microBatches(dataset, order, step, config, async (items) => {
+        return packBatch(await collateItems(options, items))
+      }),
     evaluate: held && ((engine, onProgress) => evaluateItems(options, engine, held, onProgress)),
     test: null,
   }
@@ -136,14 +144,11 @@ export async function evaluateItems<Item>(
   items: readonly Item[],
   onProgress: OnProgress,
 ): Promise<Evaluation> {
-  const { config, padId, dataCollator, computeMetrics, tokenizer } = options
+  const { config, dataCollator, computeMetrics, tokenizer } = options
   if (!dataCollator) checkExamples(items, false, 'evalDataset')
   const result = dataCollator
     ? await evaluateBatches(engine, batchesOf(options, items, onProgress))
     : await evaluateExamples(engine, items as readonly Example[], {
-        batchSize: config.evalBatchSize ?? config.batchSize,
-        padId,
-        padTo: config.padding,
         answers: { tokenizer, maxNewTokens: config.maxNewTokens },
         onProgress,
       })
@@ -161,7 +166,7 @@ export async function predictItems<Item>(
   const reduce = options.preprocessLogitsForMetrics ?? ((logits) => logits)
   const [predictions, labelIds]: [unknown[], number[][]] = [[], []]
   for await (const batch of batchesOf(options, items, () => {})) {
-    const [logits] = await labelLogits(engine, batch, null)
+    const [logits] = await labelLogits(engine, packBatch(batch), null)
     batch.labels.forEach((row, b) => {
       const labels = row.slice(1).filter((label) => label !== IGNORED)
       predictions.push(reduce(logits![b]!, labels))

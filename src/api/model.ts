@@ -6,12 +6,13 @@ import { rm } from 'node:fs/promises'
 import { OPTIONS, parseConfig, type Config, type OptionsOf } from '../config/options.ts'
 import { parseValue } from '../config/values.ts'
 import { checkBatch, labelledTokens } from '../data/batches.ts'
+import { packBatch } from '../data/packing.ts'
 import { tokenizerOf } from '../data/model-tokenizer.ts'
 import { IGNORED, type Batch, type BatchInput, type Tokenizer } from '../data/types.ts'
 import type { Device, DeviceInfo } from '../device/device.ts'
 import type { Ledger } from '../device/ledger.ts'
 import type { Engine } from '../engine/engine.ts'
-import { forward } from '../engine/forward.ts'
+import { logitsOf } from '../train/logits.ts'
 import { loadModel, prefixed, type LoadedModel } from '../engine/load.ts'
 import { methodOf } from '../engine/method.ts'
 import {
@@ -73,8 +74,8 @@ export interface ZoModel {
   /** The tokenizer in the model's folder. UserError if there is none. */
   tokenizer(): Promise<Tokenizer>
   /**
-   * Loss, and with `logits: true` the logits [B, T, V], of the weights as they are now. Without
-   * labels every position counts as unlabelled.
+   * Loss, and with `logits: true` the logits [B, T, V], of the weights as they are now; those of padding are 0.
+   * Without labels every position counts as unlabelled.
    * @throws UserError for a batch that is none, or a closed model
    */
   forward(batch: ForwardInput, options?: { logits?: boolean }): Promise<ForwardResult>
@@ -276,8 +277,9 @@ function createZo(
         if (list.length === 0) throw new UserError('step: expected one batch or more, found none')
         const batches = list.map((b) => handle.check(b, goal.needsLabels))
         await beforeStep?.(step, batches)
+        const packed = batches.map((batch) => packBatch(batch))
         const entry = await zoStep(engine, {
-          batches,
+          batches: packed,
           objective: goal.objective,
           step: step++,
           lr,
@@ -320,15 +322,15 @@ async function modelForward(engine: Engine, batch: Batch, logits: boolean): Prom
   const [B, T, V] = [batch.inputIds.length, batch.inputIds[0]!.length, engine.model.vocabSize]
   const loss = labelledTokens(batch) > 0 ? (await evaluateBatches(engine, [batch])).loss : NaN
   if (!logits) return { loss }
+  const packed = packBatch(batch, { whole: true })
+  const rows = Uint32Array.from(packed.packed.ids.keys())
+  const [byRow] = await logitsOf(engine, packed, rows, null)
   const all = new Float32Array(B * T * V)
-  await forward(engine, batch, null, {
-    kind: 'logits',
-    rows: Uint32Array.from({ length: B * T }, (_, i) => i),
-    sink: (tile, data) => {
-      for (let i = 0; i < B * T; i++) {
-        all.set(data.subarray(i * tile.rows, (i + 1) * tile.rows), i * V + tile.row0)
-      }
-    },
+  batch.attentionMask.forEach((mask, b) => {
+    let next = 0
+    mask.forEach((real, t) => {
+      if (real === 1) all.set(byRow!.get(packed.textRows[b]![next++]!)!, (b * T + t) * V)
+    })
   })
   return { loss, logits: all }
 }

@@ -4,8 +4,9 @@
 
 import { OPTIONS, type Config } from '../config/options.ts'
 import { parseValue } from '../config/values.ts'
+import type { PackedBatch } from '../data/packing.ts'
 import type { Batch, Tokenizer } from '../data/types.ts'
-import { labelCounts, type LabelLogits } from '../train/logits.ts'
+import type { LabelLogits } from '../train/logits.ts'
 import type { Total } from '../train/loss.ts'
 import { comparesOptions, objectiveOf, type Objective } from '../train/objective.ts'
 import { UserError } from '../util/errors.ts'
@@ -103,15 +104,15 @@ async function customObjective(
     case 'logits':
       return {
         kind: 'logits',
-        score: async (logits, batch) => total(await spec.score(logits, batch), batch),
+        score: async (logits, batch) => total(await spec.score(logits, batch.given!), batch),
       }
     case 'losses':
       return {
         kind: 'losses',
         score: async (losses, batch) => {
           let next = 0
-          const ofRows = labelCounts(batch).map((n) => [...losses.subarray(next, (next += n))])
-          return total(await spec.score(ofRows, batch), batch)
+          const ofRows = batch.counts.map((n) => [...losses.subarray(next, (next += n))])
+          return total(await spec.score(ofRows, batch.given!), batch)
         },
       }
     case 'generations':
@@ -119,7 +120,7 @@ async function customObjective(
         kind: 'answers',
         tokenizer: await source.tokenizer(),
         maxNewTokens: spec.maxNewTokens ?? 50,
-        score: async (texts, batch) => total(await spec.score(texts, batch), batch),
+        score: async (texts, batch) => total(await spec.score(texts, batch.given!), batch),
       }
     default:
       throw new UserError(
@@ -128,8 +129,8 @@ async function customObjective(
   }
 }
 
-function total(scores: readonly number[], batch: Batch): Total {
-  const count = batch.choices?.length ?? batch.inputIds.length
+function total(scores: readonly number[], batch: PackedBatch): Total {
+  const count = batch.choices?.length ?? batch.texts.length
   const numbers = Array.isArray(scores) && scores.every((score) => typeof score === 'number')
   if (!numbers || scores.length !== count) {
     throw new UserError(

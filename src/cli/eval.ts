@@ -26,9 +26,6 @@ export function evalCommand(contextOf: ContextOf): Command {
       const all = await examplesOf(engine, config, tokenizer, context)
       const examples = config.evalSamples > 0 ? all.slice(0, config.evalSamples) : all
       const scored = await evaluateExamples(engine, examples, {
-        batchSize: config.batchSize,
-        padId: tokenizer.padId,
-        padTo: config.padding,
         answers: {
           tokenizer: () => Promise.resolve(tokenizer),
           maxNewTokens: config.maxNewTokens,

@@ -30,7 +30,6 @@ export function generateCommand(contextOf: ContextOf): Command {
         lengthPenalty: config.lengthPenalty,
         numReturnSequences,
         seed: config.seed,
-        padId: tokenizer.padId,
         eosIds: tokenizer.eosIds,
         stop: { strings, decode },
         onToken: () => {

@@ -35,7 +35,7 @@ export function inspectCommand(contextOf: ContextOf): Command {
       files: checkpoint.files,
       layers: model.layers,
       hidden: model.hidden,
-      heads: model.heads,
+      heads: model.attention.heads,
       vocab_size: model.vocabSize,
       max_positions: model.maxPositions,
       fingerprint: await fingerprint(checkpoint),
@@ -43,7 +43,7 @@ export function inspectCommand(contextOf: ContextOf): Command {
     }
     result(json, () => [
       `${source}: ${model.modelType}, ${checkpoint.format}, ${checkpoint.files.length} file(s)`,
-      `  ${model.layers} layers, hidden ${model.hidden}, ${model.heads} heads, vocabulary ${model.vocabSize}, ${model.maxPositions} positions`,
+      `  ${model.layers} layers, hidden ${model.hidden}, ${model.attention.heads} heads, vocabulary ${model.vocabSize}, ${model.maxPositions} positions`,
       ...table(
         tensors.map((t) => [t.name, t.dtype, `[${t.shape.join(', ')}]`, formatBytes(t.bytes)]),
       ),

@@ -1,4 +1,4 @@
-// Every option once, joined from the tables of its groups: meaning, unit, default, range, spellings, who
+// Every option once, joined from the tables in options/: meaning, unit, default, range, spellings, who
 // takes it and what it goes with. The command line, --help, configuration files, the library's
 // arguments and their types, a run's record and its model card are made from it; nothing else names a
 // default.
@@ -6,18 +6,18 @@
 import type { z } from 'zod'
 import { UserError } from '../util/errors.ts'
 import { checkTogether } from './check.ts'
-import { DATA_OPTIONS } from './data.ts'
-import { DEVICE_OPTIONS } from './device.ts'
-import { EVALUATION_OPTIONS } from './evaluation.ts'
-import { GENERATION_OPTIONS } from './generation.ts'
-import { METHOD_OPTIONS } from './method.ts'
-import { MODEL_OPTIONS } from './model.ts'
-import { OUTPUT_OPTIONS } from './output.ts'
-import { PRETRAIN_OPTIONS } from './pretrain.ts'
-import { SCHEDULE_OPTIONS } from './schedule.ts'
+import { DATA_OPTIONS } from './options/data.ts'
+import { DEVICE_OPTIONS } from './options/device.ts'
+import { EVALUATION_OPTIONS } from './options/evaluation.ts'
+import { GENERATION_OPTIONS } from './options/generation.ts'
+import { METHOD_OPTIONS } from './options/method.ts'
+import { MODEL_OPTIONS } from './options/model.ts'
+import { OUTPUT_OPTIONS } from './options/output.ts'
+import { PRETRAIN_OPTIONS } from './options/pretrain.ts'
+import { SCHEDULE_OPTIONS } from './options/schedule.ts'
 import { flag, type Command, type OptionSpec, type Values } from './spec.ts'
 import { readSpellings, type Given } from './spellings.ts'
-import { TASK_OPTIONS } from './tasks.ts'
+import { TASK_OPTIONS } from './options/tasks.ts'
 import { parseValue } from './values.ts'
 
 export const OPTIONS = {
@@ -106,7 +106,6 @@ export function parseConfig(input: object, ...commands: Command[]): Config {
   const config = completed(values, commands)
   const known = { values: config, specs: SPECS, commands }
   checkTogether({ ...known, isGiven: (name) => isOther(config, name as OptionName, commands) })
-  if (config['mezoCompat'] === true && values['padding'] === undefined) config['padding'] = 'left'
   return config as Config
 }
 

@@ -55,7 +55,9 @@ export async function readRunRecord(dir: string): Promise<RunRecord | null> {
     throw new UserError(`${path}: not the record of a run; name the output folder of zo2 finetune`)
   }
   // Names of earlier versions become those of today.
-  const config = valuesOf(readSpellings(parsed.data.config, OPTIONS, `${path}: `))
+  const options: Record<string, unknown> = { ...parsed.data.config }
+  delete options['padding'] // of earlier versions; it decides nothing any more
+  const config = valuesOf(readSpellings(options, OPTIONS, `${path}: `))
   return { ...parsed.data, config }
 }
 

@@ -31,6 +31,7 @@ const REFUSED: readonly (readonly [names: RegExp, reason: string])[] = [
     'PyTorch does not run here; memory and speed are in metrics.jsonl',
   ],
   [/^(dataloader\w+|removeUnusedColumns|groupByLength|lengthColumnName|ignoreDataSkip)$/, LOADER],
+  [/^padding(Side)?$/, 'texts are packed without padding: only their own tokens are computed'],
   [/^dataSeed$/, 'seed serves noise and the order of examples'],
   [/^fullDeterminism$/, 'every run is deterministic'],
   [

@@ -4,6 +4,7 @@
 import { UserError } from '../util/errors.ts'
 import { excerpt } from '../util/untrusted.ts'
 import { maxOf } from '../util/extremes.ts'
+import { choicesOf, packBatch } from './packing.ts'
 import {
   IGNORED,
   type Batch,
@@ -45,34 +46,18 @@ export function collateExamples(
   { options = false } = {},
 ): Batch {
   if (!options) return { ...collate(examples, padding), examples }
-  let first = 0
-  const choices = examples.map(({ options: of = [], answer = 0, right = [answer] }): Choice => {
-    const choice = { first, count: of.length, right }
-    first += of.length
-    return choice
-  })
   return {
     ...collate(
       examples.flatMap((example) => example.options ?? []),
       padding,
     ),
-    choices,
+    choices: choicesOf(examples),
     examples,
   }
 }
 
-/** Number of real (unpadded) tokens in a batch. */
-export function batchTokens(batch: Batch): number {
-  return batch.attentionMask.reduce((sum, row) => sum + row.reduce((a, b) => a + b, 0), 0)
-}
-
-/** Number of positions that enter the loss: labels behind the first column that are not IGNORED. */
-export function labelledTokens(batch: Batch): number {
-  return batch.labels.reduce(
-    (sum, row) => sum + row.reduce((n, label, t) => n + Number(t > 0 && label !== IGNORED), 0),
-    0,
-  )
-}
+/** Number of positions that enter the loss: labels that are not IGNORED, with a token before them. */
+export const labelledTokens = (batch: Batch): number => packBatch(batch).rows.length
 
 /**
  * Checks a batch from outside and fills in a missing mask.

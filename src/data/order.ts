@@ -41,6 +41,46 @@ export function indicesForStep(
   })
 }
 
+/** The batches of a run: the indices of batch number `batch`, 0-based. */
+export type Order = (batch: number) => readonly number[]
+
+/** Batches of `batchSize` examples. */
+export const byCount =
+  (count: number, batchSize: number, seed: number): Order =>
+  (batch) =>
+    indicesForStep(batch, batchSize, count, seed)
+
+/** Batches of as many examples as have at most `most` tokens together; one example at least. */
+export function bySize(sizes: readonly number[], most: number, seed: number): Order {
+  const sizeAt = (place: number) => {
+    const epoch = Math.floor(place / sizes.length)
+    return sizes[recentPermutation(sizes.length, seed, epoch)[place % sizes.length]!]!
+  }
+  /** Where each batch begins in the line of all epochs, as far as was asked for. */
+  const starts = [0]
+  return (batch) => {
+    while (starts.length < batch + 2) {
+      let end = starts.at(-1)!
+      let tokens = sizeAt(end++)
+      while (tokens + sizeAt(end) <= most) tokens += sizeAt(end++)
+      starts.push(end)
+    }
+    const [first, end] = [starts[batch]!, starts[batch + 1]!]
+    return Array.from({ length: end - first }, (_, i) => {
+      return indicesForStep(first + i, 1, sizes.length, seed)[0]!
+    })
+  }
+}
+
+/** Batches in which every one of `count` examples is seen once; a fraction, where one straddles epochs. */
+export function batchesPerEpoch(order: Order, count: number): number {
+  for (let [batch, seen] = [0, 0]; ; batch++) {
+    const { length } = order(batch)
+    if (seen + length >= count) return batch + (count - seen) / length
+    seen += length
+  }
+}
+
 /** The items of batch number `index` (0-based); epochs stand one after another, no batch is short. */
 export const itemsAt = <Item>(
   dataset: readonly Item[],

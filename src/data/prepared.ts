@@ -8,7 +8,7 @@ import { noiseKey, threefry2x32, uniform53 } from '../noise/threefry.ts'
 import { readText } from './whole-file.ts'
 import { isObject, parseJson, quote, type Json } from '../util/untrusted.ts'
 import { characterTokenizer, loadGpt2Tokenizer } from './gpt-tokenizers.ts'
-import { IGNORED, type Batch, type Tokenizer } from './types.ts'
+import { IGNORED, type Sequence, type Tokenizer } from './types.ts'
 
 export const META_FILE = 'meta.json'
 const MAX_META_BYTES = 64 * 2 ** 20
@@ -152,12 +152,12 @@ export interface Draw {
  * get_batch: labels has a column more than inputIds.
  * @throws UserError if the file has no T + 1 tokens, or an id that the model lacks
  */
-export async function drawBatch(
+export async function drawTexts(
   file: TokenFile,
   path: string,
   shape: { readonly batch: number; readonly tokens: number; readonly vocabSize: number },
   { seed, purpose, step, firstRow }: Draw,
-): Promise<Batch> {
+): Promise<Sequence[]> {
   const { batch, tokens, vocabSize } = shape
   const places = file.tokens - tokens
   if (places < 1) {
@@ -178,11 +178,7 @@ export async function drawBatch(
       `${path} holds the token ${beyond}, but the model's vocabulary has ${vocabSize}: train on the data that it was made for`,
     )
   }
-  return {
-    inputIds: rows.map((row) => row.slice(0, -1)),
-    attentionMask: rows.map(() => new Array<number>(tokens).fill(1)),
-    labels: rows.map((row) => [IGNORED, ...row.slice(1)]),
-  }
+  return rows.map((row) => ({ inputIds: row, labels: [IGNORED, ...row.slice(1)] }))
 }
 
 /** A bare name is a folder in data/, as nanoGPT has it. */

@@ -2,9 +2,9 @@
 // against this file alone; device/cpu and device/webgpu implement it, test/reference does so in f64.
 //
 // Shape legend, used everywhere:
-//   B batch, T tokens, C hidden, H heads, D head size, F feed-forward, V vocabulary,
-//   P probes, R rows = P*B*T, r rank, M rows that carry a label.
-// Rows are probe-major: row = p*(B*T) + b*T + t. Activations are row-major [rows, cols], f32 or f16.
+//   C hidden, H heads, D head size, F feed-forward, V vocabulary, P probes, r rank,
+//   R rows of a probe: the real tokens of a batch (packed.ts), M rows of it whose logits are wanted.
+// Rows are probe-major: row = p*R + r. Activations are row-major [rows, cols], f32 or f16.
 // f16 is how rows are kept, not how they are calculated with: every operation widens what it reads,
 // works in f32 and rounds what it stores, to nearest; beyond the largest f16 (65,504) it stores
 // that, with the sign, while a NaN stays one. The activations of an operation (x, y, q, k, v) are of one
@@ -19,6 +19,7 @@ import type { Recipe } from '../noise/distributions.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 import type { Category, Ledger } from './ledger.ts'
 import type { MemoryModel, Workload } from './memory.ts'
+import type { AttentionDims, QueryGroups } from './packed.ts'
 
 /** What a tensor's elements may be. */
 export type TensorDType = Extract<DType, 'F32' | 'F16'>
@@ -123,26 +124,22 @@ export function checkHead({ name, transposed }: Weights): void {
   if (transposed) throw new RangeError(`${name} is transposed: it cannot be a vocabulary matrix`)
 }
 
-/** Throws where queries have no position among the keys, or heads share no whole number of columns. */
-export function checkAttention({ tokens, heads, keys = tokens }: AttentionShape, cols: number) {
-  if (keys < tokens) throw new RangeError(`attention: ${tokens} queries of ${keys} keys`)
-  if (cols % heads !== 0) throw new RangeError(`attention: ${heads} heads of ${cols} columns`)
+/** Throws where queries or keys have other columns than the heads ask for. */
+export function checkAttention(q: Tensor, k: Tensor, { heads, kvHeads, headSize }: AttentionDims) {
+  const check = (tensor: Tensor, count: number) => {
+    if (tensor.cols === count * headSize) return
+    throw new RangeError(`attention: ${count} heads of ${headSize} in ${tensor.cols} columns`)
+  }
+  check(q, heads)
+  check(k, kvHeads)
+  if (heads % kvHeads !== 0) throw new RangeError(`attention: ${heads} heads share ${kvHeads}`)
 }
 
 /** Rows of an operation: `probes` groups of `rows` rows each. */
 export interface Rows {
   readonly probes: number
-  /** Rows of one probe: B*T, or the labelled rows of one probe in the head. */
+  /** Rows of one probe: R, or M where only those are left whose logits are wanted. */
   readonly rows: number
-}
-
-export interface AttentionShape {
-  readonly probes: number
-  readonly batch: number
-  readonly tokens: number
-  readonly heads: number
-  /** S: keys of a sequence, at least tokens (cached and prefix keys come first). */
-  readonly keys?: number
 }
 
 export type Activation = 'relu' | 'gelu' | 'gelu_new'
@@ -202,10 +199,10 @@ export interface Device {
   stage(slot: Slot, bytes: number): Promise<Uint8Array>
   /**
    * The slot's bytes are complete (staged just before, or still there from an earlier pass): they
-   * may now be used `uses` times (default 1), each by one linear, crossEntropy or logits. Slots must
-   * be used up in the order of their commits; the device may prepare the perturbed tiles ahead.
+   * may now be used once, by linear, crossEntropy or logits. Slots must be used in the order of their commits;
+   * the device may prepare the perturbed tiles ahead.
    */
-  commit(slot: Slot, weights: Weights, uses?: number): void
+  commit(slot: Slot, weights: Weights): void
   /** Forgets a staged or committed slab that will not be used (a stream closed early); else no-op. */
   discard(slot: Slot): void
 
@@ -238,21 +235,20 @@ export interface Device {
     at: Rows,
   ): Promise<void>
   /**
-   * Causal softmax(q*D^-0.5 * k^T) * v for each of P*B sequences and each of H heads; q and y are
-   * [P*B*T, C], k and v [P*B*S, C] with S `keys` (T if left out). The T queries of a sequence are
-   * its last ones: query t sees keys 0..S-T+t. keyMask [B, S] holds 1 for tokens and 0 for padding; a
-   * masked key gets no weight. A row that sees no key at all (padding before the first token) gets the
-   * mean of all S values of its sequence, those that it must not see too: what a soft-max over scores
-   * that are all the same lowest number gives, in `transformers` (eager attention).
-   * @throws RangeError if there are fewer keys than queries, or no whole columns for each head
+   * softmax(q*scale * k^T) * v for each probe and each of H heads, over the keys that a query sees: q and y are
+   * [P*queries, H*D], k and v [P*keys, kvHeads*D]; q may be y, whose rows are then replaced. The bits of a row
+   * depend on its query and on the keys that it sees in their order alone, not on what other rows there are; keys
+   * that are not in its group's list may be infinite or NaN.
+   * @throws RangeError where columns are not those of the heads
    */
   attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    keyMask: Tensor,
     y: Tensor,
-    shape: AttentionShape,
+    probes: number,
+    sees: QueryGroups,
+    dims: AttentionDims,
   ): Promise<void>
   /** x = f(x) in place. gelu is the exact (erf) form, gelu_new the tanh form. */
   activation(kind: Activation, x: Tensor, at: Rows): Promise<void>
@@ -266,8 +262,8 @@ export interface Device {
   scatterRows(x: Tensor, indices: Uint32Array, y: Tensor): Promise<void>
   /**
    * Online log-sum-exp over one vocabulary slab. logits[p] = x[p] [rows, K] * W_p^T; state
-   * [P*rows, 3] carries (max, sum of exp(logit - max), logit of the target) and must start as
-   * (-Infinity, 0, 0); targets has one vocabulary index for each of the P*rows rows.
+   * [P*rows, 2 + n] carries (max, sum of exp(logit - max), logit of each of n targets) and must start as
+   * (-Infinity, 0, 0 ...); targets has n vocabulary indices for each of the P*rows rows.
    * @throws RangeError for a transposed matrix
    */
   crossEntropy(

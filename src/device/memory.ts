@@ -1,27 +1,32 @@
 // What the planner knows of a device: what a run asks of the device's own memory, and what that comes to.
 // Data and pure functions; each device folder has a model of its own. Shapes: see device.ts.
 
+import type { AttentionDims } from './packed.ts'
+
+/** What attention sees at most, of one probe. */
+export interface AttentionWork extends Pick<AttentionDims, 'heads' | 'kvHeads' | 'headSize'> {
+  /** Groups of queries, the keys listed for all of them, and for one. */
+  readonly groups: number
+  readonly listed: number
+  readonly longest: number
+}
+
 /** What a run asks of the device's own memory; sizes scratch and staging. */
 export interface Workload {
   readonly probes: number
-  /** Rows of one probe: B*T. */
+  /** R: rows of one probe. */
   readonly rows: number
-  /** B and T of the largest batch (rows = B*T). */
-  readonly batch: number
-  readonly tokens: number
-  readonly heads: number
-  readonly headSize: number
+  readonly attention: AttentionWork
   /** Largest compute tile of the model: elements, and rows. */
   readonly tileElements: number
   readonly tileRows: number
-  /** Rows of one probe that may carry a label at once (head chunks). */
+  /** M: rows of one probe whose logits are wanted, and targets of each of them, at most. */
   readonly headRows: number
+  readonly targets: number
   /** Largest number of updates owed to a slab. */
   readonly terms: number
   /** Versions of a matrix at most: P, or 1 where all probes share the weights. */
   readonly versions: number
-  /** S: keys of a sequence at most; tokens unless there is a cache or a prefix. */
-  readonly keys: number
   /** Of the largest addend: columns of its projection, and elements of both factors; 0 without. */
   readonly projectionCols: number
   readonly addendElements: number

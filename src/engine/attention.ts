@@ -1,85 +1,100 @@
-// Attention of one batch: over its own keys, over those that a cache holds, behind a model's prefix.
-// Only where keys and values lie is decided here; the arithmetic is the device's.
+// Attention of one pass: over its own keys, over those that a cache holds, behind a model's prefix.
+// Only where keys and values lie is decided here, and which rows ask; the arithmetic is the device's.
 
-import type { Run } from '../../models/model.ts'
-import type { AttentionShape, Device, Tensor } from '../device/device.ts'
-import type { Lane } from './working-set.ts'
+import type { Rows, Tensor } from '../device/device.ts'
+import { onlyQueries, type QueryGroups } from '../device/packed.ts'
+import type { Engine } from './engine.ts'
+import type { WorkingSet } from './working-set.ts'
 
-/**
- * A pass over tokens whose predecessors' keys and values are on the device: first all tokens of the
- * prompts at once (past 0), then one token of each sequence at a time. No probes.
- */
+/** A pass over tokens some of whose predecessors' keys and values are on the device. No probes. */
 export interface Cached {
-  /** Positions to make room for, in all, besides a prefix. */
+  /** Rows to make room for, in all, besides a prefix. */
   readonly capacity: number
-  /** Positions before the tokens of this pass, besides a prefix. */
-  readonly past: number
-  /** 1 token, 0 padding, by sequence, for all positions so far. */
-  readonly mask: readonly (readonly number[])[]
+  /** [R] where the keys and values of this pass go, besides a prefix. */
+  readonly places: Uint32Array
+  /** Whether the cache holds nothing yet. */
+  readonly begins: boolean
 }
 
-export interface AttendInput {
-  /** [B, n+T]. */
-  readonly keyMask: Tensor
+interface AttendInput {
+  /** Keys are rows of the cache, if there is one, behind a prefix's. */
+  readonly sees: QueryGroups
+  /** The rows whose logits are wanted: those that ask in the last layer. */
+  readonly wanted: { readonly rows: Uint32Array }
   readonly cached?: Cached | undefined
 }
 
-/** Keys and values by sequence, `positions` rows each. */
-interface Rows {
+/** Attention of layer `layer` over the rows q, k and v; in the last layer of the wanted rows alone. */
+type Attend = (layer: number, q: Tensor, k: Tensor, v: Tensor, y: Tensor) => Promise<void>
+
+/** Rows of keys and values of one probe lie `stride` apart. */
+interface Place {
   readonly keys: Tensor
   readonly values: Tensor
-  readonly positions: number
+  readonly stride: number
 }
 
-/** `shapeNow`: its probes grow where probes part. */
+/** `now`: its probes grow where probes part. */
 export function createAttend(
-  device: Device,
-  { cache, prefixed }: Lane,
-  { keyMask, cached }: AttendInput,
-  shapeNow: () => AttentionShape,
-): Run['attend'] {
+  { device, model }: Engine,
+  { cache, prefixed }: Pick<WorkingSet, 'cache' | 'prefixed'>,
+  { sees, wanted, cached }: AttendInput,
+  now: () => Rows,
+): Attend {
   const n = prefixed?.tokens ?? 0
+  const ownRows = Uint32Array.from({ length: sees.queries }, (_, i) => i)
+  const places = cached?.places ?? ownRows
+  const isAll = wanted.rows.length === sees.queries
+  const last = isAll ? sees : onlyQueries(sees, wanted.rows)
 
-  /** Copies k and v [R, C] to their places, `past` positions after the prefix. */
-  const append = async (to: Rows, k: Tensor, v: Tensor, past: number) => {
-    const { probes, batch, tokens } = shapeNow()
-    const places = Uint32Array.from({ length: probes * batch * tokens }, (_, i) => {
-      return Math.floor(i / tokens) * to.positions + n + past + (i % tokens)
-    })
-    await device.scatterRows(k, places, to.keys)
-    await device.scatterRows(v, places, to.values)
-  }
-  /** Copies the layer's prefix, each probe's own, to the front of all its sequences. */
-  const prepend = async (to: Rows, layer: number) => {
-    if (!prefixed) return
-    const { probes, batch } = shapeNow()
-    for (let b = 0; b < batch; b++) {
-      const places = Uint32Array.from({ length: probes * n }, (_, i) => {
-        return (Math.floor(i / n) * batch + b) * to.positions + (i % n)
-      })
-      await device.scatterRows(prefixed.prefixKeys[layer]!, places, to.keys)
-      await device.scatterRows(prefixed.prefixValues[layer]!, places, to.values)
+  /** Copies rows [P*rows.length, C] to those places behind `first` of each probe. */
+  const put = async (x: Tensor, y: Tensor, rows: Uint32Array, first: number, stride: number) => {
+    const { probes } = now()
+    const all = new Uint32Array(probes * rows.length)
+    for (let p = 0; p < probes; p++) {
+      rows.forEach((row, i) => (all[p * rows.length + i] = p * stride + first + row))
     }
+    await device.scatterRows(x, all, y)
+  }
+  /** Where the keys and values of a layer are to be seen, once those of this pass are there. */
+  const gathered = async (layer: number, k: Tensor, v: Tensor): Promise<Place> => {
+    const to = placeOf(layer)
+    if (!to) return { keys: k, values: v, stride: sees.queries }
+    await put(k, to.keys, places, n, to.stride)
+    await put(v, to.values, places, n, to.stride)
+    if (prefixed && (cached?.begins ?? true)) {
+      const front = Uint32Array.from({ length: n }, (_, i) => i)
+      await put(prefixed.prefixKeys[layer]!, to.keys, front, 0, to.stride)
+      await put(prefixed.prefixValues[layer]!, to.values, front, 0, to.stride)
+    }
+    return to
+  }
+  const placeOf = (layer: number): Place | null => {
+    if (cached && cache) {
+      const { capacity } = cache
+      return { keys: cache.keys[layer]!, values: cache.values[layer]!, stride: capacity }
+    }
+    const stride = n + sees.queries
+    return prefixed && { keys: prefixed.keys, values: prefixed.values, stride }
   }
 
   return async (layer, q, k, v, y) => {
-    const shape = shapeNow()
-    if (cached && cache) {
-      const { capacity: positions } = cache
-      const to = { keys: cache.keys[layer]!, values: cache.values[layer]!, positions }
-      await append(to, k, v, cached.past)
-      if (cached.past > 0) {
-        await device.attention(q, to.keys, to.values, cache.mask, y, { ...shape, keys: positions })
-        return
-      }
-      await prepend(to, layer)
+    const { probes } = now()
+    const { keys, values } = await gathered(layer, k, v)
+    const dims = model.attention
+    const groups = layer === model.layers - 1 ? last : sees
+    if (groups === sees) {
+      return device.attention(q, keys, values, y, probes, groups, dims)
     }
-    // The first tokens see each other only; a later one sees all that the cache's mask shows.
-    if (!prefixed) return device.attention(q, k, v, keyMask, y, shape)
-    const positions = n + shape.tokens
-    const to = { keys: prefixed.keys, values: prefixed.values, positions }
-    await append(to, k, v, 0)
-    await prepend(to, layer)
-    await device.attention(q, to.keys, to.values, keyMask, y, { ...shape, keys: positions })
+    await device.gatherRows(q, wantedRows(probes, sees.queries, wanted.rows), y)
+    await device.attention(y, keys, values, y, probes, groups, dims)
   }
+}
+
+/** The wanted rows of each probe among R rows each. */
+export function wantedRows(probes: number, R: number, rows: Uint32Array): Uint32Array {
+  const all = new Uint32Array(probes * rows.length)
+  for (let p = 0; p < probes; p++)
+    rows.forEach((row, i) => (all[p * rows.length + i] = p * R + row))
+  return all
 }

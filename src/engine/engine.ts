@@ -6,26 +6,21 @@ import type { Model } from '../../models/model.ts'
 import { plan, type Plan } from '../../scheduler/plan.ts'
 import type { StreamCounters } from '../../scheduler/stream.ts'
 import { tilesOf } from '../../scheduler/tiles.ts'
-import { cutOf, planThatFits, type Cut } from './cut.ts'
 import type { Device, TensorDType } from '../device/device.ts'
-import type { MemoryModel } from '../device/memory.ts'
+import type { AttentionWork, MemoryModel } from '../device/memory.ts'
 import { createNoiseKernel, type NoiseKernel } from '../noise/wasm.ts'
 import type { Estimator } from '../methods/estimator.ts'
 import type { Method, MethodOptions, TrainingState, Update } from '../methods/method.ts'
 import { findTensors, type ModelTensors } from './tensors.ts'
 import { createVectors, type Vectors } from './vectors.ts'
+import type { PackedBatch } from '../data/packing.ts'
 import { openFiles } from '../checkpoint/files.ts'
 import { openStore, overlayBytes, type WeightStore } from '../weights/store.ts'
 import { type Checkpoint } from '../checkpoint/types.ts'
 import { DTYPE_BYTES } from '../util/dtypes.ts'
-import {
-  allocate,
-  fits,
-  keyValues,
-  largest,
-  type BatchShape,
-  type WorkingSet,
-} from './working-set.ts'
+import { fits, largest, type BatchShape } from './shape.ts'
+import { planThatFits, shapeOf, splitBy, splitOf, type Cut, type Split } from './split.ts'
+import { allocate, keyValues, type WorkingSet } from './working-set.ts'
 
 export interface EngineOptions {
   readonly checkpoint: Checkpoint
@@ -72,10 +67,12 @@ export interface Engine {
     /** Logits read back. The losses' own few numbers (12 bytes for each label) do not count. */
     downloadBytes: number
   }
-  /** The working set for a shape, grown if needed; one for a sweep is of its shape alone. */
+  /** The working set for a shape, grown if needed. */
   workingSet(shape: BatchShape): WorkingSet
-  /** In which parts a batch of this shape goes through the model (cut.ts). */
-  cut(shape: BatchShape): Cut
+  /** In which parts a batch goes through the model under P probes (split.ts). */
+  split(batch: PackedBatch, P: number): Split
+  /** Rows of a probe that the working set at hand has room for. */
+  readonly heldRows: number
   /** Largest predicted peak of the working sets so far. */
   readonly plannedPeakBytes: number
   /** What `workingSet` would plan, within `limits` or else the run's own; `held`: it is there. */
@@ -101,21 +98,25 @@ export function planFor(
     elementBytes: (name) =>
       Math.max(DTYPE_BYTES[dtypes.get(name)!], widened(name) ? overlayBytes(methodOptions) : 0),
     ...shape,
-    heads: model.heads,
-    headSize: model.hidden / model.heads,
+    attention: attentionWork(model, shape),
     terms: demand.terms,
     versions: demand.versions(shape.probes),
-    keys: (model.prefixTokens ?? 0) + Math.max(shape.tokens, shape.keys ?? 0),
     activationBytes: DTYPE_BYTES[options.activations],
     keyValues: keyValues(model, shape, options.activations),
     projectionCols: demand.projectionCols,
     addendElements: demand.addendElements,
     memory,
     budgetBytes: options.budgetBytes,
-    // Slabs of a sweep are single tiles: prepared once for all its passes, and the most room is left.
-    slabBytes: shape.sweep ? 1 : options.slabBytes,
+    slabBytes: options.slabBytes,
     resident: options.resident,
   })
+}
+
+/** What attention sees at most of a pass of the shape, a prefix in front of every list. */
+function attentionWork(model: Model, { groups, listed, longest }: BatchShape): AttentionWork {
+  const { heads, kvHeads, headSize } = model.attention
+  const { prefixTokens: n = 0 } = model
+  return { heads, kvHeads, headSize, groups, listed: listed + groups * n, longest: longest + n }
 }
 
 /** Opens weights and vectors on an open device. On failure nothing stays open but the device. */
@@ -146,12 +147,13 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
   let updateCount = options.folded
   const exactly = (shape: BatchShape, limits?: Limits) =>
     planFor({ ...options, ...limits }, tensors, shape, device.memory)
-  /** What a set for the shape would be: besides sweeps, as large as any shape so far if that fits. */
+  /** What a set for the shape would be: as large as any shape so far if that fits. */
   const planned = (shape: BatchShape, limits?: Limits) => {
-    const grown = usual && !shape.sweep ? largest(shape, usual) : shape
+    const grown = usual ? largest([shape, usual]) : shape
     const plan = planThatFits(() => exactly(grown, limits))
     return plan ? { grown, plan } : { grown: shape, plan: exactly(shape, limits) }
   }
+  /** By size of a batch that does not go in one pass. */
   const cuts = new Map<string, Cut>()
   const push = (update: Update) => {
     state.push(update)
@@ -196,17 +198,23 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
       current?.free()
       current = null
       current = allocate(device, model, vectors, plan, grown, options.activations)
-      if (!shape.sweep) usual = grown // only now: a shape that does not fit must not be tried again
+      usual = grown // only now: a shape that does not fit must not be tried again
       plannedPeakBytes = Math.max(plannedPeakBytes, plan.peakBytes)
       return current
     },
-    cut(shape) {
-      const { probes, batch, tokens } = shape
-      if (current && fits(shape, current.shape)) return { probes, batch, passes: 1 }
-      const key = `${probes}x${batch}x${tokens}`
-      const cut = cuts.get(key) ?? cutOf(exactly, shape)
-      cuts.set(key, cut)
-      return cut
+    get heldRows() {
+      return current?.shape.rows ?? 0
+    },
+    split(batch, P) {
+      const whole = shapeOf(batch, P)
+      const one = { probes: P, texts: batch.texts.length }
+      if (current && fits(whole, current.shape)) return splitBy(batch, P, one)
+      const key = JSON.stringify(whole)
+      const known = cuts.get(key)
+      if (known) return splitBy(batch, P, known)
+      const { probes, texts, ...split } = splitOf(exactly, batch, P)
+      cuts.set(key, { probes, texts })
+      return { probes, texts, ...split }
     },
     async close() {
       current?.free()

@@ -1,128 +1,146 @@
-// Forward passes, one or a sweep of several that share each upload: joins the stream of weights
-// (load, upload), the method's recipes (perturb) and the model's straight-line code (pass.ts). The step
-// (src/train/step.ts) sees only losses.
+// Forward passes: joins the stream of weights (load, upload), the method's recipes (perturb) and the model's
+// program (run.ts), and brings the losses home. The step (src/train/step.ts) sees only losses.
 
-import type { ModelInput } from '../../models/model.ts'
+import type { Model } from '../../models/model.ts'
 import { stream } from '../../scheduler/stream.ts'
-import { inTurns, type NextSlab } from '../../scheduler/interleave.ts'
-import type { Engine } from './engine.ts'
+import { checkLabels, packTexts, type PackedBatch } from '../data/packing.ts'
+import type { Sequence } from '../data/types.ts'
+import { queryGroups } from '../device/packed.ts'
 import type { Fold, Probes } from '../methods/method.ts'
-import { beginPass } from './pass.ts'
-import type { LossWanted, PassInput, Wanted } from './run.ts'
+import type { Engine } from './engine.ts'
+import { headRows, type Wanted } from './head.ts'
+import { readLosses, runProgram, type PassInput } from './run.ts'
+import { sizeOfGroups, type BatchShape } from './shape.ts'
 import { slabSource } from './slabs.ts'
-import type { BatchShape } from './working-set.ts'
-import type { Cached } from './attention.ts'
-import { partOf } from './cut.ts'
-import { maxOf } from '../util/extremes.ts'
+import { inPasses, passesFor, shapeOf } from './split.ts'
 
-/**
- * Runs the model on a batch under P probes (null: the weights as they are). For 'loss' returns the
- * cross-entropy of each wanted row, in nats, per probe [P][M], as f64; for 'logits' an empty list.
- */
-export async function forward(
-  engine: Engine,
-  input: ModelInput,
-  probes: Probes | null,
-  wanted: Wanted,
-  cached?: Cached,
-): Promise<Float64Array[]> {
-  const [losses] = await forwardAll(engine, [{ input, wanted, cached }], probes)
-  return losses!
-}
-
-/**
- * Losses of a batch as `forward` returns them, in as many passes over the weights as the budget asks for
- * (cut.ts). The numbers are those of a single pass; each further one streams all weights again.
- */
-export async function lossesOf(
-  engine: Engine,
-  input: ModelInput,
-  probes: Probes | null,
-  { rows, targets }: Omit<LossWanted, 'kind'>,
-): Promise<Float64Array[]> {
-  const [batch, tokens] = [input.inputIds.length, input.inputIds[0]!.length]
-  const P = probes?.list.length ?? 1
-  const whole = { probes: P, batch, tokens }
-  const cut = engine.cut(whole)
-  const shape = partOf(whole, cut)
-  const losses = Array.from({ length: P }, () => new Float64Array(rows.length))
-  for (let first = 0; first < batch; first += cut.batch) {
-    const sequences = [first, first + cut.batch] as const
-    const [from, to] = sequences.map((b) => countBelow(rows, b * tokens)) as [number, number]
-    if (from === to) continue
-    const wanted: LossWanted = {
-      kind: 'loss',
-      rows: rows.subarray(from, to).map((row) => row - first * tokens),
-      targets: targets.subarray(from, to),
-    }
-    const some = {
-      inputIds: input.inputIds.slice(...sequences),
-      attentionMask: input.attentionMask.slice(...sequences),
-      ...(input.seen && { seen: input.seen.slice(...sequences) }),
-    }
-    for (let p = 0; p < P; p += cut.probes) {
-      const seen = probes && { ...probes, list: probes.list.slice(p, p + cut.probes) }
-      const [made] = await forwardAll(engine, [{ input: some, wanted }], seen, { shape })
-      made!.forEach((ofProbe, i) => losses[p + i]!.set(ofProbe, from))
-    }
-  }
-  return losses
-}
-
-/** How many of the rows are below `end`. */
-const countBelow = (rows: Uint32Array, end: number) =>
-  rows.reduce((count, row) => count + Number(row < end), 0)
-
-/** Of a sweep: the shape that its passes are planned for, and how far it is. */
-export interface SweepOptions {
-  /** At least as large as every batch and, with `sweep`, as the number of passes. */
+export interface ForwardOptions {
+  /** The shape to plan for, at least as large as the pass; by default the pass's own. */
   readonly shape?: BatchShape
-  /** Called before each pass's use of a slab; what it throws ends the sweep. */
+  /** Called before each use of a slab; what it throws ends the pass. */
   readonly onSlab?: (used: number, total: number) => void
 }
 
 /**
- * `forward` for several batches with one upload of the weights: every slab is used by one pass after
- * the other. Each pass calls the device as it would alone, so that its bits are the same.
+ * The cross-entropies of a batch under P probes (null: the weights as they are): [P][L], in nats, f64, text by
+ * text. In as many passes over the weights as the budget asks for (split.ts); the numbers are those of a single
+ * pass, each further one streams all weights again.
+ * @throws UserError if no token carries a label
  */
-export async function forwardAll(
+export async function lossesOf(
   engine: Engine,
-  passes: readonly PassInput[],
+  batch: PackedBatch,
   probes: Probes | null,
-  { shape, onSlab }: SweepOptions = {},
-): Promise<Float64Array[][]> {
-  const { device } = engine
+  onSlab?: ForwardOptions['onSlab'],
+): Promise<Float64Array[]> {
+  checkLabels(batch)
+  const P = probes?.list.length ?? 1
+  const split = engine.split(batch, P)
+  const losses = Array.from({ length: P }, () => new Float64Array(batch.rows.length))
+  let first = 0
+  for (const part of split.parts) {
+    const { places, ...asked } = headRows(part)
+    if (places.length === 0) continue
+    const pass = passOver(engine.model, part, { kind: 'loss', ...asked })
+    for (let p = 0; p < P; p += split.probes) {
+      const seen = probes && { ...probes, list: probes.list.slice(p, p + split.probes) }
+      const made = await forward(engine, pass, seen, {
+        shape: split.shape,
+        ...(onSlab && { onSlab }),
+      })
+      made.forEach((ofProbe, i) => {
+        places.forEach((place, label) => (losses[p + i]![first + label] = ofProbe[place]!))
+      })
+    }
+    first += places.length
+  }
+  return losses
+}
+
+/**
+ * Runs the model on one pass under P probes (null: the weights as they are). For 'loss' returns the
+ * cross-entropies of the targets, in nats, per probe [P][M*perRow], as f64; for 'logits' an empty list.
+ */
+export async function forward(
+  engine: Engine,
+  pass: PassInput,
+  probes: Probes | null,
+  { shape, onSlab }: ForwardOptions = {},
+): Promise<Float64Array[]> {
+  const { device, model } = engine
+  const { wanted } = pass
   // A run resumed from its journal may owe more than the replay window that recipes are planned for.
   await foldOverdue(engine, 1)
-  const set = engine.workingSet(shape ?? shapeOf(passes, probes))
+  const P = probes?.list.length ?? 1
+  const set = engine.workingSet(shape ?? shapeOfPass(model, pass, P))
   engine.vectors.upload(device, probes)
 
   const source = slabSource(engine, (name) => engine.state.recipe(name, probes))
-  const slabs = stream(set.plan, set.slots, device, source, engine.counters, passes.length)
-  const total = set.plan.slabs.length * passes.length
+  const slabs = stream(set.plan, set.slots, device, source, engine.counters)
+  let used = 0
+  const next = async () => {
+    onSlab?.(used++, set.plan.slabs.length)
+    const { value, done } = await slabs.next()
+    if (done) throw new Error('a pass asked for more slabs than the plan has')
+    return value
+  }
   try {
-    const bodies = passes.map((pass, i) => async (next: NextSlab) => {
-      const own = { ...pass, probes, next, alone: passes.length === 1 }
-      const { run, input, losses } = beginPass(engine, set.lanes[pass.lane ?? i]!, own)
-      await engine.model.forward(run, input)
-      return losses()
-    })
-    return await inTurns(slabs, bodies, (used) => onSlab?.(used, total))
+    await runProgram(engine, set, { ...pass, probes, next })
+    return wanted.kind === 'loss' ? await readLosses(engine, set, wanted, P) : []
   } finally {
     await slabs.return()
   }
 }
 
-/** The shape of a single pass, or the largest of several with their number. */
-function shapeOf(passes: readonly PassInput[], probes: Probes | null): BatchShape {
-  const most = (of: (pass: PassInput) => number) => maxOf(passes.map(of))
-  const keys = most(({ cached }) => cached?.capacity ?? 0)
+/**
+ * Losses of any number of texts by the weights as they are, [L] text by text, in as few passes as memory allows.
+ * @param onProgress called often with the texts done, a fraction; what it throws ends it
+ */
+export async function lossesOfTexts(
+  engine: Engine,
+  texts: readonly Sequence[],
+  onProgress?: (done: number) => void,
+): Promise<Float64Array> {
+  const whole = packTexts(texts)
+  const losses = new Float64Array(whole.rows.length)
+  let [done, label] = [0, 0]
+  for (const part of inPasses(whole, passesFor(engine, shapeOf(whole, 1)))) {
+    const count = part.texts.length
+    if (part.rows.length > 0) {
+      const tell = (used: number, total: number) => onProgress?.(done + (count * used) / total)
+      const [made] = await lossesOf(engine, part, null, tell)
+      losses.set(made!, label)
+      label += part.rows.length
+    }
+    done += count
+    onProgress?.(done)
+  }
+  return losses
+}
+
+/** The pass over a whole batch. */
+export function passOver(
+  { prefixTokens: n = 0 }: Model,
+  { packed: { ids, positions, segments } }: Pick<PackedBatch, 'packed'>,
+  wanted: Wanted,
+): PassInput {
+  const input = { ids, positions: n === 0 ? positions : positions.map((place) => place + n) }
+  return { input, sees: queryGroups(segments, undefined, n), wanted }
+}
+
+/** The shape of a pass as it is. */
+export function shapeOfPass(
+  { prefixTokens: n = 0 }: Model,
+  { input, sees, wanted, cached }: PassInput,
+  probes: number,
+): BatchShape {
   return {
-    probes: probes?.list.length ?? 1,
-    batch: most(({ input }) => input.inputIds.length),
-    tokens: most(({ input }) => input.inputIds[0]!.length),
-    ...(keys > 0 && { keys }),
-    ...(passes.length > 1 && { sweep: passes.length }),
+    probes,
+    rows: input.ids.length,
+    wanted: wanted.rows.length,
+    targets: wanted.kind === 'loss' ? wanted.perRow : 1,
+    ...sizeOfGroups(sees, n),
+    cached: cached?.capacity ?? 0,
   }
 }
 

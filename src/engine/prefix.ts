@@ -9,7 +9,8 @@ import { UserError } from '../util/errors.ts'
 import { quote } from '../util/untrusted.ts'
 import type { Selection } from '../methods/selection.ts'
 import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
-import { forward } from './forward.ts'
+import { packTexts } from '../data/packing.ts'
+import { forward, passOver, shapeOfPass } from './forward.ts'
 import { readSafetensorsHeader, writeSafetensors } from '../checkpoint/safetensors.ts'
 import type { Checkpoint } from '../checkpoint/types.ts'
 
@@ -32,17 +33,20 @@ export async function writePrefix(engine: Engine, n: number, seed: number, path:
     { length: n },
     (_, i) => threefry2x32(k0, k1, i, 0)[0] % model.vocabSize,
   )
-  const mask = [tokens.map(() => 1)]
-  const input = { inputIds: [tokens], attentionMask: mask }
   const wanted = { kind: 'logits', rows: Uint32Array.of(n - 1), sink: () => {} } as const
-  await forward(engine, input, null, wanted, { capacity: n, past: 0, mask })
-  const { cache } = engine.workingSet({ probes: 1, batch: 1, tokens: n, keys: n }).lanes[0]!
+  const text = packTexts([{ inputIds: tokens, labels: [] }], { whole: true })
+  const places = Uint32Array.from({ length: n }, (_, i) => i)
+  const cached = { capacity: n, places, begins: true }
+  const pass = { ...passOver(model, text, wanted), cached }
+  await forward(engine, pass, null)
+  const { cache } = engine.workingSet(shapeOfPass(model, pass, 1))
   const tensors = Array.from({ length: model.layers }, (_, layer) => [
     { layer, part: 'keys' as PrefixPart, tensor: cache!.keys[layer]! },
     { layer, part: 'values' as PrefixPart, tensor: cache!.values[layer]! },
   ]).flat()
+  const keyCols = model.attention.kvHeads * model.attention.headSize
   const specs = tensors.map(({ layer, part }) => {
-    return { name: prefixName(layer, part), dtype: 'F32' as const, shape: [n * model.hidden] }
+    return { name: prefixName(layer, part), dtype: 'F32' as const, shape: [n * keyCols] }
   })
   await writeSafetensors(path, { tensors: specs }, async (index, sink) => {
     const { buffer, byteOffset, byteLength } = await device.read(tensors[index]!.tensor, 0, n)

@@ -1,145 +1,177 @@
-// What models compute with (`Run` of models/model.ts), on the device: matrices slab by slab from the stream,
-// in the order that the plan has them. Probes share their rows until the first perturbed tensor. How a pass
-// begins and ends is pass.ts, what opens the stream forward.ts.
+// Runs a model's program (models/model.ts) on the device: matrices slab by slab from the stream, in the order that
+// the plan has them. Probes share their rows until the first perturbed tensor; from the last attention on there are
+// only the rows whose logits are wanted. What opens the stream is forward.ts.
 
-import type { ModelInput, Run } from '../../models/model.ts'
-import type { NextSlab } from '../../scheduler/interleave.ts'
+import type { Matrix, ModelInput, Rows as ModelRows } from '../../models/model.ts'
 import type { StreamedSlab } from '../../scheduler/stream.ts'
-import type { Addend, Rows, Tensor, Tile } from '../device/device.ts'
+import type { Addend, Device, Rows, Tensor } from '../device/device.ts'
+import type { QueryGroups } from '../device/packed.ts'
 import type { Probes } from '../methods/method.ts'
-import { blockOf } from '../methods/selection.ts'
-import { createAttend, type Cached } from './attention.ts'
+import { createAttend, wantedRows, type Cached } from './attention.ts'
 import { gather } from './embedding.ts'
 import type { Engine } from './engine.ts'
-import type { Lane } from './working-set.ts'
+import type { Wanted } from './head.ts'
+import type { WorkingSet } from './working-set.ts'
 
-/** What the head is asked for: rows are b*T + t, the positions whose next token is meant. */
-export type Wanted =
-  | { readonly kind: 'loss'; readonly rows: Uint32Array; readonly targets: Uint32Array }
-  | {
-      readonly kind: 'logits'
-      readonly rows: Uint32Array
-      /** data is [P*M, tile.rows]: columns tile.row0.. of the vocabulary. */
-      readonly sink: (tile: Tile, data: Float32Array) => void
-    }
-
-/** Rows whose losses are wanted, b*T + t, in rising order. */
-export type LossWanted = Extract<Wanted, { kind: 'loss' }>
-
-/** What one pass of a sweep is to do. */
+/** What a pass is to do. */
 export interface PassInput {
+  /** R rows. */
   readonly input: ModelInput
+  readonly sees: QueryGroups
   readonly wanted: Wanted
   readonly cached?: Cached | undefined
-  /** Whose activations and cache it uses, of those of the sweep's shape; its own number if left out. */
-  readonly lane?: number
 }
 
-/** One batch's pass: where it gets its slabs, and through which probes it sees them. */
-export interface OnePass extends PassInput {
+/** With what it is done. */
+export interface Pass extends PassInput {
   readonly probes: Probes | null
-  readonly next: NextSlab
-  /** Whether no other pass runs between two slabs. */
-  readonly alone: boolean
+  readonly next: () => Promise<StreamedSlab>
 }
 
-/** With what the pass was begun with. */
-export interface Pass extends OnePass {
-  readonly at: Rows
-  readonly batch: number
-  readonly tokens: number
-  readonly keyMask: Tensor
+/** Runs the model's program: every operation is a call of the device. */
+export async function runProgram(engine: Engine, set: WorkingSet, pass: Pass): Promise<void> {
+  const { device, model, vectors } = engine
+  const { probes, wanted, input } = pass
+  const P = probes?.list.length ?? 1
+  const R = input.ids.length
+  /** Probes told apart so far: one until the first perturbed tensor; R rows until the last attention. */
+  let at: Rows = { probes: perturbedBefore(engine, probes) ? P : 1, rows: R }
+  const of = (rows: ModelRows): Tensor => set.buffers[rows.buffer]!
+  const vector = (name: string | null) => (name === null ? null : vectors.tensor(name))
+  const slabs = slabsOf(engine, pass, () => at)
+  const attend = createAttend(engine, set, pass, () => at)
+
+  for (const op of model.ops) {
+    switch (op.kind) {
+      case 'gather': {
+        const indices = input[op.by].map((index) => index + op.offset)
+        await gather(engine, probes, at.probes, op.table, indices, of(op.y))
+        break
+      }
+      case 'linear': {
+        const [x, y, bias, { relu }] = [of(op.x), of(op.y), vector(op.bias), op]
+        await slabs(op.matrix, x, (slot, addend) =>
+          device.linear(x, slot, bias, y, at, { relu, ...addend }),
+        )
+        break
+      }
+      case 'layerNorm':
+        await device.layerNorm(of(op.x), vector(op.scale), vector(op.bias), op.eps, of(op.y), at)
+        break
+      case 'activation':
+        await device.activation(op.f, of(op.x), at)
+        break
+      case 'add':
+        await device.add(of(op.x), of(op.y), at)
+        break
+      case 'columns':
+        await device.copyColumns(of(op.x), op.first, of(op.y), at)
+        break
+      case 'attention':
+        await attend(op.layer, of(op.q), of(op.k), of(op.v), of(op.y))
+        if (op.layer === model.layers - 1) at = { ...at, rows: wanted.rows.length }
+        break
+      case 'wanted':
+        await device.gatherRows(of(op.x), wantedRows(at.probes, R, wanted.rows), of(op.y))
+        break
+      case 'block':
+        if (at.probes === P || !partsIn(engine, probes, op.block)) break
+        await repeatRows(device, of(op.h), of(op.spare), at.rows, P)
+        at = { ...at, probes: P }
+        break
+      case 'head':
+        await head(engine, set, pass, at, (use) => slabs(op.matrix, of(op.x), use), of(op.x))
+    }
+  }
 }
 
-export function createRun(engine: Engine, lane: Lane, pass: Pass): Run {
-  const { device, model, vectors, state } = engine
-  const { batch, tokens, probes, wanted } = pass
-  const shape = () => ({ probes: at.probes, batch, tokens, heads: model.heads })
-  /** Probes told apart so far: one until the first perturbed tensor. */
-  let at: Rows = perturbedBefore(engine, probes) ? pass.at : { ...pass.at, probes: 1 }
-  /** Rows that linear works on: all of them until selectRows. */
-  let chosen: Rows | null = null
+/** What a product is made with: its slot, and the addend if its matrix has one. */
+type UseSlab = (slot: StreamedSlab['slot'], addend: { readonly addend?: Addend }) => Promise<void>
 
-  /**
-   * Hands the matrix's slabs to `use`, one after another, with its addend if it has one, x's way
-   * through the right factor done: once, unless other passes put theirs in its place meanwhile.
-   */
-  const slabsOf = async (
-    name: string,
-    x: Tensor,
-    use: (slot: StreamedSlab['slot'], addend?: Addend) => Promise<void>,
-  ) => {
-    const matrix = model.matrices.find((m) => m.name === name)
+/** Hands a matrix's slabs to `use`, one after another, x taken through its addend before. */
+function slabsOf({ device, state }: Engine, { next, probes }: Pass, now: () => Rows) {
+  return async ({ name, rows }: Matrix, x: Tensor, use: UseSlab) => {
     const addend = state.addend(name, probes) ?? undefined
-    if (addend && pass.alone) await device.project(x, addend, chosen ?? at)
-    for (let row = 0; row < (matrix?.rows ?? 1);) {
-      const { slab, slot } = await pass.next()
+    if (addend) await device.project(x, addend, now())
+    for (let row = 0; row < rows;) {
+      const { slab, slot } = await next()
       if (slab.name !== name || slab.row0 !== row) {
         throw new Error(`${name} row ${row} was asked for out of the model's own order`)
       }
-      if (addend && !pass.alone) await device.project(x, addend, chosen ?? at)
-      await use(slot, addend)
+      await use(slot, addend ? { addend } : {})
       row += slab.rows
     }
   }
+}
 
-  return {
-    device,
-    get at() {
-      return at
-    },
-    vector: (name) => vectors.tensor(name),
-    attend: createAttend(device, lane, pass, shape),
-    buffer(label) {
-      const buffer = lane.buffers.get(label)
-      if (!buffer) throw new Error(`the model names no activation buffer "${label}"`)
-      return buffer
-    },
-    async linear(x, name, y, relu = false) {
-      const bias = vectors.tensor(`${name}.bias`)
-      await slabsOf(`${name}.weight`, x, (slot, addend) =>
-        device.linear(x, slot, bias, y, chosen ?? at, { relu, ...(addend && { addend }) }),
-      )
-    },
-    gather: (name, indices, y) => gather(engine, probes, at.probes, name, indices, y),
-    async enterBlock(block, h, spare) {
-      if (at.probes === pass.at.probes) return [h, spare]
-      if (block < model.layers && !perturbedIn(engine, probes, block)) return [h, spare]
-      const { probes: P, rows } = pass.at
-      const copies = Uint32Array.from({ length: P * rows }, (_, i) => i % rows)
-      await device.gatherRows(h, copies, spare)
-      at = pass.at
-      return [spare, h]
-    },
-    async selectRows(x, y) {
-      const M = wanted.rows.length
-      const all = Uint32Array.from({ length: at.probes * M }, (_, i) => {
-        return Math.floor(i / M) * at.rows + wanted.rows[i % M]!
-      })
-      await device.gatherRows(x, all, y)
-      return (chosen = { probes: at.probes, rows: M })
-    },
-    async head(x, name) {
-      const rows = chosen ?? at
-      if (wanted.kind === 'logits') {
-        const sink: typeof wanted.sink = (tile, data) => {
-          engine.counters.downloadBytes += data.byteLength
-          wanted.sink(tile, data)
-        }
-        await slabsOf(name, x, (slot, addend) => device.logits(x, slot, rows, sink, addend))
-        return
-      }
-      const M = at.probes * wanted.rows.length
-      const start = new Float32Array(M * 3)
-      for (let i = 0; i < M; i++) start[i * 3] = -Infinity
-      device.write(lane.lossState, start)
-      const targets = new Uint32Array(M)
-      for (let p = 0; p < at.probes; p++) targets.set(wanted.targets, p * wanted.targets.length)
-      await slabsOf(name, x, (slot, addend) =>
-        device.crossEntropy(x, slot, targets, lane.lossState, rows, addend),
-      )
-    },
+/** Loss or logits of x, as the pass wants them. */
+async function head(
+  { device, counters }: Engine,
+  { lossState }: WorkingSet,
+  { wanted }: Pass,
+  at: Rows,
+  slabs: (use: UseSlab) => Promise<void>,
+  x: Tensor,
+): Promise<void> {
+  if (wanted.kind === 'logits') {
+    const sink: typeof wanted.sink = (tile, data) => {
+      counters.downloadBytes += data.byteLength
+      wanted.sink(tile, data)
+    }
+    await slabs((slot, { addend }) => device.logits(x, slot, at, sink, addend))
+    return
   }
+  device.write(lossState, emptyState(at.probes * at.rows, lossState.cols))
+  const targets = targetsOf(wanted, at.probes, lossState.cols - 2)
+  await slabs((slot, { addend }) => device.crossEntropy(x, slot, targets, lossState, at, addend))
+}
+
+/** Rows [0, rows) of h again for each further probe, by way of `spare`. */
+async function repeatRows(device: Device, h: Tensor, spare: Tensor, rows: number, P: number) {
+  const copies = Uint32Array.from({ length: P * rows }, (_, i) => i % rows)
+  await device.gatherRows(h, copies, spare)
+  await device.gatherRows(
+    spare,
+    copies.map((_, i) => i),
+    h,
+  )
+}
+
+/** (max, sum, logits of targets) of rows that have seen no logit yet. */
+function emptyState(rows: number, cols: number): Float32Array {
+  const state = new Float32Array(rows * cols)
+  for (let i = 0; i < state.length; i += cols) state[i] = -Infinity
+  return state
+}
+
+/** Targets of the rows of all probes, `perRow` of each: the first again where there are fewer. */
+function targetsOf(wanted: Extract<Wanted, { kind: 'loss' }>, P: number, perRow: number) {
+  const M = wanted.rows.length
+  const all = new Uint32Array(P * M * perRow)
+  for (let i = 0; i < all.length; i++) {
+    const k = i % perRow
+    all[i] =
+      wanted.targets[(Math.floor(i / perRow) % M) * wanted.perRow + (k < wanted.perRow ? k : 0)]!
+  }
+  return all
+}
+
+/** lse - logit of each target [P][M*perRow], in f64, from the state (max, sum, target logits) of each row. */
+export async function readLosses(
+  { device }: Engine,
+  { lossState }: WorkingSet,
+  wanted: Extract<Wanted, { kind: 'loss' }>,
+  P: number,
+): Promise<Float64Array[]> {
+  const M = wanted.rows.length
+  const { perRow } = wanted
+  const state = await device.read(lossState, 0, P * M)
+  return Array.from({ length: P }, (_, p) =>
+    Float64Array.from({ length: M * perRow }, (_, i) => {
+      const row = (p * M + Math.floor(i / perRow)) * lossState.cols
+      return state[row]! + Math.log(state[row + 1]!) - state[row + 2 + (i % perRow)]!
+    }),
+  )
 }
 
 /** Whether this step's probes see different weights before the first block. */
@@ -149,10 +181,11 @@ function perturbedBefore({ model, state }: Engine, probes: Probes | null): boole
   return first.some(({ name }) => state.isPerturbed(probes.step, name))
 }
 
-/** Whether they do within a block. */
-function perturbedIn({ model, state, options }: Engine, probes: Probes | null, block: number) {
+/** Whether they part in front of a block: they see different weights in it, or it is behind the last. */
+function partsIn({ model, state, options }: Engine, probes: Probes | null, block: number) {
+  if (block === model.layers) return true
   const { selection } = options.methodOptions
-  const own = ({ name }: { name: string }) => blockOf(name) === block
+  const own = (tensor: { readonly block: number }) => tensor.block === block
   return (
     model.matrices.some((m) => own(m) && state.isPerturbed(probes!.step, m.name)) ||
     model.vectors.some((v) => own(v) && selection.active(probes!.step, v.name))

@@ -61,8 +61,8 @@ export function traceDevice(device: Device, trace: Trace): Device {
       staged.set(slot, performance.now())
       return memory
     },
-    commit(slot, weights, uses) {
-      device.commit(slot, weights, uses)
+    commit(slot, weights) {
+      device.commit(slot, weights)
       held.set(slot, weights)
       const startMs = staged.get(slot)
       staged.delete(slot)

@@ -71,7 +71,7 @@ interface Written {
 
 /** PEFT's PrefixEncoder without projection: prompt_embeddings [n, layers * 2 * C], keys before values. */
 function prefixOf({ model, vectors }: Engine): Written {
-  const { layers, hidden, heads, prefixTokens: n = 0 } = model
+  const { layers, hidden, prefixTokens: n = 0 } = model
   const width = layers * 2 * hidden
   const values = new Float32Array(n * width)
   for (let layer = 0; layer < layers; layer++) {
@@ -86,7 +86,7 @@ function prefixOf({ model, vectors }: Engine): Written {
   return {
     config: {
       encoder_hidden_size: hidden,
-      num_attention_heads: heads,
+      num_attention_heads: model.attention.heads,
       num_layers: layers,
       num_transformer_submodules: 1,
       num_virtual_tokens: n,

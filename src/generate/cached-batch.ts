@@ -1,109 +1,125 @@
-// A batch of texts that grow by a token at a time, whose keys and values stay on the device: each row is
-// one text, and may go on from where another one is. Which tokens are added, and which batches share a
-// pass of the weights, is generate.ts's matter.
+// Texts that grow by a token at a time, whose keys and values stay on the device in the rows of one cache: a
+// text is the list of its rows, so that texts of one prompt share what they have in common and a beam may go on
+// from another one without a copy. Which tokens are added is generate.ts's matter.
 
+import { packTexts, type PackedBatch } from '../data/packing.ts'
 import type { Tile } from '../device/device.ts'
+import type { QueryGroup } from '../device/packed.ts'
 import type { Engine } from '../engine/engine.ts'
-import { UserError } from '../util/errors.ts'
+import { passOver } from '../engine/forward.ts'
 import type { PassInput } from '../engine/run.ts'
+import { sizeOf, type BatchShape } from '../engine/shape.ts'
+import { UserError } from '../util/errors.ts'
+import { maxOf } from '../util/extremes.ts'
 
-export interface TextOptions {
-  readonly maxNewTokens: number
-  readonly padId: number
-}
-
-/** A pass to be run, and the logits [V] of each row, there once it was. */
+/** A pass to be run, and the logits [V] after each text, there once it was; null for one that has ended. */
 interface TextPass extends PassInput {
-  readonly logits: readonly Float32Array[]
+  readonly logits: readonly (Float32Array | null)[]
 }
 
-/** One row for each prompt, padded on the left. */
 interface Texts {
+  /** That every pass fits in. */
+  readonly shape: BatchShape
   /** The pass over the prompts. */
   begin(): TextPass
-  /** The pass over one more token of every row (null: padding that nobody reads). */
+  /** The pass over one more token of each text that has not ended (null). */
   add(tokens: readonly (number | null)[]): TextPass
-  /** Row i becomes what row parents[i] is, from the same prompt. */
-  reorder(parents: readonly number[]): Promise<void>
+  /** Text i becomes what text parents[i] is. */
+  reorder(parents: readonly number[]): void
 }
 
-/** Tokens of the longest prompt, and positions that texts of these prompts take at most. */
-export function textSize(prompts: readonly (readonly number[])[], maxNewTokens: number) {
-  const tokens = prompts.reduce((most, p) => Math.max(most, p.length), 0)
-  return { tokens, keys: tokens + maxNewTokens }
-}
-
-/**
- * @param lane of the sweep, if several batches share each pass
- * @throws UserError if prompts and new tokens exceed the model's positions
- */
+/** @throws UserError if a prompt and its new tokens exceed the model's positions */
 export function createTexts(
-  engine: Engine,
+  { model }: Pick<Engine, 'model'>,
   prompts: readonly (readonly number[])[],
-  { maxNewTokens, padId }: TextOptions,
-  lane = 0,
+  maxNewTokens: number,
 ): Texts {
-  const { tokens: longest, keys: capacity } = textSize(prompts, maxNewTokens)
-  const { maxPositions, vocabSize, hidden, prefixTokens = 0 } = engine.model
-  if (capacity > maxPositions) {
+  const { maxPositions, vocabSize, prefixTokens: n = 0 } = model
+  const longest = maxOf(prompts.map((prompt) => prompt.length))
+  if (longest + maxNewTokens > maxPositions) {
     throw new UserError(
       `a prompt of ${longest} tokens and ${maxNewTokens} new ones exceed the model's ${maxPositions} positions; lower --max-new-tokens or shorten the prompt`,
     )
   }
-  const mask = prompts.map((p) => [...Array<number>(longest - p.length).fill(0), ...p.map(() => 1)])
-  let past = 0
+  const packed = packTexts(
+    prompts.map((inputIds) => ({ inputIds, labels: [] })),
+    { whole: true },
+  )
+  const shape = shapeFor(packed, longest, maxNewTokens)
+  /** Rows of the cache, a prefix's first, that each text is. */
+  let texts = packed.textRows.map((rows) => [...indices(n), ...rows.map((row) => n + row)])
+  let used = packed.packed.ids.length
 
-  /** `past` positions before these are cached. */
-  function passOver(ids: readonly (readonly number[])[]): TextPass {
-    const T = ids[0]!.length
-    const input = {
-      inputIds: ids,
-      attentionMask: mask.map((row) => row.slice(past)),
-      seen: mask.map((row) => row.slice(0, past).reduce((sum, m) => sum + m, 0)),
-    }
-    const rows = Uint32Array.from(ids.keys(), (b) => b * T + T - 1)
-    const logits = ids.map(() => new Float32Array(vocabSize))
+  /** The logits of `rows`, of which each text has one or none (-1). */
+  const wantedOf = (rows: Uint32Array, rowOf: readonly number[]) => {
+    const logits = rowOf.map((row) => (row < 0 ? null : new Float32Array(vocabSize)))
     const sink = (tile: Tile, data: Float32Array) =>
-      logits.forEach((row, b) => {
-        row.set(data.subarray(b * tile.rows, (b + 1) * tile.rows), tile.row0)
+      logits.forEach((all, text) => {
+        const i = rows.indexOf(rowOf[text]!)
+        all?.set(data.subarray(i * tile.rows, (i + 1) * tile.rows), tile.row0)
       })
-    const cached = { capacity, past, mask }
-    past += T
-    return { input, wanted: { kind: 'logits', rows, sink }, cached, lane, logits }
+    return { logits, wanted: { kind: 'logits' as const, rows, sink } }
   }
+  const cached = (places: Uint32Array, begins: boolean) => ({
+    cached: { capacity: shape.cached, places, begins },
+  })
 
   return {
-    begin: () => {
-      const pads = prompts.map((p) => Array<number>(longest - p.length).fill(padId))
-      return passOver(prompts.map((p, i) => [...pads[i]!, ...p]))
+    shape,
+    begin() {
+      const ends = packed.textRows.map((rows) => rows.at(-1)!)
+      const { logits, wanted } = wantedOf(Uint32Array.from(new Set(ends)).sort(), ends)
+      return { ...passOver(model, packed, wanted), ...cached(indices(used), true), logits }
     },
     add(tokens) {
-      mask.forEach((row) => row.push(1))
-      return passOver(tokens.map((token) => [token ?? padId]))
-    },
-    async reorder(parents) {
-      const changed = [...parents.keys()].filter((row) => parents[row] !== row)
-      if (changed.length === 0) return
-      const { device } = engine
-      const set = engine.workingSet({ probes: 1, batch: prompts.length, tokens: 1, keys: capacity })
-      const { buffers, cache } = set.lanes[lane]!
-      // Any buffer of the right width is free between passes; its rows are room for some positions
-      // of every text at a time. Those of the prompts are the same in parent and child.
-      const spare = [...buffers.values()].find(({ cols }) => cols === hidden)!
-      const step = Math.floor(spare.rows / changed.length)
-      for (let first = longest; first < past; first += step) {
-        const count = Math.min(step, past - first)
-        const places = (row: (changed: number) => number) =>
-          Uint32Array.from({ length: changed.length * count }, (_, i) => {
-            const position = prefixTokens + first + (i % count)
-            return row(changed[Math.floor(i / count)]!) * cache!.capacity + position
-          })
-        const [from, to] = [places((row) => parents[row]!), places((row) => row)]
-        for (const kept of [...cache!.keys, ...cache!.values]) {
-          await device.gatherRows(kept, from, spare)
-          await device.scatterRows(spare, to, kept)
+      const growing = [...tokens.keys()].filter((text) => tokens[text] !== null)
+      const places = indices(growing.length).map((i) => used + i)
+      used += growing.length
+      growing.forEach((text, i) => (texts[text] = [...texts[text]!, n + places[i]!]))
+      const rowOf = [...tokens.keys()].map((text) => growing.indexOf(text))
+      const { logits, wanted } = wantedOf(indices(growing.length), rowOf)
+      const groups = growing.map((text, i): QueryGroup => {
+        const keys = Uint32Array.from(texts[text]!)
+        return {
+          query0: i,
+          queries: 1,
+          keys,
+          from: Uint32Array.of(0),
+          to: Uint32Array.of(keys.length),
         }
+      })
+      return {
+        input: {
+          ids: Uint32Array.from(growing, (text) => tokens[text]!),
+          positions: Uint32Array.from(growing, (text) => texts[text]!.length - 1),
+        },
+        sees: { groups, queries: groups.length, keys: n + shape.cached },
+        wanted,
+        ...cached(places, false),
+        logits,
       }
+    },
+    reorder(parents) {
+      texts = parents.map((parent) => texts[parent]!)
     },
   }
 }
+
+/** Of the pass over prompts, and of every pass over one more token of each text. */
+function shapeFor(batch: PackedBatch, longest: number, maxNewTokens: number): BatchShape {
+  const { packed, texts } = batch
+  const prompts = sizeOf(packed)
+  const [rows, most] = [packed.ids.length, longest + maxNewTokens]
+  return {
+    probes: 1,
+    rows: Math.max(rows, texts.length),
+    wanted: texts.length,
+    targets: 1,
+    groups: Math.max(prompts.groups, texts.length),
+    listed: Math.max(prompts.listed, texts.length * most),
+    longest: most,
+    cached: rows + texts.length * maxNewTokens,
+  }
+}
+
+const indices = (count: number) => Uint32Array.from({ length: count }, (_, i) => i)

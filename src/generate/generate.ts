@@ -1,6 +1,6 @@
 // Continues prompts token by token: greedy, sampled with temperature, top-k and top-p, or by beam
-// search. The prompts are one pass of the weights; every new token is another for the whole batch, over
-// one row of each text (cached-batch.ts), and for all batches of a sweep.
+// search. The prompts are one pass of the weights; every new token is another for all texts, over one row of
+// each (cached-batch.ts).
 
 import { createSearch } from './beams.ts'
 import type { Engine } from '../engine/engine.ts'
@@ -8,13 +8,13 @@ import { notFinite } from '../engine/finite.ts'
 import { UserError } from '../util/errors.ts'
 import type { Probes } from '../methods/method.ts'
 import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
-import { forwardAll } from '../engine/forward.ts'
-import { batchesPerSweep } from '../engine/sweep.ts'
-import { createTexts, textSize, type TextOptions } from './cached-batch.ts'
-import type { BatchShape } from '../engine/working-set.ts'
+import { forward } from '../engine/forward.ts'
+import { passesFor, planThatFits } from '../engine/split.ts'
+import { createTexts } from './cached-batch.ts'
 import { minOf } from '../util/extremes.ts'
 
-export interface GenerateOptions extends TextOptions {
+export interface GenerateOptions {
+  readonly maxNewTokens: number
   /** One probe to see the weights through; otherwise as they are. */
   readonly probes?: Probes
   /** 0: greedy. */
@@ -68,32 +68,52 @@ export async function generate(
   checkPrompts(prompts)
   const copies = numBeams > 1 ? numBeams : numReturnSequences
   const rows = prompts.flatMap((prompt) => Array<readonly number[]>(copies).fill(prompt))
-  if (numBeams > 1) return beamSearch(engine, rows, options)
-  return (await tokenByToken(engine, [rows], options))[0]!
+  return numBeams > 1 ? beamSearch(engine, rows, options) : tokenByToken(engine, rows, options)
 }
 
 /**
- * `generate` for several batches of prompts, one text for each prompt, without beams: as many batches
- * share each pass of the weights as the budget holds with their caches. The texts are those that
- * `generate` makes of each batch.
+ * `generate` for any number of prompts, one text for each, without beams: as many at once as the budget holds
+ * with their cache. The texts are those that `generate` makes.
+ * @param onProgress called often with how many are done at least, a fraction
  */
-export async function generateInSweeps(
+export async function generateMany(
   engine: Engine,
-  batches: readonly (readonly (readonly number[])[])[],
+  prompts: readonly (readonly number[])[],
   options: GenerateOptions,
-): Promise<number[][][]> {
-  checkPrompts(batches.flat())
-  const batch = batches.reduce((most, prompts) => Math.max(most, prompts.length), 0)
-  const shape = { batch, ...textSize(batches.flat(), options.maxNewTokens) }
-  const { planFor } = engine
-  const sweep = batchesPerSweep(planFor, engine.options.budgetBytes, shape, batches.length)
-  const made: number[][][] = []
-  for (let first = 0; first < batches.length; first += sweep) {
-    const together = batches.slice(first, first + sweep)
-    const planned = { probes: 1, ...shape, ...(sweep > 1 && { sweep }) }
-    for (const texts of await tokenByToken(engine, together, options, planned)) made.push(texts)
+  onProgress?: (done: number) => void,
+): Promise<number[][]> {
+  checkPrompts(prompts)
+  const each = textsAtOnce(engine, prompts, options.maxNewTokens)
+  const made: number[][] = []
+  for (let first = 0; first < prompts.length; first += each) {
+    const some = prompts.slice(first, first + each)
+    let tokens = 0 // most texts are shorter than they may be: what is done is at least this
+    const onToken: GenerateOptions['onToken'] = (taken) => {
+      options.onToken?.(taken)
+      onProgress?.(first + (some.length * ++tokens) / options.maxNewTokens)
+    }
+    for (const text of await tokenByToken(engine, some, { ...options, onToken })) made.push(text)
+    onProgress?.(first + some.length)
   }
   return made
+}
+
+/** How many consecutive prompts go together, so that their texts and cache fit the budget wherever they begin. */
+function textsAtOnce(
+  engine: Engine,
+  prompts: readonly (readonly number[])[],
+  maxNewTokens: number,
+): number {
+  const shapeOf = (some: typeof prompts) => createTexts(engine, some, maxNewTokens).shape
+  const fit = (each: number) =>
+    [...prompts.keys()].every((first) => {
+      if (first % each !== 0) return true
+      const shape = shapeOf(prompts.slice(first, first + each))
+      return planThatFits(() => engine.planFor(shape).plan) !== null
+    })
+  let each = Math.ceil(prompts.length / passesFor(engine, shapeOf(prompts)))
+  while (each > 1 && !fit(each)) each = Math.ceil(each / 2)
+  return each
 }
 
 /** A pass needs a token to go on from, and attention one to look at. */
@@ -106,47 +126,41 @@ function checkPrompts(prompts: readonly (readonly number[])[]): void {
   )
 }
 
-/** @throws NotFiniteError if a row of logits that is to be read has anything but numbers */
+/** @throws NotFiniteError if the logits after a text that is to be read have anything but numbers */
 function checkLogits(
   engine: Engine,
-  logits: readonly Float32Array[],
-  isRead: (row: number) => boolean,
+  logits: readonly (Float32Array | null)[],
+  isRead: (text: number) => boolean,
 ) {
-  const isFinite = (row: Float32Array) => row.every((logit) => Number.isFinite(logit))
+  const isFinite = (row: Float32Array | null) => row?.every((logit) => Number.isFinite(logit))
   if (logits.some((row, b) => isRead(b) && !isFinite(row))) throw notFinite(engine, 'the logits')
 }
 
-/** Texts of each batch's prompts; `shape` is what their passes are planned for. */
 async function tokenByToken(
   engine: Engine,
-  batches: readonly (readonly (readonly number[])[])[],
+  prompts: readonly (readonly number[])[],
   options: GenerateOptions,
-  shape?: BatchShape,
-): Promise<number[][][]> {
-  let open = batches.map((prompts, lane) => {
-    const texts = createTexts(engine, prompts, options, lane)
-    return { lane, texts, pass: texts.begin() }
-  })
-  const made: (readonly number[])[][] = batches.map((prompts) => prompts.map(() => []))
-  const ended = batches.map((prompts) => prompts.map(() => false))
-  for (let n = 0; n < options.maxNewTokens && open.length > 0; n++) {
-    const passes = open.map(({ pass }) => pass)
-    await forwardAll(engine, passes, options.probes ?? null, shape && { shape })
-    for (const each of open) {
-      checkLogits(engine, each.pass.logits, (row) => !ended[each.lane]![row])
-      const tokens = addTokens(n, each.pass.logits, made[each.lane]!, ended[each.lane]!, options)
-      options.onToken?.(tokens)
-      each.pass = each.texts.add(tokens)
-    }
-    open = open.filter(({ lane }) => ended[lane]!.includes(false))
+): Promise<number[][]> {
+  const texts = createTexts(engine, prompts, options.maxNewTokens)
+  const { shape } = texts
+  const made: (readonly number[])[] = prompts.map(() => [])
+  const ended = prompts.map(() => false)
+  let pass = texts.begin()
+  for (let n = 0; n < options.maxNewTokens; n++) {
+    await forward(engine, pass, options.probes ?? null, { shape })
+    checkLogits(engine, pass.logits, (text) => !ended[text])
+    const tokens = addTokens(n, pass.logits, made, ended, options)
+    options.onToken?.(tokens)
+    if (n + 1 === options.maxNewTokens || !ended.includes(false)) break
+    pass = texts.add(tokens.map((token, text) => (ended[text] ? null : token)))
   }
-  return made.map((texts) => texts.map((text) => [...text]))
+  return made.map((text) => [...text])
 }
 
 /** Picks the n-th token of each text that has not ended; null for the others and for an EOS. */
 function addTokens(
   n: number,
-  logits: readonly Float32Array[],
+  logits: readonly (Float32Array | null)[],
   made: (readonly number[])[],
   ended: boolean[],
   options: GenerateOptions,
@@ -155,7 +169,7 @@ function addTokens(
   return logits.map((row, b) => {
     if (ended[b]) return null
     const [word] = threefry2x32(key.k0, key.k1, n, b)
-    const token = pick(row, options, word / 2 ** 32)
+    const token = pick(row!, options, word / 2 ** 32)
     const whole = finished([...made[b]!, token], options)
     const text = whole ?? [...made[b]!, token]
     const added = text.length > made[b]!.length
@@ -172,7 +186,8 @@ async function beamSearch(
   options: GenerateOptions,
 ): Promise<number[][]> {
   const { numBeams = 1, lengthPenalty = 1, numReturnSequences = 1, eosIds, stop } = options
-  const texts = createTexts(engine, prompts, options)
+  const texts = createTexts(engine, prompts, options.maxNewTokens)
+  const { shape } = texts
   const searches = Array.from({ length: prompts.length / numBeams }, () =>
     createSearch({
       beams: numBeams,
@@ -183,22 +198,22 @@ async function beamSearch(
   )
   let pass = texts.begin()
   for (let n = 0; n < options.maxNewTokens; n++) {
-    await forwardAll(engine, [pass], options.probes ?? null)
+    await forward(engine, pass, options.probes ?? null, { shape })
     const { logits } = pass
-    checkLogits(engine, logits, (row) => !searches[Math.floor(row / numBeams)]!.done)
+    checkLogits(engine, logits, (text) => !searches[Math.floor(text / numBeams)]!.done)
     const parents = [...prompts.keys()]
     const tokens: (number | null)[] = prompts.map(() => null)
     searches.forEach((search, i) => {
       if (search.done) return
       const first = i * numBeams
-      const from = search.step(logits.slice(first, first + numBeams))
+      const from = search.step(logits.slice(first, first + numBeams).map((row) => row!))
       if (search.done) return
       from.forEach((beam, j) => (parents[first + j] = first + beam))
       search.beams.forEach((beam, j) => (tokens[first + j] = beam.tokens.at(-1)!))
     })
     options.onToken?.(tokens)
     if (n + 1 === options.maxNewTokens || searches.every(({ done }) => done)) break
-    await texts.reorder(parents)
+    texts.reorder(parents)
     pass = texts.add(tokens)
   }
   return searches.flatMap((search) =>

@@ -101,7 +101,6 @@ export async function sample(
         topP: 1,
         // Each round draws numbers of its own. No token ends a text, as in nanoGPT.
         seed: seed + round * 2 ** 32,
-        padId: 0,
         eosIds: [],
         ...(onToken && { onToken }),
       },

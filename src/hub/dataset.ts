@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { UserError } from '../util/errors.ts'
 import { DATASETS } from './api.ts'
 import { cachedCommit, fileBytes, repoCache, writeRef } from './cache.ts'
-import { bringFiles } from './snapshot.ts'
+import { bringFiles } from './download-model.ts'
 import { isOffline, MAX_ATTEMPTS, type ResolveOptions, withRemote } from './resolve.ts'
 
 const REVISION = 'refs/convert/parquet'

@@ -1,14 +1,14 @@
 // From what a user calls a model to a local folder that holds it: a folder is taken as it is, a
 // hub id `owner/name` is resolved to a commit and brought into the cache that Python's
 // huggingface_hub shares. Decides what is needed and when the network may be skipped; requests are
-// in api.ts, bytes in download.ts, names in files.ts, disk layout in cache.ts.
+// in api.ts, bytes in download-file.ts, names in files.ts, disk layout in cache.ts.
 import { readdir, stat } from 'node:fs/promises'
 import { basename, dirname, resolve } from 'node:path'
 import { UserError } from '../util/errors.ts'
 import { lookUp, openHub, RefusedError, TransientError } from './api.ts'
 import { cachedCommit, completeSnapshot, type RepoCache, repoCache } from './cache.ts'
 import { CONFIG_FILE } from './files.ts'
-import { bringSnapshot, type OnDownload, type Remote } from './snapshot.ts'
+import { bringSnapshot, type OnDownload, type Remote } from './download-model.ts'
 
 export interface ResolveOptions {
   /** Branch, tag, commit or `refs/pr/N`; default `main`. */

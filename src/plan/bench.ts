@@ -3,8 +3,8 @@
 // Nothing is trained that anybody keeps. `zo2 bench --tune`: the matmul kernels of a WebGPU adapter.
 
 import type { Config } from '../config/options.ts'
-import { partOf, passesOf } from '../engine/cut.ts'
-import { collateExamples } from '../data/batches.ts'
+import { evenTexts, packTexts } from '../data/packing.ts'
+import { passesOf } from '../engine/split.ts'
 import { randomExamples } from '../data/random-tokens.ts'
 import { UserError } from '../util/errors.ts'
 import { kernelChoices } from '../engine/tuned-kernels.ts'
@@ -65,12 +65,12 @@ export async function bench(
     throw new UserError(`--max-length ${maxLength} exceeds the model's ${maxPositions} positions`)
   }
   return withEngine(loaded, config, { trains: true, report }, async (engine) => {
-    const { cut, plan } = showPlan(engine, config, report)
+    const { split, plan } = showPlan(engine, config, report)
     const before = { ...engine.counters }
     const steps = await timedSteps(engine, config, report, stop)
     return {
       ...resultOf(engine, loaded, config, steps, before),
-      passes_per_step: cut.passes,
+      passes_per_step: split.passes,
       planned_peak_bytes: plan.peakBytes,
     }
   })
@@ -78,12 +78,12 @@ export async function bench(
 
 function showPlan(engine: Engine, config: Config, report: Reporter) {
   const { batchSize: batch, maxLength: tokens, eps } = config
-  const shape = { probes: engine.options.estimator.probes(eps).length, batch, tokens }
-  const cut = engine.cut(shape)
-  const { plan } = engine.workingSet(partOf(shape, cut))
-  if (cut.passes > 1) report.line(passesOf(cut))
+  const probes = engine.options.estimator.probes(eps).length
+  const split = engine.split(packTexts(evenTexts(batch, tokens)), probes)
+  const { plan } = engine.workingSet(split.shape)
+  if (split.passes > 1) report.line(passesOf(split))
   memoryTable(plan.bytes).forEach((row) => report.line(row))
-  return { cut, plan }
+  return { split, plan }
 }
 
 interface Timed {
@@ -99,14 +99,13 @@ async function timedSteps(
 ): Promise<Timed> {
   const { steps, lr, eps, weightDecay, seed, batchSize, maxLength } = config
   const { vocabSize } = engine.model
-  const padding = { padId: 0, padTo: 'right' } as const
   const by_step: BenchStep[] = []
   let loss: number | null = null
   for (let step = 0; step < steps; step++) {
     stop.throwIfAborted()
     const [started, disk] = [performance.now(), diskBytes()]
     const examples = randomExamples(batchSize, maxLength, vocabSize, seed + step)
-    const batches = [collateExamples(examples, padding)]
+    const batches = [packTexts(examples)]
     const append = () => Promise.resolve()
     const entry = await zoStep(engine, { batches, step, lr, eps, weightDecay, append })
     const ms = Math.round(performance.now() - started)

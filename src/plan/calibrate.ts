@@ -4,6 +4,7 @@
 
 import type { HostRates } from './calibrate-host.ts'
 import type { Addend, Device, Rows, Slot, Tensor, Weights } from '../device/device.ts'
+import { queryGroups } from '../device/packed.ts'
 import type { Noise, Recipe } from '../noise/distributions.ts'
 import type { Rates } from './predict.ts'
 import { TILE_ELEMENTS, tilesOf } from '../../scheduler/tiles.ts'
@@ -19,6 +20,7 @@ const ELEMENTS = N * K
 /** Of attention. */
 const [HEADS, HEAD_SIZE] = [32, 64]
 const COLS = HEADS * HEAD_SIZE
+const DIMS = { heads: HEADS, kvHeads: HEADS, headSize: HEAD_SIZE, scale: HEAD_SIZE ** -0.5 }
 const ROWS = 2048
 const FEW = 16
 const MANY: Rows = { probes: 1, rows: 512 }
@@ -64,14 +66,14 @@ export async function calibrate(
   device.reserve({
     probes: 2,
     rows: ROWS,
-    batch: 16,
-    tokens: ROWS,
-    keys: ROWS,
-    heads: HEADS,
-    headSize: HEAD_SIZE,
+    attention: {
+      ...{ heads: HEADS, kvHeads: HEADS, headSize: HEAD_SIZE },
+      ...{ groups: 16, listed: ROWS, longest: ROWS },
+    },
     tileElements: TILE * K,
     tileRows: TILE,
     headRows: ROWS,
+    targets: 1,
     terms: 2,
     versions: 2,
     projectionCols: TILE,
@@ -240,17 +242,13 @@ async function rowOperations(device: Device, tensor: MakeTensor) {
     [4, 256],
     [1, ROWS],
   ] as const) {
-    const keyMask = device.tensor('activations', 'key mask', batch, tokens)
-    try {
-      device.write(keyMask, new Float32Array(batch * tokens).fill(1))
-      const ms = await best(async () => {
-        await device.attention(q, k, v, keyMask, y, { probes: 1, batch, tokens, heads: HEADS })
-        await device.sync()
-      })
-      attention.push([Math.log2(tokens), (1e6 * ms) / (batch * tokens * tokens * COLS)])
-    } finally {
-      device.free(keyMask)
-    }
+    const segments = Array.from({ length: batch }, (_, i) => ({ row0: i * tokens, rows: tokens }))
+    const sees = queryGroups(segments)
+    const ms = await best(async () => {
+      await device.attention(q, k, v, y, 1, sees, DIMS)
+      await device.sync()
+    })
+    attention.push([Math.log2(tokens), (1e6 * ms) / (batch * tokens * tokens * COLS)])
   }
   const timed = (run: () => Promise<void>) => best(async () => (await run(), device.sync()))
   for (const row of [one, other]) device.write(row, values(COLS))

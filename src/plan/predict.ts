@@ -53,14 +53,15 @@ export interface Traffic {
   readonly downloadBytes: number
 }
 
-/** What a step asks for, the mean over a run; every token carries a label. */
+/** What a step asks for, the mean over a run; every row is labelled. */
 export interface StepWork {
   readonly probes: number
   readonly batch: number
-  readonly tokens: number
-  /** Over the weights, and in how many parts the sequences go. */
+  /** Of each text: nobody asks what comes after its last token. */
+  readonly rowsPerText: number
+  /** Over the weights, and in how many parts the texts go. */
   readonly passes: number
-  readonly sequenceParts: number
+  readonly textParts: number
   readonly layers: number
   readonly hidden: number
   readonly vocabSize: number
@@ -129,23 +130,23 @@ export function predictStep(
   }
 }
 
-/** Of a step with `batch` sequences, without waits for weights. */
+/** Of a step with `batch` texts, without waits for weights. */
 function computeMs(work: StepWork, rates: Rates, batch: number): number {
-  const { probes, tokens, layers, hidden, partedElements, sharedElements, terms } = work
-  const rows = batch * tokens
+  const { probes, rowsPerText, layers, hidden, partedElements, sharedElements, terms } = work
+  const rows = batch * rowsPerText
   const all = probes * rows
-  const { passes, sequenceParts } = work
+  const { passes, textParts } = work
   /** ns of a weight element's products with so many rows, in `parts` passes. */
   const products = (count: number, parts: number) =>
     parts * interpolate(rates.products, count / parts, 1)
-  const version = probes * (sequenceParts * rates.version + products(rows, sequenceParts))
+  const version = probes * (textParts * rates.version + products(rows, textParts))
   const widen = work.ready ? 0 : rates.widen
   const ns =
     partedElements * (version + passes * terms * rates.term) +
     sharedElements * (passes * widen + products(all, passes)) +
     all * work.vocabSize * rates.logit +
     (work.addend ? all * work.addend.macs * rates.addends[work.addend.kind] : 0) +
-    layers * all * tokens * hidden * interpolate(rates.attention, Math.log2(tokens), 0) +
+    layers * all * rowsPerText * hidden * interpolate(rates.attention, Math.log2(rowsPerText), 0) +
     SWEEPS_PER_LAYER * layers * all * hidden * rates.element
   const foldMs =
     (work.foldElements * (rates.fold + work.foldTerms * rates.foldTerm) * NS) / rates.threads

@@ -7,7 +7,8 @@ import { createModel } from '../../models/index.ts'
 import { distinctMatrices, type Model } from '../../models/model.ts'
 import type { Plan } from '../../scheduler/plan.ts'
 import type { Config } from '../config/options.ts'
-import { cutOf, partOf, passesOf, planThatFits, type Cut } from '../engine/cut.ts'
+import { evenTexts, packTexts } from '../data/packing.ts'
+import { passesFor, passesOf, planThatFits, shapeOf, splitOf, type Split } from '../engine/split.ts'
 import { planFor, type Engine } from '../engine/engine.ts'
 import { UserError } from '../util/errors.ts'
 import { predictStep, type Rates, type Tier } from './predict.ts'
@@ -15,7 +16,6 @@ import { formatSeconds, memoryTable, table, type Reporter } from '../util/consol
 import { designOf, memoryModel } from '../engine/open.ts'
 import { prefixed, syntheticModel } from '../engine/load.ts'
 import { stepWork } from './work.ts'
-import { batchesPerSweep } from '../engine/sweep.ts'
 import { findTensors, type ModelTensors } from '../engine/tensors.ts'
 import { formatBytes } from '../util/units.ts'
 import { openCheckpoint } from '../checkpoint/open.ts'
@@ -25,10 +25,10 @@ import { overlayBytes } from '../weights/store.ts'
 import { fitsPageCache } from '../weights/page-cache.ts'
 import { isSynthetic, parseSynthetic } from '../checkpoint/synthetic.ts'
 import { DTYPE_BYTES, DTYPES, type DType } from '../util/dtypes.ts'
-import type { BatchShape } from '../engine/working-set.ts'
+import { share, type BatchShape } from '../engine/shape.ts'
 
-/** As if an evaluation had so many: what a long one does. */
-const MANY_BATCHES = 1000
+/** As if an evaluation had so many texts: what a long one does. */
+const MANY_TEXTS = 2 ** 14
 
 /**
  * Plans one training step with batches of batchSize x maxLength.
@@ -51,25 +51,26 @@ export async function planReport(source: string, config: Config, report: Reporte
     held: false,
   })
   const exactly = (shape: BatchShape) => planned(shape).plan
-  const shape = { probes, batch, tokens }
-  const cut = cutOf(exactly, shape)
-  const plan = exactly(partOf(shape, cut))
+  const texts = packTexts(evenTexts(batch, tokens))
+  const split = splitOf(exactly, texts, probes)
+  const plan = exactly(split.shape)
   const trained = distinctMatrices(model).filter(({ name }) => methodOptions.selection.trains(name))
   const demand = method.demand(methodOptions, distinctMatrices(model), probes)
   const kept = folds ? overlayBytes(methodOptions) * elements(trained) : 0
-  const workOf = (plan: Plan, cut: Cut) =>
-    stepWork({ model, plan, cut, method, methodOptions, probes, folds, dtype, config })
-  const work = workOf(plan, cut)
+  const workOf = (plan: Plan, split: Split) =>
+    stepWork({ model, plan, split, method, methodOptions, probes, folds, dtype, config })
+  const work = workOf(plan, split)
   // With nothing streamed, to say whether more memory would help.
   const withAmple = (each: BatchShape) =>
     planned(each, { budgetBytes: Infinity, resident: 'all' }).plan
-  const ampleCut = cutOf(withAmple, shape)
-  const ample = withAmple(partOf(shape, ampleCut))
+  const ampleSplit = splitOf(withAmple, texts, probes)
+  const ample = withAmple(ampleSplit.shape)
   const least = { budgetBytes: Infinity, resident: 'none', slabBytes: 1 } as const
-  const onePass = planThatFits(() => planFor({ ...design, ...least }, tensors, shape, memory))
+  const whole = shapeOf(texts, probes)
+  const onePass = planThatFits(() => planFor({ ...design, ...least }, tensors, whole, memory))
   const described = describe(source, model, plan, work, config, kept, demand.hostBytes)
-  const passes = passReport(cut, onePass?.peakBytes ?? null)
-  const evaluated = sweepReport(planned, config)
+  const passes = passReport(split, onePass?.peakBytes ?? null)
+  const evaluated = evaluationReport(planned, config)
   const json = { ...described.json, ...passes.json, ...evaluated.json }
   const lines = [...described.lines, ...passes.lines, ...evaluated.lines]
   return {
@@ -77,7 +78,7 @@ export async function planReport(source: string, config: Config, report: Reporte
     lines,
     work,
     files,
-    ample: { peakBytes: ample.peakBytes, work: workOf(ample, ampleCut) },
+    ample: { peakBytes: ample.peakBytes, work: workOf(ample, ampleSplit) },
   }
 }
 
@@ -118,7 +119,7 @@ export function predictionReport(
     ['step', `${seconds(p.stepMs)}, bound by ${p.bound} (${parts})`],
     [
       'break-even batch',
-      p.breakEvenBatch === null ? 'none' : `${p.breakEvenBatch} x ${work.tokens} tokens`,
+      p.breakEvenBatch === null ? 'none' : `${p.breakEvenBatch} x ${work.rowsPerText + 1} tokens`,
     ],
     [
       'more memory',
@@ -130,26 +131,17 @@ export function predictionReport(
   return { json, lines }
 }
 
-/** Evaluation of many batches: how many share an upload of the weights, and the device's peak. */
-function sweepReport(planned: Engine['planFor'], config: Config) {
-  const shape = { batch: config.evalBatchSize ?? config.batchSize, tokens: config.maxLength }
-  const cut = cutOf((each) => planned(each).plan, { probes: 1, ...shape })
-  const part = { ...shape, batch: cut.batch }
-  const whole = cut.passes === 1
-  const batches = whole ? batchesPerSweep(planned, config.memory, shape, MANY_BATCHES) : 1
-  const { plan } = planned({ probes: 1, ...part, ...(batches > 1 && { sweep: batches }) })
+/** Evaluation of many texts: how many share a pass over the weights, and the device's peak. */
+function evaluationReport(planFor: Engine['planFor'], { maxLength }: Config) {
+  const one = shapeOf(packTexts(evenTexts(1, maxLength)), 1)
+  const all = { ...one, rows: MANY_TEXTS * one.rows, wanted: MANY_TEXTS * one.wanted }
+  const many = { ...all, groups: MANY_TEXTS, listed: MANY_TEXTS * one.listed }
+  const passes = passesFor({ planFor, heldRows: 0 }, many)
+  const { plan } = planFor(share(many, passes))
+  const texts = Math.ceil(MANY_TEXTS / passes)
   return {
-    json: {
-      eval_batches_per_sweep: batches,
-      eval_passes_per_batch: cut.passes,
-      eval_device_peak_bytes: plan.peakBytes,
-    },
-    lines: table([
-      [
-        'evaluation',
-        `${batches} x ${part.batch} sequences per upload, peak ${formatBytes(plan.peakBytes)}`,
-      ],
-    ]),
+    json: { eval_texts_per_pass: texts, eval_device_peak_bytes: plan.peakBytes },
+    lines: table([['evaluation', `${texts} texts per pass, peak ${formatBytes(plan.peakBytes)}`]]),
   }
 }
 
@@ -157,19 +149,19 @@ function sweepReport(planned: Engine['planFor'], config: Config) {
  * Passes over the weights in a step; why, and what one pass would need, where there are several: null
  * where the device can have it in no budget.
  */
-function passReport(cut: Cut, onePassBytes: number | null) {
+function passReport(split: Split, onePassBytes: number | null) {
   const json = {
-    passes_per_step: cut.passes,
-    probes_per_pass: cut.probes,
-    sequences_per_pass: cut.batch,
-    one_pass_device_peak_bytes: cut.passes === 1 ? null : onePassBytes,
+    passes_per_step: split.passes,
+    probes_per_pass: split.probes,
+    texts_per_pass: split.texts,
+    one_pass_device_peak_bytes: split.passes === 1 ? null : onePassBytes,
   }
-  if (cut.passes === 1) return { json, lines: [] }
+  if (split.passes === 1) return { json, lines: [] }
   const enough =
     onePassBytes === null
       ? 'no --memory makes it one'
       : `one pass with --memory ${formatBytes(onePassBytes, 'up')}`
-  return { json, lines: table([['passes', `${passesOf(cut)}; ${enough}`]]) }
+  return { json, lines: table([['passes', `${passesOf(split)}; ${enough}`]]) }
 }
 
 const elements = (list: readonly { rows: number; cols: number }[]) =>

@@ -4,7 +4,7 @@
 import type { Model } from '../../models/model.ts'
 import type { Plan, Slab } from '../../scheduler/plan.ts'
 import type { Config } from '../config/options.ts'
-import type { Cut } from '../engine/cut.ts'
+import type { Split } from '../engine/split.ts'
 import type { Method, MethodOptions } from '../methods/method.ts'
 import { trafficOf, type StepWork, type Traffic } from './predict.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
@@ -13,7 +13,7 @@ interface WorkInput {
   readonly model: Model
   /** Of one pass. */
   readonly plan: Plan
-  readonly cut: Cut
+  readonly split: Split
   readonly method: Method
   readonly methodOptions: MethodOptions
   readonly probes: number
@@ -32,7 +32,7 @@ export interface FullWork extends StepWork {
 
 /** The work of one training step. */
 export function stepWork(input: WorkInput): FullWork {
-  const { model, plan, cut, method, methodOptions, probes, folds, dtype, config } = input
+  const { model, plan, split, method, methodOptions, probes, folds, dtype, config } = input
   const { steps, window, replayWindow } = config
   const dense = method.addend === null
   const trains = ({ name }: { name: string }) => methodOptions.selection.trains(name)
@@ -54,17 +54,17 @@ export function stepWork(input: WorkInput): FullWork {
   const traffic: Traffic = trafficOf({
     steps,
     foldEvery,
-    passes: cut.passes,
+    passes: split.passes,
     streamed: pick('streamed'),
     resident: pick('resident'),
   })
   const owed = Math.max(0, Math.min(steps, foldEvery) - 1) / 2
   return {
     probes,
-    passes: cut.passes,
-    sequenceParts: Math.ceil(config.batchSize / cut.batch),
+    passes: split.passes,
+    textParts: split.parts.length,
     batch: config.batchSize,
-    tokens: config.maxLength,
+    rowsPerText: config.maxLength - 1,
     layers: model.layers,
     hidden: model.hidden,
     vocabSize: model.vocabSize,
@@ -79,7 +79,7 @@ export function stepWork(input: WorkInput): FullWork {
     traffic,
     slabBytes: plan.slots > 0 ? plan.slotBytes : 0,
     weightBytes: base.streamed + base.resident,
-    foldedBytes: cut.passes * (foldEvery < Infinity ? folded.streamed : base.streamed),
+    foldedBytes: split.passes * (foldEvery < Infinity ? folded.streamed : base.streamed),
   }
 }
 

@@ -1,17 +1,17 @@
 // Forward-only evaluation of the weights as they are: mean loss over labelled tokens; where examples have
 // options the accuracy of scoring these as MeZO does, by the mean log-probability of their answer tokens,
 // or calibrated by the sum less that after a prompt without content; of generation tasks F1 and exact
-// match of greedy answers. Weights are uploaded once per sweep of as many batches as fit
-// (src/engine/sweep.ts); the figures do not depend on it.
+// match of greedy answers. Texts go in as few passes over the weights as memory allows (src/engine/split.ts);
+// the figures do not depend on it.
 
-import { collate } from '../data/batches.ts'
+import { checkLabels, choicesOf, labelCount, packBatch } from '../data/packing.ts'
+import { f1Score, exactMatch } from '../data/tasks/metrics.ts'
 import type { Batch, Example, Sequence, Tokenizer } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
 import { notFinite } from '../engine/finite.ts'
-import { best, labelledRows, logSoftmax, sequenceLosses, type Total } from './loss.ts'
-import { inSweeps } from '../engine/sweep.ts'
-import { f1Score, exactMatch } from '../data/tasks/metrics.ts'
-import { answersInBatches } from '../generate/answers.ts'
+import { lossesOfTexts } from '../engine/forward.ts'
+import { answersTo } from '../generate/answers.ts'
+import { best, logSoftmax, textLosses, type Total } from './loss.ts'
 import { UserError } from '../util/errors.ts'
 
 export interface Evaluation {
@@ -33,10 +33,6 @@ export interface Evaluation {
 export type OnProgress = (done: number, total: number) => void
 
 interface EvaluateOptions {
-  /** Sequences per forward pass. */
-  readonly batchSize: number
-  readonly padId: number
-  readonly padTo: 'left' | 'right'
   /** How examples of a generation task are answered; without it they have a loss and no score. */
   readonly answers?: {
     readonly tokenizer: () => Promise<Tokenizer>
@@ -66,40 +62,30 @@ export function checkedEvaluation(engine: Engine, evaluation: Evaluation): Evalu
   throw notFinite(engine, 'the logits')
 }
 
-/** Losses, and where there are options their scores. */
+/** Losses, and where there are options their scores: of all of them, calibrated where there is a text for it. */
 async function scoreTexts(
   engine: Engine,
   examples: readonly Example[],
-  options: EvaluateOptions,
+  { onProgress }: EvaluateOptions,
 ): Promise<Evaluation> {
-  // Every option is scored; calibration prompts, often the same for all examples, once each.
-  const sequences: Sequence[] = []
-  const known = new Map<string, number>()
-  const place = (sequence: Sequence) => sequences.push(sequence) - 1
-  const placeOnce = (sequence: Sequence) => {
-    const key = JSON.stringify(sequence)
-    if (!known.has(key)) known.set(key, place(sequence))
-    return known.get(key)!
-  }
-  const placed = examples.map((example) => ({
-    options: (example.options ?? [example]).map(place),
-    calibration: example.calibration?.map(placeOnce),
-  }))
-  const totals = await sequenceTotals(engine, sequences, options)
-  const right = placed.map((of, i) => totals[of.options[examples[i]!.answer ?? 0]!]!)
-  const result = summary(right)
-  if (!examples[0]?.options) return result
+  const all = choicesOf(examples.map((example) => ({ options: [example], ...example })))
+  const options = examples.flatMap((example) => example.options ?? [example])
+  const calibrations = examples.flatMap((example) => example.calibration ?? [])
+  const totals = await totalsOf(engine, [...options, ...calibrations], onProgress)
+  const right = summary(all.map(({ first }, i) => totals[first + (examples[i]!.answer ?? 0)]!))
+  if (!examples[0]?.options) return right
 
-  let [correct, optionLoss] = [0, 0]
-  placed.forEach((of, i) => {
-    const { answer = 0, right = [answer] } = examples[i]!
-    const means = of.options.map((o) => -totals[o]!.sum / totals[o]!.count)
-    const scores = of.calibration?.map((c, o) => totals[c]!.sum - totals[of.options[o]!]!.sum)
-    correct += Number(right.includes(best(scores ?? means)))
-    optionLoss -= logSoftmax(means, answer)
+  let [correct, optionLoss, next] = [0, 0, options.length]
+  all.forEach(({ first, count, right }, i) => {
+    const own = totals.slice(first, first + count)
+    const means = own.map(({ sum, count }) => -sum / count)
+    const before = totals.slice(next, (next += examples[i]!.calibration?.length ?? 0))
+    const scores = before.map(({ sum }, o) => sum - own[o]!.sum)
+    correct += Number(right.includes(best(before.length > 0 ? scores : means)))
+    optionLoss -= logSoftmax(means, right[0]!)
   })
   const count = examples.length
-  return { ...result, accuracy: correct / count, option_loss: optionLoss / count }
+  return { ...right, accuracy: correct / count, option_loss: optionLoss / count }
 }
 
 /** F1 and exact match of greedily generated answers. */
@@ -108,72 +94,57 @@ async function scoreAnswers(
   examples: readonly Example[],
   options: EvaluateOptions & Required<Pick<EvaluateOptions, 'answers'>>,
 ): Promise<Pick<Evaluation, 'f1' | 'exact_match'>> {
-  const { batchSize, onProgress } = options
+  const { onProgress } = options
   const { maxNewTokens } = options.answers
   const tokenizer = await options.answers.tokenizer()
   const asked = examples.map((example) => example.generation!)
-  const batches = Array.from({ length: Math.ceil(asked.length / batchSize) }, (_, i) => {
-    return asked.slice(i * batchSize, (i + 1) * batchSize).map(({ prompt }) => prompt)
+  const prompts = asked.map(({ prompt }) => prompt)
+  const made = await answersTo(engine, prompts, tokenizer, {
+    maxNewTokens,
+    onProgress: (done) => onProgress?.(Math.floor(done), asked.length),
   })
-  // Most answers are shorter than they may be: what is done is at least this.
-  let tokens = 0
-  const share = asked.length / (batches.length * maxNewTokens)
-  const onToken = () => onProgress?.(Math.floor(++tokens * share), asked.length)
-  const made = await answersInBatches(engine, batches, tokenizer, { maxNewTokens, onToken })
-  onProgress?.(asked.length, asked.length)
   let [f1, exact] = [0, 0]
-  made.flat().forEach((answer, i) => {
+  made.forEach((answer, i) => {
     f1 += f1Score(answer, asked[i]!.golds)
     exact += Number(exactMatch(answer, asked[i]!.golds))
   })
   return { f1: f1 / asked.length, exact_match: exact / asked.length }
 }
 
+/** Mean loss of texts; `onProgress` is called with how many are done. */
+export async function evaluateTexts(
+  engine: Engine,
+  texts: readonly Sequence[],
+  onProgress?: (done: number) => void,
+): Promise<Evaluation> {
+  return summary(await totalsOf(engine, texts, onProgress))
+}
+
 /** Mean loss of batches that are made already; the public API's evaluate. */
 export async function evaluateBatches(
   engine: Engine,
   batches: Iterable<Batch> | AsyncIterable<Batch>,
-  onProgress?: (done: number) => void,
 ): Promise<Evaluation> {
   const all: Batch[] = []
   for await (const batch of batches) all.push(batch)
   if (all.length === 0) throw new UserError('evaluate: expected one batch or more, found none')
-  const most = (of: (batch: Batch) => number) => all.reduce((max, b) => Math.max(max, of(b)), 0)
-  const losses = await inSweeps(
+  const packed = all.map((batch) => packBatch(batch))
+  packed.forEach(checkLabels)
+  return evaluateTexts(
     engine,
-    {
-      count: all.length,
-      batch: most((b) => b.inputIds.length),
-      tokens: most((b) => b.inputIds[0]!.length),
-      at: (i) => passOf(all[i]!),
-    },
-    onProgress,
+    packed.flatMap((batch) => batch.texts),
   )
-  return summary(losses.flatMap((ofBatch, i) => sequenceLosses(ofBatch, all[i]!)))
 }
 
-/** Loss and labelled tokens of each sequence, evaluated in batches of `batchSize`. */
-async function sequenceTotals(
+/** Loss and labelled tokens of each text. */
+async function totalsOf(
   engine: Engine,
-  sequences: readonly Sequence[],
-  options: EvaluateOptions,
+  texts: readonly Sequence[],
+  onProgress?: OnProgress,
 ): Promise<Total[]> {
-  const { batchSize, onProgress } = options
-  const total = sequences.length
-  const batchAt = (i: number) => {
-    return collate(sequences.slice(i * batchSize, (i + 1) * batchSize), options)
-  }
-  const losses = await inSweeps(
-    engine,
-    {
-      count: Math.ceil(total / batchSize),
-      batch: Math.min(batchSize, total),
-      tokens: sequences.reduce((max, s) => Math.max(max, s.inputIds.length), 0),
-      at: (i) => passOf(batchAt(i)),
-    },
-    (done) => onProgress?.(Math.min(Math.floor(done * batchSize), total), total),
-  )
-  return losses.flatMap((ofBatch, i) => sequenceLosses(ofBatch, batchAt(i)))
+  const counts = texts.map(labelCount)
+  const tell = (done: number) => onProgress?.(Math.floor(done), texts.length)
+  return textLosses(await lossesOfTexts(engine, texts, tell), { counts })
 }
 
 function summary(totals: readonly Total[]): Evaluation {
@@ -181,11 +152,6 @@ function summary(totals: readonly Total[]): Evaluation {
   for (const total of totals) [sum, tokens] = [sum + total.sum, tokens + total.count]
   return { loss: sum / tokens, perplexity: Math.exp(sum / tokens), tokens }
 }
-
-const passOf = (input: Batch) => ({
-  input,
-  wanted: { kind: 'loss' as const, ...labelledRows(input) },
-})
 
 /** One aligned line for an evaluation. */
 export function evaluationLine(label: string, e: Evaluation): string {

@@ -5,7 +5,8 @@ import { isSynthetic } from '../checkpoint/synthetic.ts'
 import type { Config } from '../config/options.ts'
 import { loadExamples } from '../data/examples.ts'
 import { dataTokenizer } from '../data/model-tokenizer.ts'
-import { collateExamples } from '../data/batches.ts'
+import { batchesPerEpoch, byCount, bySize } from '../data/order.ts'
+import { packExamples } from '../data/packing.ts'
 import { randomExamples, wordless } from '../data/random-tokens.ts'
 import type { Example, Tokenizer } from '../data/types.ts'
 import { loadModel, type LoadedModel } from '../engine/load.ts'
@@ -16,13 +17,7 @@ import { VERSION } from '../util/version.ts'
 import { evaluateExamples } from './evaluate.ts'
 import { comparesOptions, objectiveOf, type Objective } from './objective.ts'
 import { claimRun, pinned, required, runTraining, type RunSummary } from './run.ts'
-import {
-  largestBatch,
-  microBatches,
-  stepsPerEpoch,
-  type DataSource,
-  type Evaluate,
-} from './source.ts'
+import { largestOf, microBatches, sized, type DataSource, type Evaluate } from './source.ts'
 import { examplesHash, taskData } from './task.ts'
 
 /** Runs or resumes a fine-tuning run. UserError for everything a user can mend. */
@@ -161,17 +156,21 @@ function checkObjective(config: Config, train: readonly Example[]): void {
   }
 }
 
-/** Examples as the source of a run, padded as --padding says. */
+/** Examples as the source of a run. */
 function examplesSource(config: Config, examples: Examples): DataSource {
   const { tokenizer, train, held, test, sha256 } = examples
-  const padding = { padId: tokenizer.padId, padTo: config.padding }
   const options = comparesOptions(config)
+  const texts = sized(train, (example) => (options ? example.options! : [example]))
+  const { batchSize, batchTokens, seed } = config
+  const rows = texts.shapes.map((shape) => shape.rows)
+  const order =
+    batchTokens === undefined
+      ? byCount(train.length, batchSize, seed)
+      : bySize(rows, batchTokens, seed)
   const evaluate =
     (list: readonly Example[]): Evaluate =>
     (engine, onProgress) =>
       evaluateExamples(engine, list, {
-        batchSize: config.evalBatchSize ?? config.batchSize,
-        ...padding,
         answers: {
           tokenizer: () => Promise.resolve(tokenizer),
           maxNewTokens: config.maxNewTokens,
@@ -180,10 +179,10 @@ function examplesSource(config: Config, examples: Examples): DataSource {
       })
   return {
     sha256,
-    stepsPerEpoch: stepsPerEpoch(train.length, config),
-    largest: largestBatch(config, train, [...held, ...test], options),
+    stepsPerEpoch: batchesPerEpoch(order, train.length) / config.accumulate,
+    largest: (steps) => largestOf(texts, order, steps, config),
     batchesOf: (step) =>
-      microBatches(train, step, config, (items) => collateExamples(items, padding, { options })),
+      microBatches(train, order, step, config, (items) => packExamples(items, { options })),
     evaluate: held.length > 0 ? evaluate(held) : null,
     test: test.length > 0 ? { name: config.task!, evaluate: evaluate(test) } : null,
   }

@@ -1,13 +1,13 @@
 // Logits where a batch has labels, and nowhere else: a vocabulary's width for every token of a batch
 // would be gigabytes.
 
-import type { Batch } from '../data/types.ts'
+import { checkLabels, type PackedBatch } from '../data/packing.ts'
 import type { Engine } from '../engine/engine.ts'
-import { labelledRows, sequenceLosses } from './loss.ts'
+import { forward, passOver } from '../engine/forward.ts'
+import { headRows } from '../engine/head.ts'
 import type { Probes } from '../methods/method.ts'
-import { forward } from '../engine/forward.ts'
 
-/** Of each sequence, the logits [V] that predict each of its labelled tokens, in order. */
+/** Of each text, the logits [V] that predict each of its labelled tokens, in order. */
 export type LabelLogits = readonly (readonly Float32Array[])[]
 
 /**
@@ -16,26 +16,44 @@ export type LabelLogits = readonly (readonly Float32Array[])[]
  */
 export async function labelLogits(
   engine: Engine,
-  batch: Batch,
+  batch: PackedBatch,
   probes: Probes | null,
 ): Promise<LabelLogits[]> {
-  const { rows } = labelledRows(batch)
+  checkLabels(batch)
+  const { rows } = headRows(batch)
+  const P = probes?.list.length ?? 1
+  const byRow = await logitsOf(engine, batch, rows, probes)
+  return Array.from({ length: P }, (_, p) => {
+    let next = 0
+    return batch.counts.map((count) => {
+      const own = batch.rows.subarray(next, (next += count))
+      return Array.from(own, (row) => byRow[p]!.get(row)!.slice())
+    })
+  })
+}
+
+/** The logits [V] of rows of a batch, in rising order, by row for each probe. */
+export async function logitsOf(
+  engine: Engine,
+  batch: PackedBatch,
+  rows: Uint32Array,
+  probes: Probes | null,
+): Promise<ReadonlyMap<number, Float32Array>[]> {
   const { vocabSize } = engine.model
   const P = probes?.list.length ?? 1
-  const all = Array.from({ length: P * rows.length }, () => new Float32Array(vocabSize))
-  await forward(engine, batch, probes, {
-    kind: 'logits',
+  const M = rows.length
+  const all = Array.from({ length: P * M }, () => new Float32Array(vocabSize))
+  const wanted = {
+    kind: 'logits' as const,
     rows,
-    sink: (tile, data) =>
+    sink: (tile: { row0: number; rows: number }, data: Float32Array) =>
       all.forEach((row, i) => {
         row.set(data.subarray(i * tile.rows, (i + 1) * tile.rows), tile.row0)
       }),
-  })
-  const counts = labelCounts(batch)
-  let next = 0
-  return Array.from({ length: P }, () => counts.map((count) => all.slice(next, (next += count))))
+  }
+  await forward(engine, passOver(engine.model, batch, wanted), probes)
+  return Array.from(
+    { length: P },
+    (_, p) => new Map([...rows].map((row, i) => [row, all[p * M + i]!])),
+  )
 }
-
-/** Labelled tokens of each sequence. */
-export const labelCounts = (batch: Batch): number[] =>
-  sequenceLosses(new Float64Array(labelledRows(batch).rows.length), batch).map((t) => t.count)

@@ -5,7 +5,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Config } from '../config/options.ts'
-import type { Batch } from '../data/types.ts'
+import type { PackedBatch } from '../data/packing.ts'
 import type { Engine } from '../engine/engine.ts'
 import type { LoadedModel } from '../engine/load.ts'
 import { writeTrained } from '../export/result.ts'
@@ -115,7 +115,7 @@ async function runSteps(loop: Loop, first: number): Promise<void> {
   for (let step = first; step < config.steps; step++) {
     if (stop.aborted || control.shouldTrainingStop) break
     const batches = await source.batchesOf(step)
-    await tell(loop, 'onStepBegin', { batches })
+    await tell(loop, 'onStepBegin', { batches: givenOf(batches) })
     const before = { ...engine.counters }
     const started = performance.now()
     const entry = await zoStep(engine, {
@@ -135,10 +135,13 @@ async function runSteps(loop: Loop, first: number): Promise<void> {
   }
 }
 
+/** The batches as a program's callbacks know them: those that it gave. */
+const givenOf = (batches: readonly PackedBatch[]) => batches.flatMap(({ given }) => given ?? [])
+
 /** A step that was made, and what is known of it. */
 interface Made {
   readonly entry: JournalEntry
-  readonly batches: readonly Batch[]
+  readonly batches: readonly PackedBatch[]
   readonly figures: StepFigures
 }
 
@@ -153,7 +156,7 @@ async function afterStep(
   control.shouldLog = done % config.loggingSteps === 0 || done === config.steps || done === 1
   control.shouldSave = saveIsDue(loop, done)
   control.shouldEvaluate = evaluationIsDue(loop, done)
-  await tell(loop, 'onStepEnd', { batches, entry })
+  await tell(loop, 'onStepEnd', { batches: givenOf(batches), entry })
   show(figures, control.shouldLog || entry.skipped === true)
   if (control.shouldLog) {
     const logs = logOf(figures, keeper.state.epoch)

@@ -1,30 +1,10 @@
-// Which rows of a batch carry a label, what they should predict, and what becomes of their losses:
-// labels[t] is predicted from row t - 1, as in Hugging Face's causal language models. The scores here
-// are functions of one probe's losses.
+// What becomes of the losses of a batch's labels: scores, as functions of one probe's losses. Which rows
+// they are predicted from is src/data/packing.ts's matter.
 
-import { IGNORED, type Batch, type Choice } from '../data/types.ts'
+import type { PackedBatch } from '../data/packing.ts'
+import type { Choice } from '../data/types.ts'
 import { UserError } from '../util/errors.ts'
 import { maxOf } from '../util/extremes.ts'
-
-/**
- * Row indices b*T + t (t the position before the label) and vocabulary targets, in row order.
- * @throws UserError if no token carries a label
- */
-export function labelledRows(batch: Batch): { rows: Uint32Array; targets: Uint32Array } {
-  const rows: number[] = []
-  const targets: number[] = []
-  batch.labels.forEach((labels, b) => {
-    for (let t = 1; t < labels.length; t++) {
-      if (labels[t] === IGNORED) continue
-      rows.push(b * batch.inputIds[b]!.length + t - 1)
-      targets.push(labels[t]!)
-    }
-  })
-  if (rows.length === 0) {
-    throw new UserError('a batch has no labelled token: every label is -100 (or stands first)')
-  }
-  return { rows: Uint32Array.from(rows), targets: Uint32Array.from(targets) }
-}
 
 /** A sum and what to divide it by; those of micro-batches add up. */
 export interface Total {
@@ -32,8 +12,8 @@ export interface Total {
   readonly count: number
 }
 
-/** What a step makes smaller, from the losses [M] of one probe's labelled rows, in row order. */
-type LossScore = (losses: Float64Array, batch: Batch) => Total
+/** What a step makes smaller, from the losses [L] of one probe, text by text. */
+type LossScore = (losses: Float64Array, batch: PackedBatch) => Total
 
 /** Mean cross-entropy over labelled tokens, nats. */
 export const tokenMean: LossScore = (losses) => ({
@@ -55,7 +35,7 @@ export const optionError: LossScore = (losses, batch) =>
 
 function overChoices(
   losses: Float64Array,
-  batch: Batch,
+  batch: PackedBatch,
   score: (logits: readonly number[], choice: Choice) => number,
 ): Total {
   if (!batch.choices) {
@@ -63,24 +43,19 @@ function overChoices(
       'the objective compares options, but the batch has none: collate examples with options',
     )
   }
-  const means = sequenceLosses(losses, batch).map(({ sum, count }) => -sum / count)
+  const means = textLosses(losses, batch).map(({ sum, count }) => -sum / count)
   const scores = batch.choices.map((choice) =>
     score(means.slice(choice.first, choice.first + choice.count), choice),
   )
   return { sum: scores.reduce((a, b) => a + b, 0), count: scores.length }
 }
 
-/** Sum of the losses and number of labelled tokens of each sequence of the batch. */
-export function sequenceLosses(losses: Float64Array, batch: Batch): Total[] {
-  let i = 0
-  return batch.labels.map((labels) => {
-    let [sum, count] = [0, 0]
-    for (let t = 1; t < labels.length; t++) {
-      if (labels[t] === IGNORED) continue
-      sum += losses[i++]!
-      count++
-    }
-    return { sum, count }
+/** Sum of the losses and number of labels of each text, which has `counts` of them. */
+export function textLosses(losses: Float64Array, { counts }: Pick<PackedBatch, 'counts'>): Total[] {
+  let next = 0
+  return counts.map((count) => {
+    const own = losses.subarray(next, (next += count))
+    return { sum: own.reduce((sum, loss) => sum + loss, 0), count }
   })
 }
 

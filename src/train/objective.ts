@@ -4,7 +4,8 @@
 
 import type { Config } from '../config/options.ts'
 import { f1Score } from '../data/tasks/metrics.ts'
-import { IGNORED, type Batch, type Tokenizer } from '../data/types.ts'
+import type { PackedBatch } from '../data/packing.ts'
+import { IGNORED, type Tokenizer } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
 import { NotFiniteError } from '../engine/finite.ts'
 import { answersTo } from '../generate/answers.ts'
@@ -16,25 +17,25 @@ import { optionCrossEntropy, optionError, tokenMean, type Total } from './loss.t
 
 export type Objective = LossObjective | OutputObjective
 
-/** From the losses [M] of one probe's labelled rows, in row order. */
+/** From the losses [L] of one probe, text by text. */
 interface LossObjective {
   readonly kind: 'losses'
-  readonly score: (losses: Float64Array, batch: Batch) => Total | Promise<Total>
+  readonly score: (losses: Float64Array, batch: PackedBatch) => Total | Promise<Total>
 }
 
 /** One that looks at more than losses. */
 type OutputObjective =
   | {
       readonly kind: 'logits'
-      readonly score: (logits: LabelLogits, batch: Batch) => Total | Promise<Total>
+      readonly score: (logits: LabelLogits, batch: PackedBatch) => Total | Promise<Total>
     }
   | {
       readonly kind: 'answers'
       readonly tokenizer: Tokenizer
       /** Tokens of an answer at most. */
       readonly maxNewTokens: number
-      /** From greedily generated answers, in the order of the batch's examples (or rows). */
-      readonly score: (answers: readonly string[], batch: Batch) => Total | Promise<Total>
+      /** From greedily generated answers, in the order of the batch's examples (or texts). */
+      readonly score: (answers: readonly string[], batch: PackedBatch) => Total | Promise<Total>
     }
 
 /** Mean cross-entropy over labelled tokens. */
@@ -52,13 +53,13 @@ export function objectiveOf(
   return { kind: 'answers', tokenizer, maxNewTokens: config.maxNewTokens, score: f1Error }
 }
 
-/** Whether every option of an example is a row of the batches that the objective looks at. */
+/** Whether every option of an example is a text of the batches that the objective looks at. */
 export const comparesOptions = (
   config: Pick<Config, 'objective' | 'trainAsClassification'>,
 ): boolean => config.trainAsClassification || config.objective === 'accuracy'
 
 /** Mean of 1 - F1, not differentiable: MeZO's objective for SQuAD, up to the constant. */
-function f1Error(answers: readonly string[], { examples = [] }: Batch): Total {
+function f1Error(answers: readonly string[], { examples = [] }: PackedBatch): Total {
   if (examples.length === 0 || !examples.every((example) => example.generation)) {
     throw new UserError('the objective f1 needs batches with examples of a generation task')
   }
@@ -69,7 +70,7 @@ function f1Error(answers: readonly string[], { examples = [] }: Batch): Total {
 /** The totals of an objective of losses, for each probe. */
 export async function scoreLosses(
   losses: readonly Float64Array[],
-  batch: Batch,
+  batch: PackedBatch,
   { score }: LossObjective,
 ): Promise<Totals> {
   const totals: Total[] = []
@@ -80,7 +81,7 @@ export async function scoreLosses(
 /** The totals of an objective that looks at logits or answers, for each probe. */
 export async function scoreOutputs(
   engine: Engine,
-  batch: Batch,
+  batch: PackedBatch,
   probes: Probes,
   objective: OutputObjective,
 ): Promise<Totals> {
@@ -107,15 +108,14 @@ export async function scoreOutputs(
   return totals
 }
 
-/** The prompts of generation tasks, else of each row the real tokens before its first label. */
-function promptsOf(batch: Batch): number[][] {
-  return batch.inputIds.map((ids, b) => {
-    const task = batch.choices ? undefined : batch.examples?.[b]?.generation
-    if (task) return [...task.prompt]
-    const first = batch.labels[b]!.findIndex((label) => label !== IGNORED)
-    const end = first < 0 ? ids.length : first
-    const prompt = ids.slice(0, end).filter((_, t) => batch.attentionMask[b]![t] === 1)
+/** The prompts of generation tasks, else of each text the tokens before its first label. */
+function promptsOf(batch: PackedBatch): (readonly number[])[] {
+  return batch.texts.map(({ inputIds, labels }, i) => {
+    const task = batch.choices ? undefined : batch.examples?.[i]?.generation
+    if (task) return task.prompt
+    const first = labels.findIndex((label) => label !== IGNORED)
+    const prompt = inputIds.slice(0, first < 0 ? inputIds.length : first)
     if (prompt.length > 0) return prompt
-    throw new UserError(`row ${b} of the batch has no token before its first label to continue`)
+    throw new UserError(`row ${i} of the batch has no token before its first label to continue`)
   })
 }

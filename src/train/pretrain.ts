@@ -14,7 +14,7 @@ import type { Config } from '../config/options.ts'
 import {
   checkSameTokens,
   datasetDir,
-  drawBatch,
+  drawTexts,
   META_FILE,
   openTokenFile,
   readMeta,
@@ -22,9 +22,11 @@ import {
   type Meta,
   type TokenFile,
 } from '../data/prepared.ts'
+import { evenTexts, packTexts } from '../data/packing.ts'
 import type { Engine } from '../engine/engine.ts'
+import { shapeOf } from '../engine/split.ts'
 import { UserError } from '../util/errors.ts'
-import { evaluateBatches, type Evaluation } from './evaluate.ts'
+import { evaluateTexts, type Evaluation } from './evaluate.ts'
 import { exportModel } from '../export/folder.ts'
 import { sampleHash } from '../run/fingerprint.ts'
 import { MEAN_LOSS } from './objective.ts'
@@ -165,7 +167,7 @@ function checkModel({ source, model, checkpoint }: LoadedModel, config: Config, 
   const { nLayer, nHead, nEmbd, bias, maxLength } = config
   const shape = [
     ['--n-layer', nLayer, model.layers],
-    ['--n-head', nHead, model.heads],
+    ['--n-head', nHead, model.attention.heads],
     ['--n-embd', nEmbd, model.hidden],
     ['--bias', bias, checkpoint.config['bias'] ?? true],
   ] as const
@@ -193,7 +195,7 @@ async function tokenSource(config: Config, data: Dataset, vocabSize: number): Pr
   const shape = { batch, tokens, vocabSize }
   const draw = (split: 'train' | 'val', of: Omit<Draw, 'firstRow'>, i: number) => {
     const window = { ...of, firstRow: i * batch }
-    return drawBatch(data[split], join(data.dir, `${split}.bin`), shape, window)
+    return drawTexts(data[split], join(data.dir, `${split}.bin`), shape, window)
   }
   const evaluateSplit = async (
     engine: Engine,
@@ -204,15 +206,19 @@ async function tokenSource(config: Config, data: Dataset, vocabSize: number): Pr
     const batches = await Promise.all(
       Array.from({ length: evalIters }, (_, i) => draw(split, of, i)),
     )
-    return evaluateBatches(engine, batches, tell)
+    return evaluateTexts(engine, batches.flat(), (done) => tell(done / batch))
   }
   return {
     sha256: await sampleHash(join(data.dir, 'train.bin')),
     stepsPerEpoch: stepsPerEpoch(data.train.tokens / tokens, config),
-    largest: { batch, tokens },
-    batchesOf: (step) => {
+    largest: () => {
+      const texts = evenTexts(batch, tokens + 1) // the last token is a label only
+      return { shape: shapeOf(packTexts(texts), 1), texts }
+    },
+    batchesOf: async (step) => {
       const of = { seed, purpose: 'train', step }
-      return Promise.all(Array.from({ length: accumulate }, (_, i) => draw('train', of, i)))
+      const all = Array.from({ length: accumulate }, (_, i) => draw('train', of, i))
+      return (await Promise.all(all)).map((texts) => packTexts(texts))
     },
     evaluate: async (engine, onProgress): Promise<PretrainEvaluation> => {
       const tell = (first: number) => (done: number) =>

@@ -2,8 +2,7 @@
 // When a step is taken, and what is logged when, is loop.ts's.
 
 import type { Config } from '../config/options.ts'
-import { batchTokens } from '../data/batches.ts'
-import type { Batch } from '../data/types.ts'
+import type { PackedBatch } from '../data/packing.ts'
 import type { Engine } from '../engine/engine.ts'
 import type { JournalEntry } from '../run/journal.ts'
 import type { RunRecords } from '../records/run-records.ts'
@@ -24,7 +23,7 @@ export type StepFigures = ReturnType<typeof stepMetrics> & {
 
 interface Timed {
   readonly entry: JournalEntry
-  readonly batches: readonly Batch[]
+  readonly batches: readonly PackedBatch[]
   readonly stepMs: number
   /** The engine's counters before the step. */
   readonly before: Engine['counters']
@@ -48,7 +47,7 @@ export function createProgress(
       if (recent.length > RECENT) recent.shift()
       const figures = {
         ...stepMetrics(entry),
-        tokens: batches.reduce((sum, batch) => sum + batchTokens(batch), 0),
+        tokens: batches.reduce((sum, { packed }) => sum + packed.ids.length, 0),
         step_ms: round(stepMs),
         read_bytes: counters.readBytes - before.readBytes,
         upload_bytes: counters.uploadBytes - before.uploadBytes,

@@ -10,7 +10,8 @@ import { isSynthetic } from '../checkpoint/synthetic.ts'
 import { recordedOptions, type RunRecord } from '../config/record.ts'
 import { settled } from '../config/settle.ts'
 import type { Command } from '../config/spec.ts'
-import { partOf, passesOf, type Cut } from '../engine/cut.ts'
+import { packTexts } from '../data/packing.ts'
+import { passesOf, type Split } from '../engine/split.ts'
 import type { Engine } from '../engine/engine.ts'
 import type { LoadedModel } from '../engine/load.ts'
 import { deviceLine, openEngine, type EngineState, type OpenEngine } from '../engine/open.ts'
@@ -218,17 +219,18 @@ const keptStep = (config: Config, { stopped, bestStep, steps }: TrainResult): nu
 /** Slabs, passes and device bytes of the largest batch, before the first step. */
 function showPlan({ source: { largest }, config, report }: Running, engine: Engine): void {
   if (!largest) return
-  const shape = { probes: engine.options.estimator.probes(config.eps).length, ...largest }
-  const cut = engine.cut(shape)
-  const { plan } = engine.workingSet(partOf(shape, cut))
-  report.line(describePlan(plan, cut))
+  const { shape, texts } = largest(config.steps)
+  const probes = engine.options.estimator.probes(config.eps).length
+  const split = engine.split(packTexts(texts), probes)
+  const { plan } = engine.workingSet(split.passes > 1 ? split.shape : { ...shape, probes })
+  report.line(describePlan(plan, split))
   memoryTable(plan.bytes).forEach((row) => report.line(row))
 }
 
-function describePlan(plan: Plan, cut: Cut): string {
+function describePlan(plan: Plan, split: Split): string {
   const streamed = plan.slabs.length - plan.residentSlabs
   const ring = plan.slots > 0 ? `, ${plan.slots} slots of ${formatBytes(plan.slotBytes)}` : ''
-  const passes = cut.passes > 1 ? `, ${passesOf(cut)}` : ''
+  const passes = split.passes > 1 ? `, ${passesOf(split)}` : ''
   return `plan: ${plan.slabs.length} slabs, ${plan.residentSlabs} resident, ${streamed} streamed${ring}${passes}`
 }
 

@@ -3,23 +3,34 @@
 // so that a run can be resumed.
 
 import type { Config } from '../config/options.ts'
-import { itemsAt } from '../data/order.ts'
-import type { Batch, Example } from '../data/types.ts'
+import type { Order } from '../data/order.ts'
+import { packTexts, type PackedBatch } from '../data/packing.ts'
+import type { Sequence } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
+import { largest, together, type BatchShape } from '../engine/shape.ts'
+import { shapeOf } from '../engine/split.ts'
 import type { Evaluation, OnProgress } from './evaluate.ts'
 
 /** Figures of the weights as they are. */
 export type Evaluate = (engine: Engine, onProgress: OnProgress) => Promise<Evaluation>
+
+/** What a run's memory is planned for. */
+export interface Largest {
+  /** That every batch fits in, of one probe. */
+  readonly shape: BatchShape
+  /** The texts of the batch with most rows. */
+  readonly texts: readonly Sequence[]
+}
 
 export interface DataSource {
   /** Of the training data: a run resumes on no other. */
   readonly sha256: string
   /** A fraction, where batches straddle epochs. */
   readonly stepsPerEpoch: number
-  /** Sequences and tokens of the largest batch of training and evaluation; null: not known beforehand. */
-  readonly largest: { readonly batch: number; readonly tokens: number } | null
+  /** The largest batch of so many steps; null: not known beforehand. */
+  readonly largest: ((steps: number) => Largest) | null
   /** The micro-batches of a 0-based step. */
-  batchesOf(step: number): Promise<readonly Batch[]>
+  batchesOf(step: number): Promise<readonly PackedBatch[]>
   /** Of held-out data; null: there is none. */
   readonly evaluate: Evaluate | null
   /** The line of such an evaluation, where it is not evaluationLine's. */
@@ -31,13 +42,14 @@ export interface DataSource {
 /** The micro-batches of a step from a data set of any kind. */
 export async function microBatches<Item>(
   dataset: readonly Item[],
+  order: Order,
   step: number,
-  { batchSize, accumulate, seed }: Pick<Config, 'batchSize' | 'accumulate' | 'seed'>,
-  collate: (items: readonly Item[]) => Batch | Promise<Batch>,
-): Promise<Batch[]> {
-  const batches: Batch[] = []
+  { accumulate }: Pick<Config, 'accumulate'>,
+  pack: (items: readonly Item[]) => PackedBatch | Promise<PackedBatch>,
+): Promise<PackedBatch[]> {
+  const batches: PackedBatch[] = []
   for (let i = 0; i < accumulate; i++) {
-    batches.push(await collate(itemsAt(dataset, step * accumulate + i, batchSize, seed)))
+    batches.push(await pack(order(step * accumulate + i).map((index) => dataset[index]!)))
   }
   return batches
 }
@@ -48,28 +60,35 @@ export const stepsPerEpoch = (
   { batchSize, accumulate }: Pick<Config, 'batchSize' | 'accumulate'>,
 ): number => examples / (batchSize * accumulate)
 
-/** Sequences and tokens of the largest batch that training on, or evaluation of, the examples makes. */
-export function largestBatch(
-  config: Pick<Config, 'batchSize' | 'maxNewTokens'>,
-  train: readonly Example[],
-  others: readonly Example[],
-  options: boolean,
-): { batch: number; tokens: number } {
-  const longest = (e: Example) => {
-    const rows = [e, ...(e.options ?? []), ...(e.calibration ?? [])]
-    const generated = e.generation ? e.generation.prompt.length + config.maxNewTokens : 0
-    return rows.reduce((most, { inputIds }) => Math.max(most, inputIds.length), generated)
+/** Examples, each of which is one or several texts, and what a batch of each alone takes. */
+export interface Sized<Item> {
+  readonly items: readonly Item[]
+  readonly textsOf: (item: Item) => readonly Sequence[]
+  readonly shapes: readonly BatchShape[]
+}
+
+export const sized = <Item>(
+  items: readonly Item[],
+  textsOf: (item: Item) => readonly Sequence[],
+): Sized<Item> => ({
+  items,
+  textsOf,
+  shapes: items.map((item) => shapeOf(packTexts(textsOf(item)), 1)),
+})
+
+/** The largest of the batches of so many steps. */
+export function largestOf<Item>(
+  { items, textsOf, shapes }: Sized<Item>,
+  order: Order,
+  steps: number,
+  { accumulate }: Pick<Config, 'accumulate'>,
+): Largest {
+  let shape: BatchShape | undefined
+  let most = { rows: -1, batch: 0 }
+  for (let batch = 0; batch < Math.max(1, steps) * accumulate; batch++) {
+    const own = together(order(batch).map((i) => shapes[i]!))
+    shape = largest(shape ? [shape, own] : [own])
+    if (own.rows > most.rows) most = { rows: own.rows, batch }
   }
-  const most = (list: readonly Example[], of: (e: Example) => number) =>
-    list.reduce((largest, example) => Math.max(largest, of(example)), 0)
-  const each = options
-    ? Math.max(
-        1,
-        most(train, (e) => e.options?.length ?? 1),
-      )
-    : 1
-  return {
-    batch: config.batchSize * each,
-    tokens: Math.max(most(train, longest), most(others, longest)),
-  }
+  return { shape: shape!, texts: order(most.batch).flatMap((i) => textsOf(items[i]!)) }
 }

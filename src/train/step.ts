@@ -9,17 +9,16 @@
 //
 // Weights are never written here: theta_t is theta_0 plus the trajectory.
 
-import type { Batch } from '../data/types.ts'
+import type { PackedBatch } from '../data/packing.ts'
 import type { Engine } from '../engine/engine.ts'
 import { foldOverdue, lossesOf, startFold } from '../engine/forward.ts'
 import { entryOf, updateOf, type JournalEntry } from '../run/journal.ts'
 import { alone, type Exchange, type Totals } from './exchange.ts'
-import { labelledRows } from './loss.ts'
 import { MEAN_LOSS, scoreLosses, scoreOutputs, type Objective } from './objective.ts'
 
 export interface StepInput {
   /** Micro-batches: all are seen by the same probes; their tokens count alike. */
-  readonly batches: readonly Batch[]
+  readonly batches: readonly PackedBatch[]
   /** What to make smaller; the mean loss over labelled tokens by default. */
   readonly objective?: Objective
   /** 0-based. */
@@ -49,7 +48,7 @@ export async function zoStep(engine: Engine, input: StepInput): Promise<JournalE
   const mine = new Map<number, Totals>()
   for (const [i, batch] of input.batches.entries()) {
     if (objective.kind === 'losses') {
-      const losses = await lossesOf(engine, batch, probes, labelledRows(batch)) // one pass of the weights
+      const losses = await lossesOf(engine, batch, probes) // one pass of the weights
       mine.set(i, await scoreLosses(losses, batch, objective))
     } else {
       mine.set(i, await scoreOutputs(engine, batch, probes, objective))

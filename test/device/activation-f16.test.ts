@@ -11,6 +11,7 @@ import { withPrefix } from '../../models/prefix.ts'
 import { openCpu } from '../../src/device/cpu/device.ts'
 import type { Device, TensorDType } from '../../src/device/device.ts'
 import { generate } from '../../src/generate/generate.ts'
+import { createTexts } from '../../src/generate/cached-batch.ts'
 import type { JournalEntry } from '../../src/run/journal.ts'
 import { createSelection } from '../../src/methods/selection.ts'
 import {
@@ -22,6 +23,7 @@ import {
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import { TINY } from '../helpers/cli.ts'
 import { filled, fixed, keeping, openDevices, scoped, WORKLOAD } from '../helpers/devices.ts'
+import { shapeOfBatches } from '../helpers/shape.ts'
 import { EVERYTHING } from '../helpers/method-defaults.ts'
 import {
   exportedDigests,
@@ -69,8 +71,7 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
     try {
       const made = batches.map(([rows, tokens], i) => [syntheticBatch(rows!, tokens!, vocab, i)])
       const journal = await trainSteps(engine, { batches: made, lr, eps: EPS, weightDecay: 0 })
-      const shape = { probes: 2, batch: batches[0]![0]!, tokens: batches[0]![1]! }
-      const { plan } = engine.planFor(shape)
+      const { plan } = engine.planFor(shapeOfBatches(2, made[0]!))
       return { journal, plan, weights: await exportedDigests(engine) }
     } finally {
       await engine.close()
@@ -135,9 +136,9 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
       const options: RunOptions = { method, activations: 'F16', window: 2 }
       const run = {
         batches: [
-          [2, 100],
-          [1, 30],
-          [2, 100],
+          [2, 40],
+          [1, 12],
+          [2, 40],
         ],
         vocab: WIDE.vocab,
         lr: 1e-4,
@@ -212,7 +213,6 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
       topK: 0,
       topP: 1,
       seed: 3,
-      padId: 1,
       eosIds: [],
     }
     const texts: number[][][] = []
@@ -222,7 +222,7 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
       const engine = await openRun({ ...on, device }, wide, { activations: dtype })
       try {
         texts.push(await generate(engine, prompts, options))
-        const { plan } = engine.planFor({ probes: 1, batch: 3, tokens: 6, keys: 14 })
+        const { plan } = engine.planFor(createTexts(engine, prompts, 8).shape)
         expect(device.ledger.peak().bytes.activations).toBe(plan.bytes.activations)
         activations.push(plan.bytes.activations)
       } finally {

@@ -11,6 +11,7 @@ import { arenas, type PlanBuffer } from '../../scheduler/arena.ts'
 import { VIEW_BYTES } from '../../src/util/units.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import { openDevices } from '../helpers/devices.ts'
+import { shapeOfBatches } from '../helpers/shape.ts'
 import { randomOf } from '../helpers/random.ts'
 import { exportedDigests, openRun, syntheticBatch, trainSteps } from '../helpers/runs.ts'
 
@@ -22,28 +23,38 @@ const wholeWords = (elements: number, bytes: number) =>
   Math.ceil((elements * bytes) / 4) * (4 / bytes)
 
 describe('arenas', () => {
-  it('holds every buffer whole, guests side by side at places that a device can bind', () => {
+  it('hold every buffer whole, those side by side apart and at places that a device can bind', () => {
     for (let seed = 0; seed < 50; seed++) {
       const random = randomOf(seed)
+      const [a, b, c] = [random.whole(1, 99), random.whole(1, 99), random.whole(1, 99)]
       const buffers: PlanBuffer[] = [
-        { label: 'h', cols: random.whole(1, 99) },
-        { label: 'f', cols: random.whole(1, 400) },
-        ...['q', 'k', 'v'].map((label) => ({ label, cols: random.whole(1, 99), inside: 'f' })),
+        { label: 'h', cols: random.whole(1, 99), memory: 0, col0: 0 },
+        { label: 'f', cols: random.whole(1, 400), memory: 1, col0: 0 },
+        { label: 'q', cols: a, memory: 1, col0: 0 },
+        { label: 'k', cols: b, memory: 1, col0: a },
+        { label: 'v', cols: c, memory: 1, col0: a + b },
       ]
       const rows = random.whole(1, 77)
       const elementBytes = random.pick([4, 2])
       const [h, f, ...others] = arenas(buffers, rows, elementBytes)
       expect(others).toEqual([])
       expect(h!.elements).toBe(wholeWords(rows * buffers[0]!.cols, elementBytes))
+      const firstOf = new Map(f!.places.map(({ buffer, first }) => [buffer, first]))
       let next = 0
-      for (const { label, cols, first } of f!.places) {
+      for (const [i, { cols }] of buffers.entries()) {
+        if (i === 0) continue
+        const first = firstOf.get(i)!
         expect((first * elementBytes) % VIEW_BYTES).toBe(0)
         expect(first + rows * cols).toBeLessThanOrEqual(f!.elements)
-        if (label === 'f') continue
+        if (i === 1) {
+          expect(first).toBe(0)
+          continue
+        }
         expect(first).toBeGreaterThanOrEqual(next)
         next = first + rows * cols
       }
-      expect(f!.places.map((p) => p.label)).toEqual(['f', 'q', 'k', 'v'])
+      const widest = buffers.slice(1).reduce((x, y) => (y.cols > x.cols ? y : x))
+      expect(f!.label).toBe(widest.label)
     }
   })
 })
@@ -58,7 +69,7 @@ describe.each(openDevices())('on $name', ({ open }) => {
       try {
         const batches = [0, 1].map((seed) => [syntheticBatch(2, 7, model.vocabSize, seed)])
         const journal = await trainSteps(engine, { batches, lr: 1e-3, eps: 1e-3, weightDecay: 0 })
-        const { bytes } = engine.planFor({ probes: 2, batch: 2, tokens: 7 }).plan
+        const { bytes } = engine.planFor(shapeOfBatches(2, batches.flat())).plan
         expect(device.ledger.now.activations).toBe(bytes.activations)
         const losses = journal.map((entry) => [entry.loss_plus, entry.loss_minus])
         return { activations: bytes.activations, losses, weights: await exportedDigests(engine) }
@@ -70,7 +81,7 @@ describe.each(openDevices())('on $name', ({ open }) => {
       const shared = await train((model) => model)
       const apart = await train((model) => ({
         ...model,
-        buffers: model.buffers.map(({ label, cols }) => ({ label, cols })),
+        buffers: model.buffers.map((buffer, memory) => ({ ...buffer, memory, col0: 0 })),
       }))
       expect(shared.losses).toEqual(apart.losses)
       expect(shared.weights).toEqual(apart.weights)

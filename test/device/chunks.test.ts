@@ -7,7 +7,8 @@ import { beforeAll, describe, expect, it } from 'vitest'
 import type { Plan } from '../../scheduler/plan.ts'
 import { bench } from '../../src/plan/bench.ts'
 import { parseConfig } from '../../src/config/options.ts'
-import { cutOf } from '../../src/engine/cut.ts'
+import { evenTexts, packBatch, packTexts } from '../../src/data/packing.ts'
+import { inPasses, passesFor, shapeOf, splitOf } from '../../src/engine/split.ts'
 import type { Engine } from '../../src/engine/engine.ts'
 import type { Device } from '../../src/device/device.ts'
 import { bindingBytes } from '../../src/device/webgpu/device.ts'
@@ -17,9 +18,10 @@ import { planReport } from '../../src/plan/report.ts'
 import { silent } from '../../src/util/console.ts'
 import { syntheticModel } from '../../src/engine/load.ts'
 import { parseBytes } from '../../src/util/units.ts'
-import type { BatchShape } from '../../src/engine/working-set.ts'
+import type { BatchShape } from '../../src/engine/shape.ts'
 import { TEST_ADAPTER } from '../helpers/adapter.ts'
 import { openDevices, type TestDevice } from '../helpers/devices.ts'
+import { evenShape } from '../helpers/shape.ts'
 import {
   exportedDigests,
   onFresh,
@@ -45,50 +47,90 @@ const [B, T] = [5, 24]
 const dir = join(tempFolder(), 'opt')
 beforeAll(() => writeSyntheticOpt(dir, SHAPE, 'F16'))
 
-describe('cutOf', () => {
-  /** A planner for which a pass takes `bytes(probes, batch)` and streams 100. */
-  const planner = (budget: number, bytes = (probes: number, batch: number) => probes * batch) => {
+describe('a split', () => {
+  /** A planner for which a pass of texts of one row takes `probes * rows` bytes and streams 100. */
+  const planner = (budget: number) => {
     const asked: string[] = []
-    const planFor = ({ probes, batch }: BatchShape) => {
-      asked.push(`${probes}x${batch}`)
-      if (bytes(probes, batch) > budget) throw new UserError(`${probes} x ${batch} is too much`)
+    const planFor = ({ probes, rows }: BatchShape) => {
+      asked.push(`${probes}x${rows}`)
+      if (probes * rows > budget) throw new UserError(`${probes} x ${rows} is too much`)
       return { slabs: [{ resident: false, bytes: 100 }] } as unknown as Plan
     }
+    const batchOf = (texts: number) => packTexts(evenTexts(texts, 2))
     return {
       asked,
-      cut: (probes: number, batch: number) => cutOf(planFor, { probes, batch, tokens: 9 }),
+      split: (probes: number, texts: number) => splitOf(planFor, batchOf(texts), probes),
     }
   }
 
   it('asks once where all fits', () => {
-    const { asked, cut } = planner(32)
-    expect(cut(2, 16)).toEqual({ probes: 2, batch: 16, passes: 1 })
+    const { asked, split } = planner(32)
+    expect(split(2, 16)).toMatchObject({ probes: 2, texts: 16, passes: 1 })
     expect(asked).toEqual(['2x16'])
   })
 
   it('takes the fewest passes, in equal parts', () => {
     for (const probes of [1, 2, 4, 6]) {
-      for (const batch of [1, 2, 5, 7, 16]) {
-        for (let budget = 1; budget < probes * batch; budget++) {
-          const found = planner(budget).cut(probes, batch)
+      for (const texts of [1, 2, 5, 7, 16]) {
+        for (let budget = 1; budget < probes * texts; budget++) {
+          const found = planner(budget).split(probes, texts)
           let fewest = Infinity
           for (let p = 1; p <= probes; p++) {
-            for (let b = 1; b <= batch; b++) {
+            for (let b = 1; b <= texts; b++) {
               if (p * b > budget) continue
-              fewest = Math.min(fewest, Math.ceil(probes / p) * Math.ceil(batch / b))
+              fewest = Math.min(fewest, Math.ceil(probes / p) * Math.ceil(texts / b))
             }
           }
-          expect(found.passes, `${probes} x ${batch} in ${budget}`).toBe(fewest)
-          expect(found.probes * found.batch).toBeLessThanOrEqual(budget)
-          const parts = Math.ceil(probes / found.probes) * Math.ceil(batch / found.batch)
-          expect(found.passes).toBe(parts)
+          expect(found.passes, `${probes} x ${texts} in ${budget}`).toBe(fewest)
+          expect(found.probes * found.shape.rows).toBeLessThanOrEqual(budget)
+          expect(found.passes).toBe(Math.ceil(probes / found.probes) * found.parts.length)
+          expect(found.parts.flatMap((part) => part.texts)).toEqual(evenTexts(texts, 2))
         }
       }
     }
   })
 
   it('says what the smallest needs where not even that fits', () => {
-    expect(() => planner(0).cut(2, 16)).toThrow('1 x 1 is too much')
+    expect(() => planner(0).split(2, 16)).toThrow('1 x 1 is too much')
+  })
+})
+
+describe('an evaluation', () => {
+  const texts = Array.from({ length: 40 }, (_, i) => {
+    const inputIds = Array.from({ length: 12 + (i % 9) }, (_, t) => (t < 10 ? t : i + t))
+    return { inputIds, labels: inputIds.map((id, t) => (t > 9 ? id : -100)) }
+  })
+  const whole = packTexts(texts)
+
+  it('goes in as many passes as stream least, and where weights stay in as many as are worth it', () => {
+    const many = { ...shapeOf(whole, 1), rows: 10_000 }
+    const passes = (streamed: number, most: number) =>
+      passesFor(
+        {
+          heldRows: 0,
+          planFor: ({ rows }) => {
+            if (rows > most) throw new UserError('too many')
+            const slabs = [{ resident: streamed === 0, bytes: 100 }]
+            return { plan: { slabs } as unknown as Plan, held: false }
+          },
+        },
+        many,
+      )
+    expect(passes(100, 20_000)).toBe(1)
+    expect(passes(100, 6000)).toBe(2)
+    expect(passes(100, 1300)).toBe(8)
+    expect(passes(100, 100)).toBe(128)
+    expect(passes(0, 20_000)).toBe(8) // 1250 rows each
+  })
+
+  it('is all texts in their order, those of a part with what they share', () => {
+    for (const passes of [1, 2, 3, 7]) {
+      const parts = inPasses(whole, passes)
+      expect(parts.flatMap((part) => part.texts)).toEqual(texts)
+      expect(parts.length).toBeGreaterThanOrEqual(passes)
+      expect(parts.length).toBeLessThanOrEqual(2 * passes)
+      for (const part of parts) expect(part.packed.segments[0]).toEqual({ row0: 0, rows: 10 })
+    }
   })
 })
 
@@ -106,11 +148,11 @@ describe.each(openDevices())('batches in several passes on $name', (test) => {
     })
     return made!
   }
-  /** Enough for a pass of so many probes and sequences, not for all of a batch. */
+  /** Enough for a pass of so many probes and of texts of full length, not for all of a batch. */
   const budgetFor = (options: RunOptions, probes: number, batch: number) =>
     withRun(options, async (engine) => {
       const limits = { budgetBytes: Infinity, resident: 'none' } as const
-      return engine.planFor({ probes, batch, tokens: T }, limits).plan.peakBytes
+      return engine.planFor(evenShape(probes, batch, T), limits).plan.peakBytes
     })
   const batches = [0, 1, 2].map((seed) => [syntheticBatch(B, T, SHAPE.vocab, seed)])
   const trained = (options: RunOptions) =>
@@ -139,7 +181,7 @@ describe.each(openDevices())('batches in several passes on $name', (test) => {
     const budgetBytes = await budgetFor(method, p, b)
     const probes = 2 * ('probes' in method ? method.probes : 1)
     const passes = await withRun({ ...method, budgetBytes }, async (engine) => {
-      return engine.cut({ probes, batch: B, tokens: T }).passes
+      return engine.split(packBatch(batches[0]![0]!), probes).passes
     })
     expect(passes).toBeGreaterThan(1)
     expect(passes).toBeLessThanOrEqual(Math.ceil(probes / p) * Math.ceil(B / b))
@@ -156,11 +198,11 @@ describe.each(openDevices())('batches in several passes on $name', (test) => {
     await withRun({ budgetBytes }, async (engine) => {
       const at = { lr: 1e-3, eps: 1e-3, weightDecay: 0 }
       await trainSteps(engine, { ...at, batches: batches.slice(0, 1) })
-      const set = engine.workingSet({ probes: 1, batch: 1, tokens: 1 })
+      const set = engine.workingSet(evenShape(1, 1, 2))
       await trainSteps(engine, { ...at, batches: batches.slice(1), first: 1 })
-      expect(engine.workingSet({ probes: 1, batch: 1, tokens: 1 })).toBe(set)
-      const passes = (tokens: number) => engine.cut({ probes: 2, batch: B, tokens }).passes
-      expect(passes(2)).toBeLessThan(passes(T))
+      expect(engine.workingSet(evenShape(1, 1, 2))).toBe(set)
+      const passes = (tokens: number) => engine.split(packTexts(evenTexts(B, tokens)), 2).passes
+      expect(passes(3)).toBeLessThan(passes(T))
     })
   })
 
@@ -182,7 +224,7 @@ describe('a batch whose buffers exceed the largest that a device makes', () => {
       const engine = await openRun({ device: { ...device, memory } }, model, options)
       try {
         const batches = [[syntheticBatch(...batch, SHAPE.vocab, 1)]]
-        const { passes } = engine.cut({ probes: 2, batch: batch[0], tokens: batch[1] })
+        const { passes } = engine.split(packBatch(batches[0]![0]!), 2)
         const journal = await trainSteps(engine, { batches, lr: 1e-3, eps: 1e-3, weightDecay: 0 })
         return { passes, journal, weights: await exportedDigests(engine) }
       } finally {
@@ -221,7 +263,7 @@ describe('a batch whose buffers exceed the largest that a device makes', () => {
 
   it('is refused with one sentence where not even one sequence fits', async () => {
     await expect(train({}, 80_000, dir, [2, 100])).rejects.toThrow(
-      /^scratch for logits of 1 probe x 1 sequence x 100 tokens takes 117 KiB, and this device binds at most 78\.1 KiB at once: use fewer tokens \(--max-length\), or --device cpu$/,
+      /^scratch for logits of 1 probe x 99 tokens takes 116 KiB, and this device binds at most 78\.1 KiB at once: use fewer tokens \(--max-length\), or --device cpu$/,
     )
   })
 })
@@ -249,7 +291,7 @@ describe('zo2 plan for an adapter', () => {
   it('says in one sentence what cannot run there', async () => {
     const large = plan('synthetic:opt-13b/1', { maxLength: 2048, batchSize: 1, adapter: 'none' })
     await expect(large).rejects.toThrow(
-      /^activations "f" of 1 probe x 1 sequence x 2048 tokens takes 160 MiB, and this device binds at most 128 MiB at once: use fewer tokens/,
+      /^activations "fc1" of 1 probe x 2047 tokens takes 160 MiB, and this device binds at most 128 MiB at once: use fewer tokens/,
     )
   })
 })
@@ -275,9 +317,7 @@ describe('zo2 plan', () => {
     const { passes_per_step: passes, one_pass_device_peak_bytes: needed } = tight.json
     expect(passes).toBeGreaterThan(1)
     expect(tight.lines.join('\n')).toMatch(
-      new RegExp(
-        `${passes} passes per step, . probes? x . sequences? each.*one pass with --memory`,
-      ),
+      new RegExp(`${passes} passes per step, . probes? x . texts? each.*one pass with --memory`),
     )
     expect((await plan(needed!)).json.passes_per_step).toBe(1)
     expect(await plan(memory - 2 ** 20).catch(String)).toMatch(/smallest that works/)

@@ -4,16 +4,10 @@
 
 import { describe, expect, it } from 'vitest'
 import { openCpu } from '../../src/device/cpu/device.ts'
-import {
-  attentionElements,
-  cutAttention,
-  cutHalves,
-  widenedElements,
-} from '../../src/device/cpu/attention-split.ts'
-import { cpuScratch } from '../../src/device/cpu/memory.ts'
 import { createOps } from '../../src/device/cpu/ops.ts'
 import { stableThreads } from '../../src/device/cpu/sessions.ts'
 import type { Device } from '../../src/device/device.ts'
+import { CAUSAL, queryGroups } from '../../src/device/packed.ts'
 import { UserError } from '../../src/util/errors.ts'
 import {
   filled,
@@ -25,6 +19,7 @@ import {
   values,
   WORKLOAD,
 } from '../helpers/devices.ts'
+import { textsOf } from '../helpers/attention.ts'
 
 async function withCpu<T>(threads: number, body: (d: Device) => Promise<T>): Promise<T> {
   const device = await openCpu({ threads })
@@ -45,8 +40,9 @@ describe('threads of the cpu device', () => {
       await d.layerNorm(x, null, null, 1e-5, h!, at)
       const matrix = matrixOf('F16', cols, tilesOver(0, cols, 64), recipeOf([0.02, -0.02], 1))
       await throughSlabs(d, matrix, 1, (slot) => d.linear(h!, slot, null, y!, at))
-      const mask = filled(d, 5, 13, new Float32Array(65).fill(1))
-      await d.attention(y!, h!, y!, mask, x, { probes: 2, batch: 5, tokens: 13, heads: 6 })
+      const sees = queryGroups(textsOf([13, 13, 13, 13, 13]), CAUSAL)
+      const dims = { heads: 6, kvHeads: 6, headSize: 16, scale: 0.25 }
+      await d.attention(y!, h!, y!, x, 2, sees, dims)
       await d.activation('gelu', x, at)
       const state = filled(
         d,
@@ -95,41 +91,6 @@ describe('threads of the cpu device', () => {
   it('must be a positive whole number', async () => {
     await expect(openCpu({ threads: 0 })).rejects.toThrow(UserError)
     await expect(openCpu({ threads: 1.5 })).rejects.toThrow(UserError)
-  })
-})
-
-describe('attention scratch of the cpu device', () => {
-  it('is enough for every smaller batch of the same model', () => {
-    for (const [heads, headSize] of [
-      [12, 64],
-      [96, 128],
-      [2, 8],
-    ] as const) {
-      for (const [batch, tokens] of [
-        [16, 64],
-        [4, 700],
-        [1, 2048],
-        [3, 1],
-      ] as const) {
-        const keys = tokens + 5
-        const workload = { ...WORKLOAD, probes: 2, batch, tokens, keys, heads, headSize }
-        const scratch = cpuScratch(workload)
-        const ofHalves = cpuScratch({ ...workload, halfCols: heads * headSize })
-        for (let t = 1; t <= tokens; t += 1 + (t >> 3)) {
-          for (const s of [t, Math.ceil((t + keys) / 2), keys]) {
-            for (let sequences = 1; sequences <= 2 * batch; sequences++) {
-              const shape = { sequences, tokens: t, keys: s, heads, headSize }
-              const cut = cutAttention(shape)
-              expect(attentionElements(shape, cut)).toBeLessThanOrEqual(scratch.attention)
-              const half = cutHalves(shape)
-              const part = attentionElements({ ...shape, heads: half.heads }, half)
-              expect(part).toBeLessThanOrEqual(ofHalves.attention)
-              expect(widenedElements(shape, half)).toBeLessThanOrEqual(ofHalves.wide)
-            }
-          }
-        }
-      }
-    }
   })
 })
 

@@ -10,6 +10,7 @@ import { replay, type JournalEntry } from '../../src/run/journal.ts'
 import type { Update } from '../../src/methods/method.ts'
 import type { Noise } from '../../src/noise/distributions.ts'
 import { openDevices } from '../helpers/devices.ts'
+import { evenShape } from '../helpers/shape.ts'
 import { observerOf, type Observed } from '../helpers/observe.ts'
 import {
   exportedDigests,
@@ -146,7 +147,7 @@ describe.each(devices)('on $name', ({ name }) => {
     const updates = Array.from({ length: 40 }, (_, step) => updateOf(step, 1, 1e-3, 0))
     const loss = (replayWindow: number) =>
       withEngine(name, { updates, replayWindow }, async (engine) => {
-        const at = engine.workingSet({ probes: 2, batch: 3, tokens: 8 })
+        const at = engine.workingSet(evenShape(2, 3, 8))
         const result = await evaluateBatches(engine, batches[0]!)
         expect(engine.device.ledger.total()).toBe(at.plan.peakBytes)
         return result.loss

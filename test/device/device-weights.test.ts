@@ -177,7 +177,7 @@ describe.each(openDevices())('$name', ({ open }) => {
 
   it('has a ledger that equals the memory model and is zero after close', async () => {
     const own = await open()
-    const small: Workload = { ...WORKLOAD, probes: 2, rows: 64, batch: 4, tokens: 16, slots: 3 }
+    const small: Workload = { ...WORKLOAD, probes: 2, rows: 64, targets: 40, slots: 3 }
     try {
       for (const workload of [WORKLOAD, small]) {
         own.reserve(workload)

@@ -5,6 +5,8 @@
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Activation, Device } from '../../src/device/device.ts'
+import { queryGroups, type AttentionDims, type QueryGroups } from '../../src/device/packed.ts'
+import { SEEN, SEEN_LONG, textsOf } from '../helpers/attention.ts'
 import {
   differ,
   filled,
@@ -24,12 +26,13 @@ import { needsHalves } from '../helpers/needs.ts'
 
 const EPS = 0.02
 
-/** The state crossEntropy starts from, and the losses it ends in. */
-const startOf = (rows: number) =>
-  Float32Array.from({ length: rows * 3 }, (_, i) => (i % 3 ? 0 : -Infinity))
-const lossesOf = (s: Float32Array) =>
-  Float32Array.from({ length: s.length / 3 }, (_, i) => {
-    return s[i * 3]! + Math.log(s[i * 3 + 1]!) - s[i * 3 + 2]!
+/** The state crossEntropy starts from with n targets a row, and the losses it ends in. */
+const startOf = (rows: number, n = 1) =>
+  Float32Array.from({ length: rows * (2 + n) }, (_, i) => (i % (2 + n) ? 0 : -Infinity))
+const lossesOf = (s: Float32Array, n = 1) =>
+  Float32Array.from({ length: (s.length / (2 + n)) * n }, (_, i) => {
+    const row = Math.floor(i / n) * (2 + n)
+    return s[row]! + Math.log(s[row + 1]!) - s[row + 2 + (i % n)]!
   })
 
 describe.each(openInDtypes())('$name, activations $dtype', ({ name, open, dtype }) => {
@@ -66,11 +69,16 @@ describe.each(openInDtypes())('$name, activations $dtype', ({ name, open, dtype 
         await expect(call()).rejects.toThrow(reason)
         d.discard(slot)
       }
-      const mask = fixed(d, 1, 4, new Float32Array(4).fill(1))
-      const shape = { probes: 1, batch: 1, tokens: 4, heads: 2 }
-      const attend = (more: object) => d.attention(x, x, x, mask, y, { ...shape, ...more })
-      await expect(attend({ keys: 3 })).rejects.toThrow('4 queries of 3 keys')
-      await expect(attend({ heads: 3 })).rejects.toThrow('3 heads of 8 columns')
+      const sees = queryGroups(textsOf([4]))
+      const attend = (more: Partial<AttentionDims>) => {
+        const dims = { heads: 2, kvHeads: 2, headSize: 4, scale: 1, ...more }
+        return d.attention(x, x, x, y, 1, sees, dims)
+      }
+      await expect(attend({ heads: 3 })).rejects.toThrow('3 heads of 4 in 8 columns')
+      await expect(attend({ kvHeads: 1 })).rejects.toThrow('1 heads of 4 in 8 columns')
+      const six = filled(d, 4, 12, values(48, 2))
+      const shared = { heads: 3, kvHeads: 2, headSize: 4, scale: 1 }
+      await expect(d.attention(six, x, x, y, 1, sees, shared)).rejects.toThrow('3 heads share 2')
       await load(d, slot, transposed)
       await d.linear(x, slot, null, y, at)
       expect((await d.read(y, 0, 4)).every(Number.isFinite)).toBe(true)
@@ -100,136 +108,61 @@ describe.each(openInDtypes())('$name, activations $dtype', ({ name, open, dtype 
     expect(difference).toBeLessThan(1e-5)
   })
 
-  /** Tokens, keys before them, heads, head size; the keys of each sequence: [first, end). */
-  const attentionCases: [string, number, number, number, number, number, [number, number][]][] = [
-    ['one token', 2, 1, 0, 2, 4, [[0, 1]]],
-    [
-      'left, right and no padding',
-      2,
-      9,
-      0,
-      3,
-      5,
-      [
-        [4, 9],
-        [0, 3],
-        [0, 9],
-      ],
-    ],
-    [
-      'a sequence of padding only',
-      1,
-      6,
-      0,
-      2,
-      8,
-      [
-        [0, 6],
-        [6, 6],
-      ],
-    ],
-    [
-      'several heads and sequences',
-      3,
-      37,
-      0,
-      4,
-      16,
-      [
-        [0, 37],
-        [11, 37],
-        [0, 20],
-        [36, 37],
-      ],
-    ],
-    ['a long sequence', 1, 600, 0, 12, 2, [[3, 600]]],
-    [
-      'long sequences of padding first',
-      1,
-      700,
-      0,
-      12,
-      8,
-      [
-        [500, 700],
-        [700, 700],
-      ],
-    ],
-    [
-      'a prefix',
-      2,
-      7,
-      3,
-      3,
-      6,
-      [
-        [0, 10],
-        [2, 10],
-        [0, 8],
-      ],
-    ],
-    [
-      'one token after a cache',
-      1,
-      1,
-      40,
-      4,
-      16,
-      [
-        [0, 41],
-        [17, 41],
-        [40, 41],
-      ],
-    ],
-    [
-      'one token each after a cache, two probes',
-      2,
-      1,
-      12,
-      2,
-      8,
-      [
-        [0, 13],
-        [5, 13],
-      ],
-    ],
-    [
-      'one token after a long cache',
-      1,
-      1,
-      699,
-      12,
-      64,
-      [
-        [0, 700],
-        [300, 700],
-      ],
-    ],
-    ['heads apart', 1, 200, 500, 12, 64, [[100, 700]]],
-    ['a few tokens after a long cache', 1, 90, 610, 12, 4, [[100, 700]]],
-  ]
-  it.each(attentionCases)(
-    'attention: %s, %d probes, %d tokens after %d, %d heads of %d',
-    async (_name, probes, tokens, before, heads, size, spans) => {
-      const [batch, cols, keys] = [spans.length, heads * size, before + tokens]
-      const rows = probes * batch * tokens
-      const mask = Float32Array.from({ length: batch * keys }, (_, i) => {
-        const [from, to] = spans[Math.floor(i / keys)]!
-        return i % keys >= from && i % keys < to ? 1 : 0
-      })
-      const scenario = async (d: Device) => {
-        const all = probes * batch * keys
-        const q = filled(d, rows, cols, values(rows * cols, 6, 2))
-        const [k, v] = [7, 8].map((seed) => filled(d, all, cols, values(all * cols, seed, 2)))
-        const y = d.tensor('activations', 'y', rows, cols)
-        const shape = { probes, batch, tokens, heads, ...(before > 0 && { keys }) }
-        await d.attention(q, k!, v!, fixed(d, batch, keys, mask), y, shape)
-        return d.read(y, 0, rows)
+  /** Everything that attention gives, rows of q, k and v being of twice unit size: sharp soft-max rows. */
+  const attended =
+    (probes: number, sees: QueryGroups, dims: AttentionDims) =>
+    async (d: Device): Promise<Float32Array> => {
+      const { heads, kvHeads, headSize } = dims
+      const [rows, all] = [probes * sees.queries, probes * sees.keys]
+      const [cols, kvCols] = [heads * headSize, kvHeads * headSize]
+      const q = filled(d, rows, cols, values(rows * cols, 6, 2))
+      const [k, v] = [7, 8].map((seed) => filled(d, all, kvCols, values(all * kvCols, seed, 2)))
+      const y = d.tensor('activations', 'y', rows, cols)
+      await d.attention(q, k!, v!, y, probes, sees, dims)
+      return d.read(y, 0, rows)
+    }
+
+  it.each(SEEN.filter(([, { queries }]) => queries > 0))('attention: %s', async (_name, sees) => {
+    for (const [probes, heads, kvHeads, headSize] of [
+      [1, 2, 2, 4],
+      [2, 3, 3, 5],
+      [3, 4, 2, 16],
+      [2, 6, 1, 12],
+    ] as const) {
+      const dims = { heads, kvHeads, headSize, scale: headSize ** -0.5 }
+      expect(await inRows(attended(probes, sees, dims)), JSON.stringify(dims)).toBeLessThan(3e-5)
+    }
+  })
+
+  it.each(SEEN_LONG)('attention: %s', async (_name, sees) => {
+    const dims = { heads: 12, kvHeads: 4, headSize: 8, scale: 0.25 }
+    expect(await inRows(attended(1, sees, dims))).toBeLessThan(3e-5)
+  })
+
+  it('attention: what another text holds may be infinite or NaN', async () => {
+    await scoped(device, async (d) => {
+      const sees = queryGroups(textsOf([9, 23]), { causal: true, window: 12 })
+      const cols = 16
+      const dims = { heads: 2, kvHeads: 2, headSize: 8, scale: 0.3 }
+      const of = (seed: number, bad: readonly number[]) => {
+        const data = values(32 * cols, seed)
+        for (const row of bad) data.fill(row % 2 ? NaN : Infinity, row * cols, (row + 1) * cols)
+        return filled(d, 32, cols, data)
       }
-      // Inputs of twice unit size: sharp soft-max rows.
-      expect(await inRows(scenario)).toBeLessThan(3e-5)
-    },
-  )
+      const y = d.tensor('activations', 'y', 32, cols)
+      const attend = async (bad: readonly number[]) => {
+        await d.attention(of(1, []), of(2, bad), of(3, bad), y, 1, sees, dims)
+        return d.read(y, 0, 32)
+      }
+      const whole = await attend([])
+      const part = await attend([0, 1, 6, 7, 8])
+      const kept = Array.from({ length: 23 }, (_, i) => 9 + i)
+      for (const row of kept) {
+        const [first, end] = [row * cols, (row + 1) * cols]
+        expect(part.subarray(first, end), `row ${row}`).toEqual(whole.subarray(first, end))
+      }
+    })
+  })
 
   it.each(['relu', 'gelu', 'gelu_new'] as Activation[])('activation: %s', async (kind) => {
     const special = [0, -0, 1e-30, -1e-30, 0.5, -0.5, 3, -3, 9, -9, 30, -30, 1e4, -1e4]
@@ -274,12 +207,14 @@ describe.each(openInDtypes())('$name, activations $dtype', ({ name, open, dtype 
   })
 
   it.each([
-    [1, 3, 50, 16, 16, 1],
-    [2, 7, 133, 24, 32, 2],
-    [3, 40, 1000, 20, 96, 3],
+    [1, 3, 50, 16, 16, 1, 1],
+    [2, 7, 133, 24, 32, 2, 5],
+    [3, 40, 1000, 20, 96, 3, 2],
+    [1, 2, 90, 8, 40, 1, 70],
   ])(
-    'crossEntropy: %d probes of %d rows, V %d, K %d, tiles of %d, %d a slab',
-    async (probes, rows, vocabulary, k, height, perSlab) => {
+    'crossEntropy: %d probes of %d rows, V %d, K %d, tiles of %d, %d a slab, %d targets a row',
+    async (probes, rows, vocabulary, k, height, perSlab, n) => {
+      device.reserve({ ...WORKLOAD, targets: n, halfCols: dtype === 'F16' ? 1024 : 0 })
       const total = probes * rows
       const matrix = matrixOf(
         'F16',
@@ -287,16 +222,16 @@ describe.each(openInDtypes())('$name, activations $dtype', ({ name, open, dtype 
         tilesOver(0, vocabulary, height),
         recipeOf([EPS, -EPS, 0].slice(0, probes), 1),
       )
-      const targets = Uint32Array.from({ length: total }, (_, i) => (i * 37 + 1) % vocabulary)
+      const targets = Uint32Array.from({ length: total * n }, (_, i) => (i * 37 + 1) % vocabulary)
       targets[0] = vocabulary - 1
       const losses = async (d: Device) => {
         const x = filled(d, total, k, values(total * k, 11, 30))
-        const state = fixed(d, total, 3, startOf(total))
+        const state = fixed(d, total, 2 + n, startOf(total, n))
         await throughSlabs(d, matrix, perSlab, (slot) =>
           d.crossEntropy(x, slot, targets, state, { probes, rows }),
         )
         const s = await d.read(state, 0, total)
-        return lossesOf(s)
+        return n > 0 ? lossesOf(s, n) : s.filter((_, i) => i % 2 === 0)
       }
       expect(await inF32(losses)).toBeLessThan(2e-5)
     },

@@ -17,6 +17,7 @@ import type { JournalEntry } from '../../src/run/journal.ts'
 import type { DType } from '../../src/util/dtypes.ts'
 import { TEST_ADAPTER } from '../helpers/adapter.ts'
 import { openDevices, type TestDevice } from '../helpers/devices.ts'
+import { evenShape } from '../helpers/shape.ts'
 import {
   exportedDigests,
   openRun,
@@ -88,7 +89,7 @@ async function twoSlots(opened: OpenDevice, method: RunOptions): Promise<RunOpti
 async function planOf(opened: OpenDevice, options: RunOptions): Promise<Plan> {
   const engine = await openRun(opened, dirOf('F16'), options)
   try {
-    return engine.workingSet({ probes: 2 * (options.probes ?? 1), batch: 2, tokens: 5 }).plan
+    return engine.workingSet(evenShape(2 * (options.probes ?? 1), 2, 5)).plan
   } finally {
     await engine.close()
   }

@@ -5,15 +5,17 @@
 import { copyFile, mkdir, readFile, truncate } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { evaluateBatches } from '../../src/train/evaluate.ts'
+import { evaluateBatches, evaluateTexts } from '../../src/train/evaluate.ts'
 import { exportModel } from '../../src/export/folder.ts'
 import type { Engine } from '../../src/engine/engine.ts'
 import { generate } from '../../src/generate/generate.ts'
-import { forward } from '../../src/engine/forward.ts'
+import { packBatch, packTexts } from '../../src/data/packing.ts'
+import { forward, passOver } from '../../src/engine/forward.ts'
 import { zoStep, type StepInput } from '../../src/train/step.ts'
-import { TINY } from '../helpers/cli.ts'
+import { SMALL } from '../helpers/cli.ts'
 import { openDevices, type TestDevice } from '../helpers/devices.ts'
 import { leftovers, liveWorkers } from '../helpers/leftovers.ts'
+import { evenShape } from '../helpers/shape.ts'
 import {
   onFresh,
   openRun,
@@ -27,6 +29,7 @@ import {
 const VOCAB = 1000
 const home = tempFolder()
 const batch = syntheticBatch(2, 8, VOCAB, 3)
+const packed = packBatch(batch)
 const boom = new Error('boom')
 
 /** A fold at every step, and slabs of one tile through the ring. */
@@ -41,11 +44,11 @@ const METHODS: [string, RunOptions][] = [
 
 let copies = 0
 /** A copy of the model that a test may damage. */
-async function copyOfTiny(): Promise<{ dir: string; file: string }> {
+async function copyOfModel(): Promise<{ dir: string; file: string }> {
   const dir = join(home, `model-${copies++}`)
   await mkdir(dir)
   for (const name of ['config.json', 'model.safetensors']) {
-    await copyFile(join(TINY, name), join(dir, name))
+    await copyFile(join(SMALL, name), join(dir, name))
   }
   return { dir, file: join(dir, 'model.safetensors') }
 }
@@ -61,7 +64,7 @@ const steps = (engine: Engine, first: number, count: number) =>
 
 const stepWith = (engine: Engine, part: Partial<StepInput>) =>
   zoStep(engine, {
-    batches: [batch],
+    batches: [packed],
     step: 2,
     lr: 1e-4,
     eps: 1e-3,
@@ -88,21 +91,18 @@ const answers = (engine: Engine, onToken = () => {}) =>
     topK: 0,
     topP: 1,
     seed: 1,
-    padId: 1,
     eosIds: [],
     onToken,
-  })
-const logits = (engine: Engine) =>
-  forward(engine, batch, null, {
-    kind: 'logits',
-    rows: new Uint32Array(16),
-    sink() {
-      throw boom
-    },
   })
 const throwing = () => {
   throw boom
 }
+const logits = (engine: Engine) =>
+  forward(
+    engine,
+    passOver(engine.model, packed, { kind: 'logits', rows: packed.rows, sink: throwing }),
+    null,
+  )
 /** Of a step that has begun, after `ms`. */
 const threadsEnd =
   (ms: number): Mishap =>
@@ -135,7 +135,7 @@ const MISHAPS: [string, string | RegExp, Mishap][] = [
   [
     'an evaluation that is stopped',
     'boom',
-    (engine) => evaluateBatches(engine, [batch, batch, batch], throwing),
+    (engine) => evaluateTexts(engine, packed.texts, throwing),
   ],
   [
     'an export that is stopped',
@@ -151,7 +151,11 @@ const MISHAPS: [string, string | RegExp, Mishap][] = [
     /./,
     (engine) =>
       stepWith(engine, {
-        batches: [{ ...batch, inputIds: batch.inputIds.map((row) => row.map(() => 2 ** 20)) }],
+        batches: [
+          packTexts(
+            packed.texts.map((text) => ({ ...text, inputIds: text.inputIds.map(() => 2 ** 20) })),
+          ),
+        ],
       }),
   ],
   ['threads that end before a step', /ended/, threadsEnd(0)],
@@ -181,7 +185,7 @@ describe.each(openDevices())('after an error on $name', (test: TestDevice) => {
   describe.each(METHODS)('with %s', (_name, options) => {
     it.each(MISHAPS)('by %s nothing is left', async (_what, message, mishap) => {
       await nothingLeft(async (on) => {
-        const { dir, file } = await copyOfTiny()
+        const { dir, file } = await copyOfModel()
         const engine = await openRun(on, dir, { ...options, scratchDir: dir })
         try {
           await steps(engine, 0, 2)
@@ -194,7 +198,7 @@ describe.each(openDevices())('after an error on $name', (test: TestDevice) => {
 
     it.each(TRUNCATED)('by a file that ends early in %s nothing is left', async (_what, mishap) => {
       await nothingLeft(async (on) => {
-        const { dir, file } = await copyOfTiny()
+        const { dir, file } = await copyOfModel()
         const engine = await openRun(on, dir, { ...options, scratchDir: dir })
         try {
           await expect(mishap(engine, file)).rejects.toThrow('model.safetensors')
@@ -207,16 +211,16 @@ describe.each(openDevices())('after an error on $name', (test: TestDevice) => {
 
   it('that is a batch too large nothing stays behind, and a smaller one goes on', async () => {
     await nothingLeft(async (on) => {
-      const reference = await openRun(on, TINY)
+      const reference = await openRun(on, SMALL)
       const unbroken = await steps(reference, 0, 2)
       await reference.close()
-      const engine = await openRun(on, TINY, { budgetBytes: 2 ** 60 })
+      const engine = await openRun(on, SMALL, { budgetBytes: 2 ** 60 })
       try {
         const [before] = await steps(engine, 0, 1)
-        const huge = { probes: 2, batch: 2 ** 22, tokens: 512 }
+        const huge = { ...evenShape(2, 2, 8), rows: 2 ** 31 }
         expect(() => engine.workingSet(huge)).toThrow(/smaller batch/)
         expect([before, ...(await steps(engine, 1, 1))]).toEqual(unbroken)
-        const { plan } = engine.workingSet({ probes: 2, batch: 2, tokens: 8 })
+        const { plan } = engine.workingSet(evenShape(2, 1, 2))
         expect(on.device.ledger.now).toEqual(plan.bytes)
       } finally {
         await engine.close()
@@ -226,8 +230,8 @@ describe.each(openDevices())('after an error on $name', (test: TestDevice) => {
 
   it('at the opening of an engine nothing is left', async () => {
     await nothingLeft(async (on) => {
-      const { dir, file } = await copyOfTiny()
-      await truncate(file, 2 ** 20)
+      const { dir, file } = await copyOfModel()
+      await truncate(file, 2 ** 18)
       await expect(openRun(on, dir)).rejects.toThrow('model.safetensors')
       const whole = { seed: 1, step: 0, lr: 1, decay: 1, grads: [1] }
       const updates = [whole, { ...whole, step: 1 }]
@@ -240,7 +244,7 @@ describe.each(openDevices())('after an error on $name', (test: TestDevice) => {
         ramBytes: 1,
         scratchDir,
       }
-      await expect(openRun(on, TINY, options)).rejects.toThrow(scratchDir)
+      await expect(openRun(on, SMALL, options)).rejects.toThrow(scratchDir)
     })
   })
 })

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createSearch } from '../../src/generate/beams.ts'
+import { createTexts } from '../../src/generate/cached-batch.ts'
 import type { Engine } from '../../src/engine/engine.ts'
 import { trimAtStop, generate, pick, type GenerateOptions } from '../../src/generate/generate.ts'
 import { noiseKey, threefry2x32 } from '../../src/noise/threefry.ts'
@@ -23,7 +24,6 @@ const base: GenerateOptions = {
   topK: 0,
   topP: 1,
   seed: 3,
-  padId: 1,
   eosIds: [],
 }
 
@@ -194,7 +194,7 @@ describe.each(openDevices())('on $name', (test) => {
       const dir = join(FIXTURES, 'layouts/pre-norm-tied')
       const engine = await openRun(fresh, dir, { folds: false })
       await generate(engine, PROMPTS, base)
-      const { plan } = engine.workingSet({ probes: 1, batch: 3, tokens: 6, keys: 15 })
+      const { plan } = engine.workingSet(createTexts(engine, PROMPTS, base.maxNewTokens).shape)
       expect(device.ledger.peak().totalBytes).toBe(plan.peakBytes)
       await engine.close()
       const small = await openRun(fresh, dir, { folds: false, budgetBytes: plan.peakBytes / 2 })

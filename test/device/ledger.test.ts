@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { beforeAll, describe, expect, it } from 'vitest'
 import type { Plan } from '../../scheduler/plan.ts'
 import { openDevices, type TestDevice } from '../helpers/devices.ts'
+import { shapeOfBatches } from '../helpers/shape.ts'
 import {
   onFresh,
   openRun,
@@ -52,7 +53,7 @@ describe.each(openDevices())('memory of $name', (test: TestDevice) => {
     ['resident', { resident: 'all', replayWindow: 2 }],
     ['in the smallest slabs', { resident: 'none', slabBytes: 1, replayWindow: 8 }],
   ]
-  const LARGEST = { probes: 2, batch: 2, tokens: 12 }
+  const LARGEST = shapeOfBatches(2, training([[2, 12]]).batches.flat())
 
   /** Trains with batches of at most LARGEST; peak and plan, which must agree in every category. */
   async function expectPlanned(options: RunOptions, dir = TINY_OPT): Promise<Plan> {
@@ -98,15 +99,13 @@ describe.each(openDevices())('memory of $name', (test: TestDevice) => {
     await onFresh(test, async (on) => {
       const engine = await openRun(on, TINY_OPT)
       try {
-        await trainSteps(
-          engine,
-          training([
-            [1, 4],
-            [3, 8],
-            [2, 16],
-          ]),
-        )
-        const { plan } = engine.workingSet({ probes: 2, batch: 3, tokens: 16 })
+        const grown = training([
+          [1, 4],
+          [3, 8],
+          [2, 16],
+        ])
+        await trainSteps(engine, grown)
+        const { plan } = engine.workingSet(shapeOfBatches(2, grown.batches.flat()))
         expect(on.device.ledger.peak().totalBytes).toBe(plan.peakBytes)
       } finally {
         await engine.close()

@@ -19,7 +19,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { openCpu } from '../../src/device/cpu/device.ts'
 import { ORT_LIBRARIES, ORT_VERSION, ortPath, ortPlace } from '../../src/device/cpu/library.ts'
 import { PLATFORM } from '../../src/util/native-code.ts'
-import { compiled, ROOT } from '../helpers/cli.ts'
+import { compiled, ROOT } from '../helpers/compiled.ts'
 
 const home = mkdtempSync(join(tmpdir(), 'zo2-library-'))
 afterAll(() => rmSync(home, { recursive: true, force: true }))
@@ -31,7 +31,7 @@ const library = ortPath(PLATFORM)
 function install(name: string, fill: (zo2: string, modules: string) => void): string {
   const modules = join(home, name, 'node_modules')
   const zo2 = join(modules, 'zo2')
-  const from = join(dirname(compiled()), '../../..')
+  const from = dirname(compiled())
   mkdirSync(zo2, { recursive: true })
   cpSync(join(from, 'dist'), join(zo2, 'dist'), { recursive: true })
   cpSync(join(from, 'package.json'), join(zo2, 'package.json'))

@@ -11,7 +11,7 @@ import { createModel } from '../../models/index.ts'
 import { prefixName, withPrefix } from '../../models/prefix.ts'
 import { exportLora, exportPrefix } from '../../src/export/adapter.ts'
 import type { Engine } from '../../src/engine/engine.ts'
-import { generate, generateInSweeps } from '../../src/generate/generate.ts'
+import { generate, generateMany } from '../../src/generate/generate.ts'
 import { createSelection } from '../../src/methods/selection.ts'
 import {
   logitsAfter,
@@ -217,12 +217,7 @@ describe.each(openDevices())('a prefix on $name', (test) => {
         expected.push(text)
       }
       expect(await generate(engine, prompts, options)).toEqual(expected)
-      const swept = await generateInSweeps(
-        engine,
-        prompts.map((p) => [p]),
-        options,
-      )
-      expect(swept).toEqual(expected.map((text) => [text]))
+      expect(await generateMany(engine, prompts, options)).toEqual(expected)
       const beams = await generate(engine, prompts.slice(0, 2), { ...options, numBeams: 3 })
       const alone = await generate(engine, prompts.slice(1, 2), { ...options, numBeams: 3 })
       expect(beams[1]).toEqual(alone[0])
@@ -236,13 +231,13 @@ async function expectAdapter(engine: Engine, dir: string) {
   await expect(exportLora(engine, dir, 'base')).rejects.toThrow('leave out --as-lora')
   await exportPrefix(engine, dir, 'facebook/opt-test')
   const config = JSON.parse(readFileSync(join(dir, 'adapter_config.json'), 'utf8')) as object
-  const { layers, hidden, heads } = engine.model
+  const { layers, hidden, attention } = engine.model
   expect(config).toMatchObject({
     peft_type: 'PREFIX_TUNING',
     num_virtual_tokens: N,
     num_layers: layers,
     token_dim: hidden,
-    num_attention_heads: heads,
+    num_attention_heads: attention.heads,
     base_model_name_or_path: 'facebook/opt-test',
   })
   const tensors = readSafetensors(await readFile(join(dir, 'adapter_model.safetensors')))

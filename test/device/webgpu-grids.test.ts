@@ -4,6 +4,7 @@
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Addend, Device } from '../../src/device/device.ts'
+import { queryGroups } from '../../src/device/packed.ts'
 import { openAdapter, type OpenAdapter } from '../../src/device/webgpu/adapter.ts'
 import { Commands, type Groups } from '../../src/device/webgpu/commands.ts'
 import { createHostPart } from '../../src/device/webgpu/host.ts'
@@ -11,6 +12,7 @@ import { createRowPart } from '../../src/device/webgpu/rows.ts'
 import { Runtime } from '../../src/device/webgpu/runtime.ts'
 import { createSlabPart } from '../../src/device/webgpu/slabs.ts'
 import { candidates, defaultChoice } from '../../src/device/webgpu/variants.ts'
+import { textsOf } from '../helpers/attention.ts'
 import {
   filled,
   fixed,
@@ -120,20 +122,21 @@ async function everything(d: Device): Promise<Float32Array> {
   )
   await d.copyColumns(z, 20, filled(d, rows, 40, new Float32Array(rows * 40)), at)
   results.push(d.read(z, 0, rows), d.read(picked, 0, rows))
-  const mask = fixed(d, 2, 150, new Float32Array(300).fill(1).fill(0, 0, 9))
+  const sees = queryGroups(textsOf([141, 9, 150]))
   const attended = d.tensor('activations', 'attended', rows, K)
   for (const heads of [4, 32]) {
-    await d.attention(x, z, picked, mask, attended, { probes: 2, batch: 2, tokens: 150, heads })
+    const dims = { heads, kvHeads: heads, headSize: K / heads, scale: 1 }
+    await d.attention(x, z, picked, attended, 2, sees, dims)
     results.push(d.read(attended, 0, rows))
   }
   const state = fixed(
     d,
     120,
-    3,
-    Float32Array.from({ length: 360 }, (_, i) => (i % 3 ? 0 : -1e30)),
+    4,
+    Float32Array.from({ length: 480 }, (_, i) => (i % 4 ? 0 : -1e30)),
   )
   const head = { probes: 2, rows: 60 }
-  const targets = Uint32Array.from({ length: 120 }, (_, i) => i)
+  const targets = Uint32Array.from({ length: 240 }, (_, i) => i)
   await throughSlabs(d, plain, 1, (slot) => d.crossEntropy(x, slot, targets, state, head))
   results.push(d.read(state, 0, 120))
   return Float32Array.from((await Promise.all(results)).flatMap((part) => [...part]))
@@ -174,15 +177,16 @@ describe('grids', () => {
     const cols = heads * size
     const [q, k, v] = [1, 2, 3].map((seed) => filled(d, 2, cols, values(2 * cols, seed)))
     const y = d.tensor('activations', 'y', 2, cols)
-    const mask = fixed(d, 1, 2, Float32Array.of(0, 1))
-    await d.attention(q!, k!, v!, mask, y, { probes: 1, batch: 1, tokens: 2, heads })
-    const [unseen, last] = [await d.read(y, 0, 1), await d.read(y, 1, 1)]
+    const sees = queryGroups(textsOf([2]))
+    d.reserve(WORKLOAD)
+    await d.attention(q!, k!, v!, y, 1, sees, { heads, kvHeads: heads, headSize: size, scale: 0 })
+    const [first, second] = [await d.read(y, 0, 1), await d.read(y, 1, 1)]
     const [v0, v1] = [await d.read(v!, 0, 1), await d.read(v!, 1, 1)]
-    // The second row sees the second key alone, the first row none.
-    expect(last).toEqual(v1)
-    expect(unseen.every((value, i) => Math.abs(value - (v0[i]! + v1[i]!) / 2) < 1e-6)).toBe(true)
+    // All scores are alike: the second row gets the mean of both values.
+    expect(first).toEqual(v0)
+    expect(second.every((value, i) => Math.abs(value - (v0[i]! + v1[i]!) / 2) < 1e-6)).toBe(true)
     expect([...grids.values()].flat()).toEqual([[33_000, 2]])
-    for (const tensor of [q!, k!, v!, y, mask]) d.free(tensor)
+    for (const tensor of [q!, k!, v!, y]) d.free(tensor)
   })
 
   it("of more than 65,535 workgroups: KronZO's projection of many rows", async () => {

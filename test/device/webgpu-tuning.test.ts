@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { benchKernels, kernelLines } from '../../src/plan/bench.ts'
 import type { Weights } from '../../src/device/device.ts'
-import { openAdapter } from '../../src/device/webgpu/adapter.ts'
+import { openAdapter, type OpenAdapter } from '../../src/device/webgpu/adapter.ts'
 import { type ChoiceStore, openWebgpu } from '../../src/device/webgpu/device.ts'
 import {
   candidates,
@@ -17,8 +17,9 @@ import {
   SHAPE_CLASSES,
 } from '../../src/device/webgpu/variants.ts'
 import { kernelChoices } from '../../src/engine/tuned-kernels.ts'
-import { recipeOf } from '../helpers/devices.ts'
-import { ADAPTER, plain, randoms, workload } from '../helpers/webgpu.ts'
+import { expectLinearAlone } from '../helpers/alone.ts'
+import { keeping, recipeOf, WORKLOAD } from '../helpers/devices.ts'
+import { ADAPTER, SOFTWARE, plain, randoms, workload } from '../helpers/webgpu.ts'
 
 let folder: string
 const before = process.env['XDG_CACHE_HOME']
@@ -137,4 +138,41 @@ describe('kernels of an adapter', () => {
       }
     }
   })
+  it('for few rows give a row the bits of those for many, as it may be chosen', async () => {
+    const adapter = await openAdapter(ADAPTER)
+    adapter.close()
+    for (const choice of await pairsOf(adapter)) {
+      const choices = { read: () => Promise.resolve(choice), write: () => Promise.resolve() }
+      const device = await openWebgpu({ adapter: ADAPTER, choices })
+      try {
+        device.reserve({ ...WORKLOAD, probes: 2 })
+        for (const transposed of [false, true]) {
+          await expectLinearAlone(device, 'F32', transposed)
+          if (!adapter.halves) continue
+          await expectLinearAlone(keeping('F16', device), 'BF16', transposed)
+        }
+      } finally {
+        await device.close()
+      }
+    }
+  }, 300_000)
 })
+
+/** Of a software adapter every pair of kernels, either of which it may choose; of a GPU what it does choose. */
+async function pairsOf(adapter: OpenAdapter): Promise<VariantChoice[]> {
+  if (!SOFTWARE) {
+    const chosen: VariantChoice[] = []
+    const write = (_: string, choice: VariantChoice) => Promise.resolve(void chosen.push(choice))
+    await opened({ read: () => Promise.resolve(undefined), write })
+    return chosen
+  }
+  const indices = [...candidates(adapter, 'many').keys()]
+  const pairs = indices.flatMap((many) =>
+    indices.filter((few) => few > many).map((few) => ({ many, few })),
+  )
+  return pairs.map(({ many, few }) =>
+    choiceBy(
+      (shape) => candidates(adapter, shape).at(shape.endsWith('many') ? many : few)!.spec.name,
+    ),
+  )
+}

@@ -6,9 +6,11 @@
 import { execFileSync } from 'node:child_process'
 import { describe, expect, it } from 'vitest'
 import type { Device } from '../../src/device/device.ts'
+import { queryGroups } from '../../src/device/packed.ts'
 import { openWebgpu } from '../../src/device/webgpu/device.ts'
 import { UserError } from '../../src/util/errors.ts'
 import { DEFAULT_ADAPTER } from '../helpers/adapter.ts'
+import { textsOf } from '../helpers/attention.ts'
 import { ADAPTER, adapters, plain, randoms, SOFTWARE, workload } from '../helpers/webgpu.ts'
 import { openReference } from '../reference/device.ts'
 
@@ -138,8 +140,10 @@ describe('the webgpu device', () => {
     const device = await openWebgpu({ adapter: ADAPTER })
     const reference = openReference()
     try {
+      const sees = queryGroups(textsOf([35]))
+      device.reserve(workload({ rows: 35 }))
+      const dimsOf = (headSize: number) => ({ heads: 2, kvHeads: 2, headSize, scale: 0.1 })
       for (const headSize of [80, 128, 256]) {
-        const shape = { probes: 1, batch: 1, tokens: 35, heads: 2 }
         const run = async (on: Device) => {
           const cols = 2 * headSize
           const [q, k, v, y] = [1, 2, 3, 4].map((seed) => {
@@ -147,20 +151,49 @@ describe('the webgpu device', () => {
             on.write(tensor, randoms(35 * cols, seed))
             return tensor
           })
-          const mask = on.tensor('activations', 'mask', 1, 35)
-          on.write(mask, new Float32Array(35).fill(1).fill(0, 0, 3))
-          await on.attention(q!, k!, v!, mask, y!, shape)
-          return on.read(y!, 3, 32)
+          await on.attention(q!, k!, v!, y!, 1, sees, dimsOf(headSize))
+          return on.read(y!, 0, 35)
         }
         const [got, want] = [await run(device), await run(reference)]
         const error = Math.max(...got.map((value, i) => Math.abs(value - want[i]!)))
         expect(error).toBeLessThan(2e-6)
       }
-      const wide = device.tensor('activations', 'wide', 1, 257)
-      const mask = device.tensor('activations', 'mask', 1, 1)
-      const shape = { probes: 1, batch: 1, tokens: 1, heads: 1 }
-      await expect(device.attention(wide, wide, wide, mask, wide, shape)).rejects.toThrow(
+      const wide = device.tensor('activations', 'wide', 35, 2 * 257)
+      await expect(device.attention(wide, wide, wide, wide, 1, sees, dimsOf(257))).rejects.toThrow(
         /heads of 257 columns.*--device cpu/,
+      )
+    } finally {
+      await device.close()
+    }
+  })
+
+  it('puts what attention sees into its own memory once, in the order of the calls', async () => {
+    const device = await openWebgpu({ adapter: ADAPTER })
+    try {
+      const dims = { heads: 1, kvHeads: 1, headSize: 4, scale: 1 }
+      const [alone, pair] = [[1, 1], [2]].map((lengths) => queryGroups(textsOf(lengths)))
+      device.reserve(
+        workload({ rows: 2, attention: { ...dims, groups: 2, listed: 2, longest: 2 } }),
+      )
+      const [x, y, z, u] = ['x', 'y', 'z', 'u'].map((name) =>
+        device.tensor('activations', name, 2, 4),
+      )
+      device.write(x!, Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8))
+      await device.attention(x!, x!, x!, y!, 1, alone!, dims)
+      await device.attention(x!, x!, x!, z!, 1, pair!, dims)
+      await device.attention(x!, x!, x!, u!, 1, alone!, dims)
+      const [first, second, third] = await Promise.all(
+        [y!, z!, u!].map((t) => device.read(t, 0, 2)),
+      )
+      expect([...first!]).toEqual([1, 2, 3, 4, 5, 6, 7, 8])
+      expect(second![4]).toBeGreaterThan(1)
+      expect(second![4]).toBeLessThanOrEqual(5)
+      expect(third).toEqual(first)
+      const large = queryGroups(textsOf([2, 30]))
+      const tall = device.tensor('activations', 'tall', 32, 4)
+      const out = device.tensor('activations', 'out', 32, 4)
+      await expect(device.attention(tall, tall, tall, out, 1, large, dims)).rejects.toThrow(
+        'attention of 32 queries in 2 groups that list 32 keys is larger than what was reserved: 2 in 2 that list 2',
       )
     } finally {
       await device.close()
@@ -175,9 +208,7 @@ describe('the webgpu device', () => {
       const values = randoms(rows * cols, 3)
       values[cols] = NaN // row 1
       values[2 * cols] = Infinity // row 2
-      const mask = device.tensor('activations', 'mask', 1, rows)
       const [x, y] = ['x', 'y'].map((name) => device.tensor('activations', name, rows, cols))
-      device.write(mask, new Float32Array(rows).fill(1))
       const finiteRows = async (run: () => Promise<void>, from = y!) => {
         device.write(x!, values)
         device.write(y!, new Float32Array(rows * cols))
@@ -192,8 +223,10 @@ describe('the webgpu device', () => {
         expect(await finiteRows(() => device.activation(kind, x!, at), x!), kind).toEqual([0, 3])
       }
       // Causal: rows after a bad key see it, the row before does not.
-      const shape = { probes: 1, batch: 1, tokens: rows, heads: 1 }
-      const attend = () => device.attention(x!, x!, x!, mask, y!, shape)
+      const sees = queryGroups(textsOf([rows]))
+      const dims = { heads: 1, kvHeads: 1, headSize: cols, scale: 1 }
+      device.reserve(workload({ rows }))
+      const attend = () => device.attention(x!, x!, x!, y!, 1, sees, dims)
       expect(await finiteRows(attend)).toEqual([0])
     } finally {
       await device.close()

@@ -1,33 +1,21 @@
-// The command line for tests: compiles the current sources once per content (into node_modules/.cache,
-// whole or not at all) and runs `zo2`, handing back exit code and output. `cli` and `startCli` start a
+// The command line for tests: runs `zo2` as compiled.ts compiles it, handing back exit code and output. `cli` and `startCli` start a
 // child process, for what only a process shows: signals, limits, users, native code that loses its
 // device. `here` and `hereJson` run the same program in the test's own process, which saves
 // 0.6 s a call: for everything else.
 
 import { spawn, type ChildProcess } from 'node:child_process'
-import { createHash, randomBytes } from 'node:crypto'
-import {
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs'
+import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import ts from 'typescript'
+import { join } from 'node:path'
 import { OPTION_NAMES, specOf } from '../../src/config/options.ts'
 import { flag } from '../../src/config/spec.ts'
 import { createReporter } from '../../src/util/console.ts'
+import { compiled, ROOT } from './compiled.ts'
 
-export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
+export { ROOT }
 export const TINY = join(ROOT, 'test/fixtures/tiny-opt')
+/** Reads text as TINY does and says nothing of sense, at a twentieth of the cost of a step. */
+export const SMALL = join(ROOT, 'test/fixtures/small-opt')
 export const LAYOUTS = join(ROOT, 'test/fixtures/layouts')
 export const SHAKESPEARE = join(ROOT, 'examples/tinyshakespeare')
 /** `zo2 plan` keeps what it measured: not in the user's own cache, taken on a busy machine. */
@@ -83,12 +71,13 @@ function overridden(args: readonly string[]): string[] {
   })
 }
 
-let bin: string | undefined
-
 /** Starts the command line; the caller awaits `finished` or kills the child. */
 export function startCli(args: readonly string[], options: CliOptions = {}): Running {
-  bin ??= compiled()
-  const command = [process.execPath, bin, ...(options.asIs ? args : overridden(args))]
+  const command = [
+    process.execPath,
+    join(compiled(), 'src/cli/bin.js'),
+    ...(options.asIs ? args : overridden(args)),
+  ]
   const [file, ...rest] = options.shell ? ['bash', '-c', options.shell, ...command] : command
   const child = spawn(file!, rest, {
     cwd: options.cwd ?? ROOT,
@@ -177,53 +166,3 @@ export async function seen({ output, finished, child }: Running, text: string): 
 
 /** A new folder under the system's temporary one; the caller removes it. */
 export const makeFolder = () => mkdtempSync(join(tmpdir(), 'zo2-test-'))
-
-/** Path of bin.js made from the sources as they are now. */
-export function compiled(): string {
-  const files = sources()
-  const hash = createHash('sha256').update(ts.version).update(ROOT)
-  for (const file of files) hash.update(file).update(readFileSync(join(ROOT, file)))
-  const cache = join(ROOT, 'node_modules/.cache')
-  const home = join(cache, `zo2-cli-${hash.digest('hex').slice(0, 16)}`)
-  if (!existsSync(home)) {
-    const draft = `${home}.${randomBytes(4).toString('hex')}.tmp`
-    for (const file of files) compile(file, draft)
-    symlinkSync(join(ROOT, 'native'), join(draft, 'native'))
-    try {
-      renameSync(draft, home)
-    } catch (error) {
-      // Another test process was first: its result has the same content.
-      if (!existsSync(home)) throw error
-      rmSync(draft, { recursive: true })
-    }
-  }
-  return join(home, 'dist/src/cli/bin.js')
-}
-
-function sources(): string[] {
-  const found = ['src', 'scheduler', 'models'].flatMap((folder) =>
-    readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' })
-      .filter((name) => /\.(ts|wasm)$/.test(name) && !name.endsWith('.as.ts'))
-      .map((name) => join(folder, name)),
-  )
-  return [...found.sort(), 'package.json']
-}
-
-/** As tsconfig.build.json compiles it, without the type check, which `npm run check` makes. */
-function compile(file: string, home: string): void {
-  const isSource = file.endsWith('.ts')
-  const place = file === 'package.json' ? file : join('dist', file.replace(/\.ts$/, '.js'))
-  const target = join(home, place)
-  mkdirSync(dirname(target), { recursive: true })
-  if (!isSource) return copyFileSync(join(ROOT, file), target)
-  const { outputText } = ts.transpileModule(readFileSync(join(ROOT, file), 'utf8'), {
-    fileName: file,
-    compilerOptions: {
-      target: ts.ScriptTarget.ES2023,
-      module: ts.ModuleKind.ESNext,
-      verbatimModuleSyntax: true,
-      rewriteRelativeImportExtensions: true,
-    },
-  })
-  writeFileSync(target, outputText)
-}

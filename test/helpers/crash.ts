@@ -3,7 +3,7 @@
 
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { cli, SHAKESPEARE, startCli, TINY, type Running } from './cli.ts'
+import { here, SHAKESPEARE, SMALL, startCli, type Running } from './cli.ts'
 
 export { differences, outcome, type Outcome } from './outcome.ts'
 
@@ -57,7 +57,7 @@ export function runArgs(
 ): string[] {
   const data = join(home, 'train.txt')
   return [
-    ...['finetune', TINY, '--device', 'cpu', '--threads', '1', '--train', data],
+    ...['finetune', SMALL, '--device', 'cpu', '--threads', '1', '--train', data],
     ...['--eval-file', data, '--eval-samples', '4', '--eval-steps', '12', '--logging-steps', '1'],
     ...['--steps', String(STEPS), '--batch-size', '2', '--max-length', '16', '--lr', '1e-4'],
     ...method,
@@ -66,9 +66,9 @@ export function runArgs(
   ]
 }
 
-/** Runs without interruption. */
+/** Runs without interruption, in this process. */
 export async function finish(args: readonly string[]): Promise<void> {
-  const { code, stderr } = await cli(args)
+  const { code, stderr } = await here(args)
   if (code !== 0) throw new Error(`${args.join(' ')} ended with ${code}: ${stderr}`)
 }
 
@@ -124,9 +124,9 @@ export async function killedRun(
   random: () => number,
 ): Promise<Kill[]> {
   const args = runArgs(home, `run-${index}`, index)
-  const kills = [await startAndKill(args, (index + random()) / of, 150 * random())]
+  const kills = [await startAndKill(args, (index + random()) / of, 40 * random())]
   if (index % 3 === 0) {
-    kills.push(await startAndKill([...args, '--resume'], random(), 150 * random()))
+    kills.push(await startAndKill([...args, '--resume'], random(), 40 * random()))
   }
   await finish([...args, '--resume'])
   return kills

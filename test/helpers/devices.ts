@@ -54,17 +54,14 @@ export function keeping<D extends Device>(dtype: TensorDType, device: D): D {
 /** Room for every case of the device tests. */
 export const WORKLOAD: Workload = {
   probes: 3,
-  rows: 1200,
-  batch: 4,
-  tokens: 700,
-  heads: 12,
-  headSize: 64,
+  rows: 1400,
+  attention: { heads: 12, kvHeads: 12, headSize: 64, groups: 16, listed: 2800, longest: 700 },
   tileElements: 2 ** 17,
   tileRows: 1024,
   headRows: 64,
+  targets: 5,
   terms: 4,
   versions: 3,
-  keys: 700,
   projectionCols: 1024,
   addendElements: 2 ** 16,
   halfCols: 0,
@@ -96,7 +93,7 @@ export function filled(
   return tensor
 }
 
-/** A tensor that is f32 whatever the activations are: biases, scales, masks, states. */
+/** A tensor that is f32 whatever the activations are: biases, scales, states. */
 export const fixed = (d: Device, rows: number, cols: number, data: Float32Array) =>
   filled(d, rows, cols, data, 'F32')
 

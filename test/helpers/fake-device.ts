@@ -21,7 +21,7 @@ export function fakeDevice(stagings: number): FakeDevice {
   const events: string[] = []
   const memory = new Map<Slot, Uint8Array>()
   const staged = new Set<Slot>()
-  const committed = new Map<Slot, { weights: Weights; uses: number }>()
+  const committed = new Map<Slot, Weights>()
   const waiting: (() => void)[] = []
   let free = stagings
   const give = () => {
@@ -47,10 +47,10 @@ export function fakeDevice(stagings: number): FakeDevice {
       events.push(`stage ${slot.label}`)
       return memory.get(slot)!.subarray(0, bytes)
     },
-    commit(slot: Slot, weights: Weights, uses = 1) {
+    commit(slot: Slot, weights: Weights) {
       if (committed.has(slot)) throw new Error(`${slot.label} is committed twice`)
       if (staged.delete(slot)) give()
-      committed.set(slot, { weights, uses })
+      committed.set(slot, weights)
       events.push(`commit ${slot.label} ${weights.name}@${weights.tiles[0]!.row0}`)
     },
     discard(slot: Slot) {
@@ -66,10 +66,10 @@ export function fakeDevice(stagings: number): FakeDevice {
     use(slot) {
       const [first] = committed.keys()
       if (slot !== first) throw new Error(`${slot.label} is used before ${first?.label}`)
-      const held = committed.get(slot)!
-      if (--held.uses === 0) committed.delete(slot)
+      const weights = committed.get(slot)!
+      committed.delete(slot)
       events.push(`use ${slot.label}`)
-      return held.weights
+      return weights
     },
     bytesOf: (slot) => memory.get(slot)!,
   }

@@ -1,18 +1,20 @@
-// A program: `node --import tsx full-disk-run.ts DEVICE FOLDER` trains by the library, with folds in a
-// scratch file, checkpoints and evaluations, closes the model whatever happens, and prints what the
-// error was and what is left. For error-ledger.test.ts, which takes the disk away (file-calls.ts).
+// A program: `node --import tsx full-disk-run.ts LIBRARY MODEL TEXT FOLDER [ADAPTER]` trains by the library, with
+// folds in a scratch file, checkpoints and evaluations, closes the model whatever happens, and prints what
+// the error was and what is left. For error-runs.test.ts, which takes the disk away (file-calls.ts).
 
 import { join } from 'node:path'
-import { loadExamples, fromPretrained, ZOTrainer } from '../../src/index.ts'
-import { TEST_ADAPTER } from './adapter.ts'
-import { SHAKESPEARE, TINY } from './cli.ts'
+import { pathToFileURL } from 'node:url'
 import { leftovers } from './leftovers.ts'
 
-const [device, folder] = process.argv.slice(2) as ['cpu' | 'webgpu', string]
-const adapter = device === 'webgpu' ? { adapter: TEST_ADAPTER } : {}
-const model = await fromPretrained(TINY, {
-  device,
-  ...adapter,
+const [library, source, text, folder, adapter] = process.argv.slice(2) as [
+  ...[string, string, string, string],
+  adapter?: string,
+]
+const { loadExamples, fromPretrained, ZOTrainer } = (await import(
+  pathToFileURL(library).href
+)) as typeof import('../../src/index.ts')
+const model = await fromPretrained(source, {
+  ...(adapter === undefined ? { device: 'cpu' } : { device: 'webgpu', adapter }),
   threads: 1,
   ram: '1B',
   resident: 'none',
@@ -22,8 +24,7 @@ const model = await fromPretrained(TINY, {
 const { ledger } = model.device
 let said = ''
 try {
-  const train = join(SHAKESPEARE, 'train.txt')
-  const { examples } = await loadExamples(train, await model.tokenizer(), { maxLength: 8 })
+  const { examples } = await loadExamples(text, await model.tokenizer(), { maxLength: 8 })
   const trainer = new ZOTrainer({
     model,
     args: {

@@ -1,10 +1,12 @@
-// Makes the weights that a device really multiplies with visible: a model whose only layer is an
-// identity in front of every matrix, so that its logits are the perturbed weights themselves.
+// Makes the weights that a device really multiplies with visible: a program that takes an identity through
+// every matrix, so that its logits are the perturbed weights themselves.
 
 import type { Model } from '../../models/model.ts'
 import type { Engine } from '../../src/engine/engine.ts'
 import type { Probes } from '../../src/methods/method.ts'
-import { forward } from '../../src/engine/forward.ts'
+import { queryGroups } from '../../src/device/packed.ts'
+import { forward, shapeOfPass } from '../../src/engine/forward.ts'
+import type { Wanted } from '../../src/engine/head.ts'
 
 /** Weights by matrix name, one version per probe, [rows, cols] in f32. */
 export type Observed = Map<string, Float32Array[]>
@@ -17,36 +19,33 @@ interface Observer {
 
 /** An observer of the model's streamed matrices. */
 export function observerOf(model: Model): Observer {
-  const label = (cols: number) => `identity ${cols}`
   const widths = [...new Set(model.matrices.map((m) => m.cols))]
   const most = Math.max(...widths)
-  let current = model.matrices[0]!
   const observer: Model = {
     ...model,
-    buffers: widths.map((cols) => ({ label: label(cols), cols })),
-    async forward(run) {
-      for (const cols of widths) run.device.write(run.buffer(label(cols)), identity(run.at, cols))
-      for (const matrix of model.matrices) {
-        current = matrix
-        await run.head(run.buffer(label(matrix.cols)), matrix.name)
-      }
-    },
+    buffers: widths.map((cols, memory) => ({ label: `identity ${cols}`, cols, memory, col0: 0 })),
+    ops: model.matrices.map((matrix) => {
+      const x = { cols: matrix.cols, buffer: widths.indexOf(matrix.cols) }
+      return { kind: 'head', x, matrix }
+    }),
   }
   return {
     model: observer,
     async observe(engine, probes) {
-      const observed: Observed = new Map()
       const P = probes?.list.length ?? 1
-      for (const { name, rows, cols } of model.matrices) {
-        const version = () => new Float32Array(rows * cols)
-        observed.set(name, Array.from({ length: P }, version))
-      }
-      const ones = [new Array<number>(most).fill(1)]
-      await forward(engine, { inputIds: ones, attentionMask: ones }, probes, {
+      const observed: Observed = new Map(
+        model.matrices.map(({ name, rows, cols }) => {
+          return [name, Array.from({ length: P }, () => new Float32Array(rows * cols))]
+        }),
+      )
+      const rows = Uint32Array.from({ length: most }, (_, i) => i)
+      const sees = queryGroups([{ row0: 0, rows: most }])
+      let [index, seen] = [0, 0]
+      const wanted: Wanted = {
         kind: 'logits',
-        rows: new Uint32Array(most),
+        rows,
         sink(tile, data) {
-          const { name, cols } = current
+          const { name, cols, rows: all } = model.matrices[index]!
           observed.get(name)!.forEach((version, p) => {
             for (let column = 0; column < cols; column++) {
               for (let row = 0; row < tile.rows; row++) {
@@ -55,8 +54,16 @@ export function observerOf(model: Model): Observer {
               }
             }
           })
+          if ((seen += tile.rows) === all) [index, seen] = [index + 1, 0]
         },
+      }
+      const pass = { input: { ids: rows, positions: rows }, sees, wanted }
+      const shape = shapeOfPass(observer, pass, P)
+      const { buffers } = engine.workingSet(shape)
+      widths.forEach((cols, i) => {
+        engine.device.write(buffers[i]!, identity({ probes: P, rows: most }, cols))
       })
+      await forward(engine, pass, probes, { shape })
       return observed
     },
   }

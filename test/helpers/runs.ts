@@ -18,9 +18,10 @@ import type { JournalEntry } from '../../src/run/journal.ts'
 import { createEstimator } from '../../src/methods/estimator.ts'
 import { createMethod } from '../../src/methods/index.ts'
 import type { Method, MethodOptions, Probes } from '../../src/methods/method.ts'
-import { forward, lossesOf } from '../../src/engine/forward.ts'
+import { packBatch, packTexts } from '../../src/data/packing.ts'
+import { lossesOf } from '../../src/engine/forward.ts'
 import type { Totals } from '../../src/train/exchange.ts'
-import { labelledRows } from '../../src/train/loss.ts'
+import { logitsOf } from '../../src/train/logits.ts'
 import { scoreLosses, scoreOutputs, type Objective } from '../../src/train/objective.ts'
 import { zoStep } from '../../src/train/step.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
@@ -109,7 +110,8 @@ export async function trainSteps(engine: Engine, training: Training): Promise<Jo
   const journal: JournalEntry[] = []
   for (const [i, micro] of batches.entries()) {
     const append = async (entry: JournalEntry) => void journal.push(entry)
-    await zoStep(engine, { batches: micro, step: first + i, lr, eps, weightDecay, append })
+    const packed = micro.map((batch) => packBatch(batch))
+    await zoStep(engine, { batches: packed, step: first + i, lr, eps, weightDecay, append })
   }
   return journal
 }
@@ -121,9 +123,9 @@ export async function totalsOf(
   probes: Probes,
   objective: Objective,
 ): Promise<Totals> {
-  if (objective.kind !== 'losses') return scoreOutputs(engine, batch, probes, objective)
-  const losses = await lossesOf(engine, batch, probes, labelledRows(batch))
-  return scoreLosses(losses, batch, objective)
+  const packed = packBatch(batch)
+  if (objective.kind !== 'losses') return scoreOutputs(engine, packed, probes, objective)
+  return scoreLosses(await lossesOf(engine, packed, probes), packed, objective)
 }
 
 /** The weights that the engine exports, as f32: a digest of every tensor by its name. */
@@ -178,11 +180,8 @@ export function syntheticBatch(rows: number, tokens: number, vocab: number, seed
 
 /** Logits [V] after a text, from a pass over it alone. */
 export async function logitsAfter(engine: Engine, text: readonly number[]): Promise<Float32Array> {
-  const logits = new Float32Array(engine.model.vocabSize)
-  await forward(engine, { inputIds: [text], attentionMask: [text.map(() => 1)] }, null, {
-    kind: 'logits',
-    rows: Uint32Array.of(text.length - 1),
-    sink: (tile, data) => logits.set(data.subarray(0, tile.rows), tile.row0),
-  })
-  return logits
+  const packed = packTexts([{ inputIds: text, labels: [] }], { whole: true })
+  const last = text.length - 1
+  const [byRow] = await logitsOf(engine, packed, Uint32Array.of(last), null)
+  return byRow!.get(last)!
 }

@@ -30,7 +30,6 @@ export interface ReferenceDevice extends Device {
 interface SlotState {
   bytes: Uint8Array
   weights?: Weights
-  uses?: number
 }
 
 const UNLIMITED: MemoryModel = {
@@ -47,10 +46,9 @@ export function openReference(): ReferenceDevice {
   const of = (tensor: Tensor) => tensors.get(tensor)!
   const take = (slot: Slot): { weights: Weights; bytes: Uint8Array } => {
     const state = slots.get(slot)!
-    const { weights, bytes, uses = 1 } = state
+    const { weights, bytes } = state
     if (!weights) throw new Error(`reference: slot ${slot.label} is not committed`)
-    state.uses = uses - 1
-    if (state.uses === 0) delete state.weights
+    delete state.weights
     return { weights, bytes }
   }
   let projected: { addend: Addend; sums: Sums } | undefined
@@ -94,8 +92,8 @@ export function openReference(): ReferenceDevice {
     read: async (t, row0, rows) =>
       Float32Array.from(of(t).subarray(row0 * t.cols, (row0 + rows) * t.cols)),
     stage: async (slot, bytes) => slots.get(slot)!.bytes.subarray(0, bytes),
-    commit(slot, weights, uses = 1) {
-      Object.assign(slots.get(slot)!, { weights, uses })
+    commit(slot, weights) {
+      Object.assign(slots.get(slot)!, { weights })
     },
     discard(slot) {
       delete slots.get(slot)!.weights
@@ -127,9 +125,9 @@ export function openReference(): ReferenceDevice {
         })
       }
     },
-    async attention(q, k, v, keyMask, y, shape) {
-      checkAttention(shape, q.cols)
-      attention(of(q), of(k), of(v), of(keyMask), of(y), shape, q.cols)
+    async attention(q, k, v, y, probes, sees, dims) {
+      checkAttention(q, k, dims)
+      attention(of(q), of(k), of(v), of(y), probes, sees, dims)
     },
     async activation(kind, x, at) {
       const array = of(x).subarray(0, at.probes * at.rows * x.cols)
@@ -157,13 +155,14 @@ export function openReference(): ReferenceDevice {
     async crossEntropy(x, slot, targets, state, at, addend) {
       const [slab, sums] = [take(slot), sumsOf(addend)]
       checkHead(slab.weights)
+      const wanted = state.cols - 2
       forEachLogit(of(x), x.cols, slab, at, (row, n, _p, product) => {
         const value = product + sums(row, n)
-        const s = of(state).subarray(row * 3, row * 3 + 3)
+        const s = of(state).subarray(row * state.cols, (row + 1) * state.cols)
         const top = Math.max(s[0]!, value)
         s[1] = s[1]! * Math.exp(s[0]! - top) + Math.exp(value - top)
         s[0] = top
-        if (targets[row] === n) s[2] = value
+        for (let t = 0; t < wanted; t++) if (targets[row * wanted + t] === n) s[2 + t] = value
       })
     },
     async logits(x, slot, at, sink, addend) {

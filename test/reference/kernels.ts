@@ -1,7 +1,8 @@
 // The arithmetic of the f64 reference device that knows nothing of tensors and slabs: norms,
 // attention, activations and what factored addends add. Plain loops over f64 arrays.
 
-import type { Activation, Addend, AttentionShape, Rows } from '../../src/device/device.ts'
+import type { Activation, Addend, Rows } from '../../src/device/device.ts'
+import type { AttentionDims, QueryGroups } from '../../src/device/packed.ts'
 
 /** What an addend adds to column n of a row. */
 export type Sums = (row: number, n: number) => number
@@ -45,41 +46,41 @@ export function normalise(x: Float64Array, row: number, cols: number, eps: numbe
   return values.map((v) => (v - mean) / Math.sqrt(variance + eps))
 }
 
-/** A row that sees no key gets the mean of all values. */
 export function attention(
   q: Float64Array,
   k: Float64Array,
   v: Float64Array,
-  keyMask: Float64Array,
   y: Float64Array,
-  { probes, batch, tokens, heads, keys = tokens }: AttentionShape,
-  cols: number,
+  probes: number,
+  { groups, queries, keys: keyRows }: QueryGroups,
+  { heads, kvHeads, headSize, scale }: AttentionDims,
 ): void {
-  const size = cols / heads
-  for (let s = 0; s < probes * batch; s++) {
-    for (let h = 0; h < heads; h++) {
-      const query = (t: number, d: number) => (s * tokens + t) * cols + h * size + d
-      const key = (t: number, d: number) => (s * keys + t) * cols + h * size + d
-      for (let i = 0; i < tokens; i++) {
-        const weights = new Map<number, number>()
-        for (let j = 0; j <= keys - tokens + i; j++) {
-          if (keyMask[(s % batch) * keys + j] === 0) continue
-          let dot = 0
-          for (let d = 0; d < size; d++) dot += q[query(i, d)]! * k[key(j, d)]!
-          weights.set(j, dot / Math.sqrt(size))
-        }
-        if (weights.size === 0) for (let j = 0; j < keys; j++) weights.set(j, 0)
-        const top = Math.max(...weights.values())
-        let sum = 0
-        for (const w of weights.values()) sum += Math.exp(w - top)
-        for (let d = 0; d < size; d++) {
-          let value = 0
-          for (const [j, w] of weights) value += (Math.exp(w - top) / sum) * v[key(j, d)]!
-          y[query(i, d)] = value
+  const forEachQuery = (visit: (row: number, keys: readonly number[], head: number) => void) => {
+    for (let p = 0; p < probes; p++) {
+      for (const { query0, queries: count, keys, from, to } of groups) {
+        for (let i = 0; i < count; i++) {
+          const seen = [...keys.subarray(from[i], to[i])].map((key) => p * keyRows + key)
+          for (let h = 0; h < heads; h++) visit(p * queries + query0 + i, seen, h)
         }
       }
     }
   }
+  forEachQuery((row, keys, h) => {
+    const query = (row * heads + h) * headSize
+    const kvHead = Math.floor((h * kvHeads) / heads)
+    const start = (key: number) => (key * kvHeads + kvHead) * headSize
+    const weights = keys.map((key) => {
+      let dot = 0
+      for (let d = 0; d < headSize; d++) dot += q[query + d]! * k[start(key) + d]!
+      return dot * scale
+    })
+    const top = Math.max(...weights)
+    const sum = weights.reduce((total, w) => total + Math.exp(w - top), 0)
+    for (let d = 0; d < headSize; d++) {
+      const parts = keys.map((key, j) => (Math.exp(weights[j]! - top) / sum) * v[start(key) + d]!)
+      y[query + d] = parts.reduce((total, part) => total + part, 0)
+    }
+  })
 }
 
 export const ACTIVATIONS: Readonly<Record<Activation, (v: number) => number>> = {

@@ -22,15 +22,22 @@ export interface Paper {
   readonly oneSided: boolean
 }
 
-/** A matrix as a list of rows. */
-type Rows = number[][]
+/** A tensor's numbers, row by row. */
+type Flat = Float64Array
 
-/** Draws n numbers for direction d of a tensor at a step. */
+/** m x n numbers from a row and a column. */
+function matrix(m: number, n: number, at: (i: number, k: number) => number): Flat {
+  const made = new Float64Array(m * n)
+  for (let i = 0; i < m; i++) for (let k = 0; k < n; k++) made[i * n + k] = at(i, k)
+  return made
+}
+
+/** Draws n numbers for direction d of a tensor at a step or in a window. */
 const drawer =
   ({ seed, noise }: Paper) =>
   (step: number, name: string, role: Role, d: number, n: number) => {
     const key = noiseKey(seed, step, name, role, d)
-    return Array.from({ length: n }, (_, i) => unitAt(noise, key, i))
+    return new Float64Array(n).map((_, i) => unitAt(noise, key, i))
   }
 
 /** The divisor of d nearest below its root, and its partner. */
@@ -49,16 +56,14 @@ function factors(p: Paper, name: string, m: number, n: number) {
       size: m * r,
       gain: 1 / r,
       right: (window: number) => noise(window, name, 'right', 0, r * n),
-      whole: (left: readonly number[], v: readonly number[]): Rows =>
-        Array.from({ length: m }, (_, i) =>
-          Array.from({ length: n }, (_, k) => {
-            let sum = 0
-            for (let c = 0; c < r; c++) sum += left[i * r + c]! * v[c * n + k]!
-            return sum
-          }),
-        ),
+      whole: (left: Flat, v: Flat) =>
+        matrix(m, n, (i, k) => {
+          let sum = 0
+          for (let c = 0; c < r; c++) sum += left[i * r + c]! * v[c * n + k]!
+          return sum
+        }),
       /** N (V_old^T V_new)/n */
-      carry: (left: readonly number[], old: readonly number[], next: readonly number[]) =>
+      carry: (left: Flat, old: Flat, next: Flat) =>
         left.map((_, at) => {
           const [i, b] = [Math.floor(at / r), at % r]
           let sum = 0
@@ -74,14 +79,12 @@ function factors(p: Paper, name: string, m: number, n: number) {
     size: m1 * n1,
     gain: 1,
     right: (window: number) => noise(window, name, 'right', 0, m2 * n2),
-    whole: (a: readonly number[], b: readonly number[]): Rows =>
-      Array.from({ length: m }, (_, i) =>
-        Array.from({ length: n }, (_, k) => {
-          const left = a[Math.floor(i / m2) * n1 + Math.floor(k / n2)]!
-          return left * b[(i % m2) * n2 + (k % n2)]!
-        }),
-      ),
-    carry(a: readonly number[], old: readonly number[], next: readonly number[]) {
+    whole: (a: Flat, b: Flat) =>
+      matrix(m, n, (i, k) => {
+        const left = a[Math.floor(i / m2) * n1 + Math.floor(k / n2)]!
+        return left * b[(i % m2) * n2 + (k % n2)]!
+      }),
+    carry(a: Flat, old: Flat, next: Flat) {
       const dot = old.reduce((sum, value, i) => sum + value * next[i]!, 0)
       return a.map((value) => (value * dot) / (m2 * n2))
     },
@@ -102,7 +105,7 @@ export function runPaper(
   config: Readonly<Record<string, unknown>>,
   batches: readonly Batch[],
 ): PaperRun {
-  const momenta = new Map<string, number[]>()
+  const momenta = new Map<string, Flat>()
   const run: PaperRun & { losses: number[][]; grads: number[][] } = { losses: [], grads: [] }
   const hasMomentum = p.method.endsWith('-m')
   const noise = drawer(p)
@@ -118,7 +121,7 @@ export function runPaper(
         if (dense) {
           const size = values.length
           const z = Array.from({ length: p.directions }, (_, d) => noise(step, name, 'z', d, size))
-          return [name, { z, gain: 1, whole: (flat: readonly number[]) => flat }]
+          return [name, { z, gain: 1, whole: (flat: Flat) => flat }]
         }
         const f = factors(p, name, m, n)
         const right = f.right(window)
@@ -128,14 +131,17 @@ export function runPaper(
         const z = Array.from({ length: p.directions }, (_, d) =>
           noise(step, name, 'left', d, f.size),
         )
-        const whole = (left: readonly number[]) => f.whole(left, right).flat()
+        const whole = (left: Flat) => f.whole(left, right)
         return [name, { z, gain: f.gain, whole }]
       }),
     )
+    /** By direction and tensor. */
+    const directions = Array.from({ length: p.directions }, (_, d) =>
+      [...own].map(([name, { z, whole }]) => [theta.get(name)!, whole(z[d]!)] as const),
+    )
     const move = (d: number, scale: number) => {
-      for (const [name, values] of theta) {
-        const { z, whole } = own.get(name)!
-        whole(z[d]!).forEach((value, i) => (values[i]! += scale * value))
+      for (const [values, whole] of directions[d]!) {
+        for (let i = 0; i < values.length; i++) values[i]! += scale * whole[i]!
       }
     }
     const lossAt = (d: number, scale: number) => {

@@ -26,9 +26,7 @@ export function noiseAt(noise: Noise, key: NoiseKey, index: number): number {
     Math.floor(index / 2 ** 33),
   )
   let ones = 0
-  for (let rest = index % 2 === 0 ? word0 : word1; rest > 0; rest = Math.floor(rest / 2)) {
-    ones += rest % 2
-  }
+  for (let rest = index % 2 === 0 ? word0 : word1; rest !== 0; rest >>>= 1) ones += rest & 1
   return ones - 16
 }
 

@@ -108,11 +108,13 @@ const plus = (x: Float64Array, y: Float64Array) => x.map((v, i) => v + y[i]!)
 
 /** x W^T + b with W [n, x.length]. */
 function times(x: Float64Array, w: Float64Array, bias: Float64Array | null): Float64Array {
-  return Float64Array.from({ length: w.length / x.length }, (_, n) => {
+  const y = new Float64Array(w.length / x.length)
+  for (let n = 0; n < y.length; n++) {
     let sum = bias ? bias[n]! : 0
     for (let k = 0; k < x.length; k++) sum += x[k]! * w[n * x.length + k]!
-    return sum
-  })
+    y[n] = sum
+  }
+  return y
 }
 
 function layerNorm(x: Float64Array, scale: Float64Array, bias: Float64Array): Float64Array {

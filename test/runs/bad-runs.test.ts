@@ -15,7 +15,7 @@ import {
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { cli, type Ended, here, makeFolder, seen, startCli, TINY } from '../helpers/cli.ts'
+import { cli, type Ended, here, makeFolder, seen, startCli, SMALL } from '../helpers/cli.ts'
 import { differences, finish, outcome, prepare, runArgs, twoAtATime } from '../helpers/crash.ts'
 
 const home = makeFolder()
@@ -52,9 +52,9 @@ describe('a loss that is not finite', () => {
     const model = at('nan')
     mkdirSync(model)
     for (const name of ['config.json', 'vocab.json', 'merges.txt', 'tokenizer_config.json']) {
-      copyFileSync(join(TINY, name), join(model, name))
+      copyFileSync(join(SMALL, name), join(model, name))
     }
-    const bytes = readFileSync(join(TINY, WEIGHTS))
+    const bytes = readFileSync(join(SMALL, WEIGHTS))
     bytes.fill(0xff, bytes.length - 256) // NaN in every float format
     writeFileSync(join(model, WEIGHTS), bytes)
     const args = ['finetune', model, ...runArgs(home, 'skips').slice(2)]
@@ -91,7 +91,7 @@ describe('a resume', () => {
     expectSentence(await resume('--template', '{text}'), '--template', '--label-words')
     const args = runArgs(home, 'reference').slice(2)
     const half = at('half')
-    expect((await here(['convert', TINY, half, '--to', 'bfloat16', '--quiet'])).code).toBe(0)
+    expect((await here(['convert', SMALL, half, '--to', 'bfloat16', '--quiet'])).code).toBe(0)
     expectSentence(
       await here(['finetune', half, ...args, '--resume']),
       'run on other weights',
@@ -102,7 +102,7 @@ describe('a resume', () => {
 
   it('is refused on other weights of the same shape, and on training data that changed', async () => {
     const other = at('other-weights')
-    cpSync(TINY, other, { recursive: true })
+    cpSync(SMALL, other, { recursive: true })
     const bytes = readFileSync(join(other, WEIGHTS))
     bytes[bytes.length - 1]! ^= 1 // the last weight of the last tensor
     writeFileSync(join(other, WEIGHTS), bytes)
@@ -178,9 +178,9 @@ describe('a full disk', () => {
   it('ends the run at its metrics, an evaluation, the overlay, a checkpoint or the model', async () => {
     const cases: [name: string, kibibytes: number, more: string[], says: string][] = [
       ['no-metrics', 2, ['--save-steps', '0'], 'no-metrics/metrics.jsonl'],
-      ['no-overlay', 5000, ['--ram', '1B'], 'no-overlay: the folded weights'],
-      ['no-checkpoint', 5000, [], 'checkpoint-8'],
-      ['no-model', 5000, ['--save-steps', '0'], 'no-model/model/model.safetensors'],
+      ['no-overlay', 200, ['--ram', '1B'], 'no-overlay: the folded weights'],
+      ['no-checkpoint', 200, [], 'checkpoint-8'],
+      ['no-model', 200, ['--save-steps', '0'], 'no-model/model/model.safetensors'],
     ]
     await twoAtATime(cases.length, async (i) => {
       const [name, kibibytes, more, says] = cases[i]!
@@ -195,7 +195,7 @@ describe('a full disk', () => {
 
   it('ends an export, and leaves nothing of it', async () => {
     const args = ['export', at('reference'), at('no-room/model'), '--quiet']
-    const ended = await cli(args, { shell: 'ulimit -f 5000; exec "$0" "$@"' })
+    const ended = await cli(args, { shell: 'ulimit -f 200; exec "$0" "$@"' })
     expectSentence(ended, 'model', 'EFBIG')
     expect(readdirSync(at('no-room'))).toEqual([])
     expect((await here(args)).code).toBe(0)

@@ -16,7 +16,7 @@ import {
 import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openJournal, readJournal } from '../../src/run/journal.ts'
-import { cli, makeFolder, startCli } from '../helpers/cli.ts'
+import { here, makeFolder, startCli } from '../helpers/cli.ts'
 import {
   differences,
   finish,
@@ -105,7 +105,7 @@ describe.each([
       method === 'kronzo' ? ['--kron-strategy', 'power2'] : ['--rank', '4'],
     ]) {
       const args = [...runArgs(home, `${method}-whole`, 0, flags), '--resume', flag!, value!]
-      const { code, stderr } = await cli(args)
+      const { code, stderr } = await here(args)
       expect(code).toBe(1)
       expect(stderr).toContain(`was run with ${flag}`)
     }
@@ -177,7 +177,7 @@ describe('a journal torn by a crash', () => {
     const lines = journalText.split('\n')
     for (const damage of ['', '{"step":4', lines[5]!, lines[4]!.replace('"lr"', '"rl"'), '\0\0']) {
       writeFileSync(journal, lines.with(4, damage).join('\n'))
-      const { code, stderr } = await cli([...runArgs(home, 'damaged'), '--resume', '--quiet'])
+      const { code, stderr } = await here([...runArgs(home, 'damaged'), '--resume', '--quiet'])
       expect(code).toBe(1)
       expect(stderr).toMatch(/^zo2: .*journal\.jsonl: line 5 is damaged .*\n$/)
     }

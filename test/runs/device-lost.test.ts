@@ -11,8 +11,7 @@ import { openWebgpu } from '../../src/device/webgpu/device.ts'
 import { UserError } from '../../src/util/errors.ts'
 import { nativeFile } from '../../src/util/native-code.ts'
 import { TEST_ADAPTER } from '../helpers/adapter.ts'
-
-import { cli, makeFolder, startCli, TINY, type Finished } from '../helpers/cli.ts'
+import { here, makeFolder, startCli, SMALL, type Finished } from '../helpers/cli.ts'
 import { differences, finish, outcome, prepare } from '../helpers/crash.ts'
 import { losing, type Loss } from '../helpers/lose-device.ts'
 import { halfWritten } from '../helpers/outcome.ts'
@@ -37,7 +36,7 @@ afterAll(() => rmSync(home, { recursive: true, force: true }))
 
 /** Six steps with checkpoints, evaluations, and folds on worker threads. */
 const runArgs = (name: string, ...more: string[]) => [
-  ...['finetune', TINY, '--train', data, '--eval-file', data, '--eval-samples', '4'],
+  ...['finetune', SMALL, '--train', data, '--eval-file', data, '--eval-samples', '4'],
   ...[
     '--eval-steps',
     '3',
@@ -127,7 +126,7 @@ describe.each(['destroy', 'silent'] as const)('a run that loses its adapter (%s)
       '--threads',
       '1',
     )
-    const { code, stderr } = await cli([...onCpu, '--resume'])
+    const { code, stderr } = await here([...onCpu, '--resume'])
     expect(stderr).toContain('resuming at step 2 of 6')
     expect(code).toBe(0)
   })
@@ -135,7 +134,7 @@ describe.each(['destroy', 'silent'] as const)('a run that loses its adapter (%s)
   it('says the same in evaluation and generation', async () => {
     const evaluate = [
       'eval',
-      TINY,
+      SMALL,
       '--eval-file',
       data,
       '--eval-samples',
@@ -143,7 +142,7 @@ describe.each(['destroy', 'silent'] as const)('a run that loses its adapter (%s)
       '--max-length',
       '16',
     ]
-    const generate = ['generate', TINY, '--prompt', 'To be', '--max-new-tokens', '20']
+    const generate = ['generate', SMALL, '--prompt', 'To be', '--max-new-tokens', '20']
     for (const command of [evaluate, generate]) {
       for (const submit of [2, 12]) {
         await lost([...command, ...DEVICE, ...STREAMED, '--json'], {
@@ -177,7 +176,7 @@ describe('an engine that loses its device', () => {
     'rejects its step after %i ms, and all that follows, and gives its memory back',
     async (ms) => {
       const { device, gpu } = await openBoth()
-      const engine = await openRun({ device }, TINY, { replayWindow: 1 })
+      const engine = await openRun({ device }, SMALL, { replayWindow: 1 })
       const batches = Array.from({ length: 500 }, (_, i) => [syntheticBatch(2, 8, 1000, i)])
       const training = { batches, lr: 1e-4, eps: 1e-3, weightDecay: 0 }
       const steps = trainSteps(engine, training)

@@ -3,18 +3,21 @@
 // engine's single parts is in error-ledger.test.ts. Alone: npx vitest run test/runs/error-runs.test.ts
 
 import { execFile } from 'node:child_process'
-import { mkdir } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
 import { IGNORED } from '../../src/data/types.ts'
 import { fromPretrained, ZOTrainer, type Example } from '../../src/index.ts'
 import { TEST_ADAPTER } from '../helpers/adapter.ts'
-import { ROOT, TINY } from '../helpers/cli.ts'
+import { ROOT, SHAKESPEARE, SMALL } from '../helpers/cli.ts'
+import { compiled } from '../helpers/compiled.ts'
 import { callsIn, watched } from '../helpers/file-calls.ts'
 import { leftovers } from '../helpers/leftovers.ts'
 import { tempFolder } from '../helpers/runs.ts'
 
+/** Folder of the library as the command line has it: without a compiler in each process. */
+const LIBRARY = join(compiled(), 'src')
 const home = tempFolder()
 const boom = new Error('boom')
 let runs = 0
@@ -27,7 +30,7 @@ describe('fold threads that are ended while they fold', () => {
       target: { memory: new SharedArrayBuffer(2 ** 20), offsetBytes: 0 },
     }`
     const script = `
-      import { createFoldPool } from ${JSON.stringify(join(ROOT, 'src/weights/fold-pool.ts'))}
+      import { createFoldPool } from ${JSON.stringify(join(LIBRARY, 'weights/fold-pool.js'))}
       for (let round = 0; round < 25; round++) {
         const pool = createFoldPool(1)
         await pool.fold(${job})
@@ -37,9 +40,9 @@ describe('fold threads that are ended while they fold', () => {
         const after = await pool.fold(${job}).catch(String)
         console.log([...(await Promise.all(jobs)), after].join())
       }`
-    const { stdout } = await promisify(execFile)(process.execPath, [
-      ...['--import', 'tsx', '--input-type=module', '-e', script],
-    ])
+    const program = join(home, 'folds.mjs')
+    await writeFile(program, script)
+    const { stdout } = await promisify(execFile)(process.execPath, [program])
     const lines = stdout.trimEnd().split('\n')
     expect(lines).toHaveLength(25)
     for (const line of lines) expect(line).toMatch(/^(done,)*(Error: the fold pool is closed,?)+$/)
@@ -65,7 +68,7 @@ describe.each(['cpu', 'webgpu'] as const)('after an error on %s', (kind) => {
   it.each([...events, 'objective', 'compute_metrics', 'abort'])(
     'in %s of a run by the library nothing is left',
     async (where) => {
-      const model = await fromPretrained(TINY, { ...options, threads: 1 })
+      const model = await fromPretrained(SMALL, { ...options, threads: 1 })
       const dir = join(home, `run-${runs++}`)
       const stop = new AbortController()
       let calls = 0
@@ -109,13 +112,17 @@ describe.each(['cpu', 'webgpu'] as const)('after an error on %s', (kind) => {
   )
 
   it('of a full disk nothing is left', async () => {
+    const text = join(home, 'train.txt')
+    await writeFile(text, (await readFile(join(SHAKESPEARE, 'train.txt'), 'utf8')).slice(0, 2000))
     /** Runs the program with a disk that is full from the n-th write on. */
     const run = async (name: string, n?: number) => {
       const dir = join(home, `${kind}-${name}`)
       await mkdir(dir)
       const script = join(ROOT, 'test/helpers/full-disk-run.ts')
       const { NODE_OPTIONS, ...env } = watched(dir, `${dir}.log`, n)
-      const args = ['--import', 'tsx', ...NODE_OPTIONS!.split(' '), script, kind, dir]
+      const args = ['--import', 'tsx', ...NODE_OPTIONS!.split(' '), script]
+      args.push(join(LIBRARY, 'index.js'), SMALL, text, dir)
+      if (kind === 'webgpu') args.push(TEST_ADAPTER)
       const { stdout } = await promisify(execFile)(process.execPath, args, {
         cwd: ROOT,
         env: { ...process.env, ...env },

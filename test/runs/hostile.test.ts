@@ -370,7 +370,8 @@ describe('data', () => {
   })
 
   it('is not overwritten by a trace', async () => {
-    const evaluate = ['eval', TINY, ...small, '--eval-file', at('t.txt'), '--trace', at('t.txt')]
+    const own = small.slice(2) // eval has no batch size
+    const evaluate = ['eval', TINY, ...own, '--eval-file', at('t.txt'), '--trace', at('t.txt')]
     await refusedHere(evaluate, { says: [`--trace ${at('t.txt')}`, 'no trace'] })
     expect(readFileSync(at('t.txt'), 'utf8')).toBe(TEXT)
   })

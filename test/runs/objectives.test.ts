@@ -5,6 +5,7 @@
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { collateExamples } from '../../src/data/batches.ts'
+import { packExamples } from '../../src/data/packing.ts'
 import type { Example } from '../../src/data/types.ts'
 import { openCpu } from '../../src/device/cpu/device.ts'
 import type { Engine } from '../../src/engine/engine.ts'
@@ -61,16 +62,19 @@ describe('objectives', () => {
   }
   // Two examples: 2 options of 1 and 2 tokens, and 3 options of 1 token each.
   const examples = [example([[5], [6, 8]], 1), example([[5], [6], [9]], 2, [2, 1])]
-  const batch = collateExamples(examples, padding, { options: true })
+  const batch = packExamples(examples, { options: true })
   const losses = Float64Array.from([1, 0.5, 2.5, 3, 1, 2])
 
-  it('give each example its options as rows', () => {
-    expect(batch.inputIds.length).toBe(5)
+  it('give each example its options as texts', () => {
+    expect(batch.texts).toHaveLength(5)
     expect(batch.choices).toEqual([
       { first: 0, count: 2, right: [1] },
       { first: 2, count: 3, right: [2, 1] },
     ])
-    expect(collateExamples(examples, padding).inputIds.length).toBe(2)
+    expect(packExamples(examples).texts).toHaveLength(2)
+    const rows = collateExamples(examples, padding, { options: true })
+    expect(rows).toMatchObject({ choices: batch.choices })
+    expect(rows.inputIds).toHaveLength(5)
   })
 
   it('compare options by their mean log-probability', () => {
@@ -97,10 +101,7 @@ describe('objectives', () => {
     const objective = { kind: 'losses', score: optionCrossEntropy } as const
     const options = collateExamples(train, padding, { options: true })
     const totals = await totalsOf(engine, options, probes, objective)
-    const { option_loss, loss } = await evaluateExamples(engine, train, {
-      batchSize: 4,
-      ...padding,
-    })
+    const { option_loss, loss } = await evaluateExamples(engine, train, {})
     expect(totals.length).toBe(2)
     for (const { sum, count } of totals) expect(sum / count).toBeCloseTo(option_loss!, 5)
     const [mean] = await totalsOf(engine, collateExamples(train, padding), probes, MEAN_LOSS)
@@ -130,8 +131,6 @@ describe('objectives', () => {
     expect(rows).toBeLessThanOrEqual(4 * 2 * 3)
     expect(totals).toEqual([0, 1].map(() => ({ sum: expected, count: 3 })))
     const scores = await evaluateExamples(engine, asked, {
-      batchSize: 2,
-      ...padding,
       answers: { tokenizer: () => Promise.resolve(tokenizer), maxNewTokens: 4 },
     })
     expect(scores.f1).toBeCloseTo(1 - expected / 3, 12)
@@ -144,10 +143,7 @@ describe('calibration', () => {
     const { config, loaded, tokenizer } = await examplesOf({ task: 'copa', sfc: true })
     const examples = await contextData(loaded, config, tokenizer, silent, NEVER)
     const total = async (sequence: Example) =>
-      await evaluateExamples(engine, [{ inputIds: sequence.inputIds, labels: sequence.labels }], {
-        batchSize: 1,
-        ...padding,
-      })
+      await evaluateExamples(engine, [{ inputIds: sequence.inputIds, labels: sequence.labels }], {})
     let right = 0
     for (const { options = [], calibration = [], answer } of examples) {
       expect(calibration.length).toBe(options.length)
@@ -158,13 +154,13 @@ describe('calibration', () => {
       }
       right += Number(scores.indexOf(Math.max(...scores)) === answer)
     }
-    const { accuracy } = await evaluateExamples(engine, examples, { batchSize: 3, ...padding })
+    const { accuracy } = await evaluateExamples(engine, examples, {})
     expect(accuracy).toBe(right / examples.length)
   })
 })
 
 describe('--mezo-compat', () => {
-  it('begins sequences of OPT with token 0 and pads left; without it the rule is the tokenizer’s', async () => {
+  it('begins sequences of OPT with token 0; without it the rule is the tokenizer’s', async () => {
     const { train } = await trainOf({ task: 'rte', numTrain: 2, numDev: 1, mezoCompat: true })
     const usual = await trainOf({ task: 'rte', numTrain: 2, numDev: 1 })
     expect(train.map((e) => e.inputIds[0])).toEqual([0, 0])
@@ -173,8 +169,5 @@ describe('--mezo-compat', () => {
       usual.train.map((e) => e.inputIds.slice(1)),
     )
     expect(train[0]!.options![0]!.inputIds[0]).toBe(0)
-    expect(parseConfig({ mezoCompat: true }).padding).toBe('left')
-    expect(parseConfig({ mezoCompat: true, padding: 'right' }).padding).toBe('right')
-    expect(parseConfig({}).padding).toBe('right')
   })
 })

@@ -11,7 +11,7 @@ import type { Example } from '../../src/data/types.ts'
 import { openCpu } from '../../src/device/cpu/device.ts'
 import type { Engine } from '../../src/engine/engine.ts'
 import { NotFiniteError } from '../../src/engine/finite.ts'
-import { generate, generateInSweeps, type GenerateOptions } from '../../src/generate/generate.ts'
+import { generate, generateMany, type GenerateOptions } from '../../src/generate/generate.ts'
 import { sample } from '../../src/generate/sample.ts'
 import { checkedEvaluation, evaluateExamples } from '../../src/train/evaluate.ts'
 import { objectiveOf } from '../../src/train/objective.ts'
@@ -31,7 +31,6 @@ const greedy: GenerateOptions = {
   topK: 0,
   topP: 1,
   seed: 3,
-  padId: 1,
   eosIds: [],
 }
 
@@ -80,7 +79,7 @@ describe('weights that are no numbers', () => {
         const made = () => generate(engine, prompts, { ...greedy, ...options })
         expect(await sentence(made)).toMatch(NOT_FINITE)
       }
-      expect(await sentence(() => generateInSweeps(engine, [prompts, prompts], greedy))).toMatch(
+      expect(await sentence(() => generateMany(engine, [...prompts, ...prompts], greedy))).toMatch(
         NOT_FINITE,
       )
       const sampling = { samples: 2, maxNewTokens: 3, temperature: 1, topK: 5, seed: 1 }
@@ -94,7 +93,7 @@ describe('weights that are no numbers', () => {
     const labels = [-100, ...inputIds.slice(1)]
     const example: Example = { inputIds, labels, generation: { prompt: inputIds, golds: ['a'] } }
     const answers = { tokenizer: () => Promise.resolve(tokenizer), maxNewTokens: 4 }
-    const options = { batchSize: 1, padId: 1, padTo: 'left', answers } as const
+    const options = { answers }
     await withRun(spoilt(TINY, NaN), async (engine) => {
       const scored = await evaluateExamples(engine, [example], options)
       expect(scored).toMatchObject({ loss: NaN, f1: NaN, exact_match: NaN })
@@ -147,8 +146,8 @@ describe('a prompt without a token', () => {
       expect(await sentence(() => generate(engine, [[5, 6], []], options))).toMatch(/^prompt 2 is/)
       const beams = { ...options, numBeams: 3, numReturnSequences: 3 }
       expect(await sentence(() => generate(engine, [[5], [7], []], beams))).toMatch(/^prompt 3 is/)
-      const sweeps = () => generateInSweeps(engine, [[[5]], [[], [6]]], options)
-      expect(await sentence(sweeps)).toMatch(/^prompt 2 is empty/)
+      const many = () => generateMany(engine, [[5], [], [6]], options)
+      expect(await sentence(many)).toMatch(/^prompt 2 is empty/)
       expect(tokens).toBe(0)
     })
   })

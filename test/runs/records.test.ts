@@ -164,7 +164,8 @@ describe('the records of a killed and resumed run', () => {
       bytes: Record<string, number>
     }
     expect(device.kind).toBe('cpu')
-    expect(device.peak_bytes).toBe(steps.at(-1)!['device_peak_bytes'])
+    // The last evaluation may have texts that are longer than any before.
+    expect(device.peak_bytes).toBeGreaterThanOrEqual(steps.at(-1)!['device_peak_bytes']!)
     expect(Object.values(device.bytes).reduce((a, b) => a + b, 0)).toBe(device.peak_bytes)
   }, 240_000)
 

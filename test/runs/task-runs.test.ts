@@ -58,16 +58,7 @@ describe('commands', () => {
     ])
     // The exported model scores the same from the command line.
     const own = flags.filter((flag) => /mezo|tokens|^3$/.test(flag))
-    const score = await hereJson([
-      'eval',
-      join(dir, 'model'),
-      '--task',
-      task,
-      ...small,
-      '--batch-size',
-      '2',
-      ...own,
-    ])
+    const score = await hereJson(['eval', join(dir, 'model'), '--task', task, ...small, ...own])
     expect(score['examples']).toBe(held)
     for (const metric of metrics) expect(score[metric]).toBeCloseTo(evaluation[metric]!, 5)
     expect(score['loss']).toBeCloseTo(evaluation['loss']!, 5)

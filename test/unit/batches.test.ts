@@ -3,9 +3,15 @@
 // Alone: npx vitest run test/unit/batches.test.ts
 
 import { describe, expect, it } from 'vitest'
-import { batchTokens, checkBatch, collate, labelledTokens } from '../../src/data/batches.ts'
+import { checkBatch, collate, labelledTokens } from '../../src/data/batches.ts'
 import { windows } from '../../src/data/examples.ts'
-import { indicesForStep, permutation } from '../../src/data/order.ts'
+import {
+  batchesPerEpoch,
+  byCount,
+  bySize,
+  indicesForStep,
+  permutation,
+} from '../../src/data/order.ts'
 import { IGNORED, type BatchInput, type Sequence } from '../../src/data/types.ts'
 
 const sequence = (...ids: number[]): Sequence => ({
@@ -70,7 +76,6 @@ describe('collating', () => {
       ).toEqual(sequences)
       const lengths = sequences.map((s) => s.inputIds.length)
       const total = lengths.reduce((a, b) => a + b)
-      expect(batchTokens(batch)).toBe(total)
       expect(labelledTokens(batch)).toBe(total - sequences.length)
       expect(checkBatch(batch, { vocabSize: 50, maxPositions: Math.max(...lengths) })).toEqual(
         batch,
@@ -281,6 +286,31 @@ describe('the order of examples', () => {
       ])
     }
     expect(indicesForStep(1, batchSize, count, 9)).toEqual(line[1] ?? expect.anything())
+    expect(batchesPerEpoch(byCount(count, batchSize, 9), count)).toBeCloseTo(count / batchSize, 12)
+  })
+
+  it('in batches by size goes through whole epochs, each batch as full as it can be', () => {
+    const sizes = Array.from({ length: 37 }, (_, i) => 1 + ((i * 13) % 29))
+    const [most, seed] = [60, 5]
+    const order = bySize(sizes, most, seed)
+    const batches = Array.from({ length: 40 }, (_, batch) => order(batch))
+    const line = batches.flat()
+    expect(line.slice(0, 74)).toEqual([...permutation(37, seed, 0), ...permutation(37, seed, 1)])
+    const tokens = (batch: readonly number[]) => batch.reduce((sum, i) => sum + sizes[i]!, 0)
+    batches.slice(0, -1).forEach((batch, i) => {
+      expect(tokens(batch)).toBeLessThanOrEqual(most)
+      expect(tokens(batch) + sizes[batches[i + 1]![0]!]!).toBeGreaterThan(most)
+    })
+    // A batch is what it is whoever asks first, as in a resumed run.
+    expect(bySize(sizes, most, seed)(33)).toEqual(batches[33])
+    expect(bySize(sizes, most, seed)(2)).toEqual(batches[2])
+    const epoch = batchesPerEpoch(order, 37)
+    expect(batches.slice(0, Math.floor(epoch)).flat().length).toBeLessThanOrEqual(37)
+    expect(batches.slice(0, Math.ceil(epoch)).flat().length).toBeGreaterThanOrEqual(37)
+    // One that is larger than a batch comes alone.
+    expect(bySize([5, 90, 5], 60, 0)(0).length).toBe(
+      1 + Number(permutation(3, 0, 0)[0] !== 1 && permutation(3, 0, 0)[1] !== 1),
+    )
   })
 })
 

@@ -8,7 +8,8 @@ import { characterTokenizer } from '../../src/data/gpt-tokenizers.ts'
 import { indicesForStep } from '../../src/data/order.ts'
 import { loadTokenizer } from '../../src/data/tokenizer.ts'
 import { IGNORED } from '../../src/data/types.ts'
-import { labelledRows, sequenceLosses } from '../../src/train/loss.ts'
+import { textLosses } from '../../src/train/loss.ts'
+import { packBatch } from '../../src/data/packing.ts'
 import { table } from '../../src/util/console.ts'
 import { jsonl, load, SST2, tokenizer } from '../helpers/load-examples.ts'
 import { folder, TOKENIZER_JSON } from '../helpers/small-tokenizer.ts'
@@ -238,10 +239,10 @@ describe('130,000 examples, more than a call may have arguments,', () => {
       { padId: 1, padTo: 'left' },
     )
     expect([batch.inputIds.length, batch.inputIds[0]!.length]).toEqual([count, 7])
-    const { rows } = labelledRows(checkBatch(batch, { vocabSize: 300, maxPositions: 8 }))
+    const packed = packBatch(checkBatch(batch, { vocabSize: 300, maxPositions: 8 }))
     const labels = examples.reduce((sum, { inputIds }) => sum + inputIds.length - 1, 0)
-    expect(rows).toHaveLength(labels)
-    const losses = sequenceLosses(new Float64Array(labels).fill(0.5), batch)
+    expect(packed.rows).toHaveLength(labels)
+    const losses = textLosses(new Float64Array(labels).fill(0.5), packed)
     expect(losses.reduce((sum, { count }) => sum + count, 0)).toBe(labels)
     expect(table(losses.map(({ sum }) => [String(sum)]))).toHaveLength(count)
   })

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, it, vi } from 'vitest'
 import { here, ROOT } from '../helpers/cli.ts'
 
-vi.mock(import('../../src/config/output.ts'), async (original) => {
+vi.mock(import('../../src/config/options/output.ts'), async (original) => {
   const [{ OUTPUT_OPTIONS }, { wholeAtMost }] = [
     await original(),
     await import('../../src/config/values.ts'),

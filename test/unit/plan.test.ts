@@ -31,19 +31,21 @@ function randomInput(random: Random): PlanInput {
     matrices,
     vectors: [random.whole(1, 10_000)],
     buffers: [
-      { label: 'h', cols: 64 },
-      { label: 'f', cols: random.whole(1, 500) },
-      { label: 'q', cols: 64, inside: 'f' },
+      { label: 'h', cols: 64, memory: 0, col0: 0 },
+      { label: 'f', cols: random.whole(1, 500), memory: 1, col0: 0 },
+      { label: 'q', cols: 64, memory: 1, col0: 0 },
     ],
     elementBytes: () => size,
     probes: random.pick([1, 2]),
-    batch: random.whole(1, 8),
-    tokens: random.whole(1, 64),
-    heads: 4,
-    headSize: 16,
+    rows: random.whole(1, 512),
+    wanted: random.whole(1, 512),
+    targets: random.pick([1, 2, 6]),
+    attention: {
+      ...{ heads: 4, kvHeads: random.pick([4, 2]), headSize: 16 },
+      ...{ groups: random.whole(1, 8), listed: 512, longest: 64 },
+    },
     terms: random.whole(1, 16),
     versions: 1,
-    keys: 64,
     projectionCols: random.pick([0, 32]),
     addendElements: random.pick([0, 1000]),
     activationBytes: random.pick([4, 2]),
@@ -199,14 +201,15 @@ describe('plan', () => {
     for (const seed of seeds(200)) {
       const random = randomOf(seed)
       const input = randomInput(random)
-      const most = random.whole(1, 200_000)
+      const most = random.whole(1, 4_000_000)
       const memory = { ...input.memory, maxAllocationBytes: most }
-      const rows = input.probes * input.batch * input.tokens
+      const rows = input.probes * input.rows
       const { workload } = plan(input)
       const largest = Math.max(
         ...input.buffers.map(({ cols }) => rows * cols * input.activationBytes),
         ...[...input.keyValues, ...memory.scratch(workload)].map(({ bytes }) => bytes),
         4 * input.probes * input.vectors[0]!,
+        4 * input.probes * input.wanted * (2 + input.targets),
       )
       if (largest > most) {
         refused++

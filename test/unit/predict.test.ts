@@ -36,9 +36,9 @@ const bytes = (n: number) => ({ readBytes: n, uploadBytes: n, downloadBytes: 0 }
 const WORK: StepWork = {
   probes: 2,
   passes: 1,
-  sequenceParts: 1,
+  textParts: 1,
   batch: 2,
-  tokens: 4,
+  rowsPerText: 4,
   layers: 2,
   hidden: 16,
   vocabSize: 100,
@@ -65,7 +65,7 @@ describe('predictStep', () => {
     expect(predict({}, flat).computeMs).toBeCloseTo(10)
     expect(predict(parted, flat).computeMs).toBeCloseTo(20)
     // Four passes, two for the probes of each half of the batch.
-    const four = { passes: 4, sequenceParts: 2 }
+    const four = { passes: 4, textParts: 2 }
     expect(predict({ ...four }, flat).computeMs).toBeCloseTo(40)
     expect(predict({ ...parted, ...four }, flat).computeMs).toBeCloseTo(40)
     expect(predict({ ...four }).computeMs).toBeCloseTo(16)

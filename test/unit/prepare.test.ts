@@ -8,8 +8,9 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { characterTokenizer, loadGpt2Tokenizer } from '../../src/data/gpt-tokenizers.ts'
 import { prepare } from '../../src/data/prepare.ts'
-import { drawBatch, openTokenFile, readMeta, preparedTokenizer } from '../../src/data/prepared.ts'
-import { labelledRows } from '../../src/train/loss.ts'
+import { drawTexts, openTokenFile, readMeta, preparedTokenizer } from '../../src/data/prepared.ts'
+import { packTexts } from '../../src/data/packing.ts'
+import type { Sequence } from '../../src/data/types.ts'
 import { temporaryFolder } from '../helpers/hostile.ts'
 
 const folder = temporaryFolder()
@@ -134,28 +135,31 @@ describe('batches of windows', () => {
     try {
       const shape = { batch: 64, tokens: 8, vocabSize: 50 }
       const draw = { seed: 1, purpose: 'train', step: 3, firstRow: 0 }
-      const batch = await drawBatch(tokens, path, shape, draw)
-      const starts = batch.inputIds.map((row) => row[0]!)
+      const texts = await drawTexts(tokens, path, shape, draw)
+      const ids = (list: readonly Sequence[]) => list.map(({ inputIds }) => inputIds)
+      const starts = texts.map(({ inputIds }) => inputIds[0]!)
       expect(new Set(starts).size).toBeGreaterThan(20)
       expect(Math.max(...starts)).toBeLessThan(42)
-      batch.inputIds.forEach((row, b) => {
-        expect(row).toEqual(Array.from({ length: 8 }, (_, t) => starts[b]! + t))
-        expect(batch.labels[b]).toEqual([-100, ...row.map((id) => id + 1)])
+      texts.forEach(({ inputIds, labels }, b) => {
+        // One more than the window: the label of its last token.
+        expect(inputIds).toEqual(Array.from({ length: 9 }, (_, t) => starts[b]! + t))
+        expect(labels).toEqual([-100, ...inputIds.slice(1)])
       })
-      const { rows, targets } = labelledRows(batch)
-      expect([...rows]).toEqual(Array.from({ length: 64 * 8 }, (_, i) => i))
-      expect([...targets]).toEqual(batch.inputIds.flat().map((id) => id + 1))
+      const { packed, rows, targets, counts } = packTexts(texts)
+      expect(counts).toEqual(texts.map(() => 8))
+      expect(new Set(packed.positions)).toEqual(new Set([0, 1, 2, 3, 4, 5, 6, 7]))
+      targets.forEach((id, i) => expect(id).toBe(packed.ids[rows[i]!]! + 1))
       // two micro-batches are the halves of one batch
       const half = { ...shape, batch: 32 }
-      const first = await drawBatch(tokens, path, half, draw)
-      const second = await drawBatch(tokens, path, half, { ...draw, firstRow: 32 })
-      expect([...first.inputIds, ...second.inputIds]).toEqual(batch.inputIds)
-      const other = await drawBatch(tokens, path, shape, { ...draw, purpose: 'eval val' })
-      expect(other.inputIds).not.toEqual(batch.inputIds)
-      await expect(drawBatch(tokens, path, { ...shape, vocabSize: 40 }, draw)).rejects.toThrow(
+      const first = await drawTexts(tokens, path, half, draw)
+      const second = await drawTexts(tokens, path, half, { ...draw, firstRow: 32 })
+      expect(ids([...first, ...second])).toEqual(ids(texts))
+      const other = await drawTexts(tokens, path, shape, { ...draw, purpose: 'eval val' })
+      expect(ids(other)).not.toEqual(ids(texts))
+      await expect(drawTexts(tokens, path, { ...shape, vocabSize: 40 }, draw)).rejects.toThrow(
         "the model's vocabulary has 40",
       )
-      await expect(drawBatch(tokens, path, { ...shape, tokens: 50 }, draw)).rejects.toThrow(
+      await expect(drawTexts(tokens, path, { ...shape, tokens: 50 }, draw)).rejects.toThrow(
         'too few for a block size of 50',
       )
     } finally {

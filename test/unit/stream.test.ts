@@ -1,5 +1,5 @@
 // The stream without a device: order, depth, slot reuse, early close, failing reads, resident slabs
-// that are read once per version, and passes that share each slab, whatever the timing of the reads.
+// that are read once per version, whatever the timing of the reads.
 // Alone: npx vitest run test/unit/stream.test.ts
 
 import { setTimeout as delay } from 'node:timers/promises'
@@ -7,7 +7,6 @@ import { describe, expect, it } from 'vitest'
 import type { Plan, Slab } from '../../scheduler/plan.ts'
 import { createSlots, type Slots } from '../../scheduler/slots.ts'
 import { stream, type SlabSource } from '../../scheduler/stream.ts'
-import { inTurns, type NextSlab } from '../../scheduler/interleave.ts'
 import { fakeDevice, type FakeDevice } from '../helpers/fake-device.ts'
 import { randomOf } from '../helpers/random.ts'
 
@@ -71,8 +70,8 @@ function setup(
   return { made, fake, slots, source, reads, inFlight: () => most }
 }
 
-const open = (s: Setup, counters = { readBytes: 0, uploadBytes: 0, waitMs: 0 }, passes = 1) =>
-  stream(s.made, s.slots, s.fake.device, s.source, counters, passes)
+const open = (s: Setup, counters = { readBytes: 0, uploadBytes: 0, waitMs: 0 }) =>
+  stream(s.made, s.slots, s.fake.device, s.source, counters)
 
 /** Uses every slab as it comes; their indices, each with its own bytes in the slot. */
 async function drain(s: Setup, counters?: Parameters<typeof open>[1]): Promise<number[]> {
@@ -227,99 +226,5 @@ describe('stream', () => {
       await slabs.return()
       expect(s.fake.held()).toBe(0)
     })
-  })
-})
-
-describe('passes in turns', () => {
-  const COUNT = 6
-  /** A pass that uses all slabs; `log` gets "pass slab", `at` is done with each slab before. */
-  const user =
-    (s: Setup, log: string[], pass: number, at: (slab: number) => void = () => {}) =>
-    async (next: NextSlab) => {
-      for (let i = 0; i < COUNT; i++) {
-        const { slab, slot } = await next()
-        expect(s.fake.bytesOf(slot)[0]).toBe(slab.index)
-        s.fake.use(slot)
-        log.push(`${pass} ${slab.index}`)
-        await delay(0)
-        at(slab.index)
-      }
-      return pass
-    }
-  /** `passes` of these over one stream. */
-  const run = (
-    s: Setup,
-    bodies: ((next: NextSlab) => Promise<number>)[],
-    counters?: Parameters<typeof open>[1],
-  ) => inTurns(open(s, counters, bodies.length), bodies)
-
-  it('use every slab one after the other, read once', async () => {
-    for (const [resident, seed] of [0, 2, 6].flatMap((r) => range(4).map((i) => [r, i] as const))) {
-      const random = randomOf(seed)
-      const s = setup(
-        planOf(COUNT, resident, 3),
-        () => delay(random.pick([0, 0, 2])),
-        1 + (seed % 2),
-      )
-      const log: string[] = []
-      const counters = { readBytes: 0, uploadBytes: 0, waitMs: 0 }
-      expect(
-        await run(
-          s,
-          range(3).map((pass) => user(s, log, pass)),
-          counters,
-        ),
-      ).toEqual(range(3))
-      expect(log).toEqual(range(COUNT).flatMap((slab) => range(3).map((pass) => `${pass} ${slab}`)))
-      expect(s.reads).toEqual(range(COUNT))
-      expect(counters.uploadBytes).toBe(COUNT * SLAB_BYTES)
-      expect(s.fake.held()).toBe(0)
-    }
-  })
-
-  it('end together when one of them or a read fails, and leave nothing', async () => {
-    for (const [resident, bad] of [0, 2, 6].flatMap((r) =>
-      range(COUNT).map((i) => [r, i] as const),
-    )) {
-      await withoutUnhandled(async () => {
-        const s = setup(planOf(COUNT, resident, 3), (slab) => delay(slab.index % 2), 1)
-        let ended = 0
-        const stop = (slab: number) => {
-          if (slab === bad) throw new Error(`pass failed at ${slab}`)
-        }
-        const counted = (body: (next: NextSlab) => Promise<number>) => async (next: NextSlab) => {
-          try {
-            return await body(next)
-          } finally {
-            ended++
-          }
-        }
-        const bodies = range(3).map((pass) =>
-          counted(user(s, [], pass, pass === 1 ? stop : undefined)),
-        )
-        await expect(run(s, bodies)).rejects.toThrow(`pass failed at ${bad}`)
-        expect([ended, s.fake.held()]).toEqual([3, 0])
-
-        const broken = setup(planOf(COUNT, resident, 3), async (slab) => {
-          if (slab.index === bad) throw new Error(`read ${bad} failed`)
-        })
-        ended = 0
-        const readers = range(2).map((pass) => counted(user(broken, [], pass)))
-        await expect(run(broken, readers)).rejects.toThrow(`read ${bad} failed`)
-        expect([ended, broken.fake.held()]).toEqual([2, 0])
-      })
-    }
-  })
-
-  it('must use as many slabs as there are', async () => {
-    const s = setup(planOf(COUNT, 0, 3))
-    const short = async (next: NextSlab) => s.fake.use((await next()).slot).cols
-    await expect(run(s, [short])).rejects.toThrow('w0 was streamed but not used')
-    const long = async (next: NextSlab) => {
-      for (let i = 0; i <= COUNT; i++) s.fake.use((await next()).slot)
-      return 0
-    }
-    await expect(run(s, [long])).rejects.toThrow('more slabs than the plan has')
-    expect(s.fake.held()).toBe(0)
   })
 })

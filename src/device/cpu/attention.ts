@@ -1,105 +1,209 @@
-// Causal attention with padding on the cpu device, cut so that its workspace stays small:
-// several whole sequences at once, or blocks of query rows of one sequence, which then see only the
-// keys up to their last row. Queries are the last tokens of their keys. How it is cut is said in
-// attention-split.ts, the arithmetic in ops.ts. A row that sees no key has all its scores at MASKED:
-// soft-max makes them the mean of the values, as the contract asks, where the block has all keys.
+// Attention of packed rows on the cpu device: which rows go through which call of the graph, and the mask of
+// what each query sees. How queries are cut into calls is said in attention-plan.ts, how rows get
+// there and back in frames.ts, the arithmetic in attention-graph.ts.
 
-import { attentionElements, cutAttention, type AttentionShape } from './attention-split.ts'
+import { maxOf } from '../../util/extremes.ts'
+import type { AttentionDims, QueryGroups } from '../packed.ts'
+import {
+  blocksAtOnce,
+  callElements,
+  FRAMED,
+  planAttention,
+  type AttentionPlan,
+  type Block,
+  type BlockClass,
+  type CallShape,
+  type LongGroup,
+} from './attention-plan.ts'
+import { loadFrame, memoryOf, resultOf, storeFrame, type Elements, type Frame } from './frames.ts'
 import type { CpuOps } from './ops.ts'
 
-/** Added to masked scores: their weight is exactly 0 where there is any other key, and finite. */
+/** Added to masked scores: their weight is exactly 0, and finite. */
 const MASKED = -1e30
 
-interface AttentionArrays {
-  readonly q: Float32Array
+/** All rows of all probes, of one dtype, and what they see; memory.ts sets `scratch` aside. */
+interface Attention {
+  readonly ops: CpuOps
+  readonly q: Elements
+  readonly k: Elements
+  readonly v: Elements
+  readonly y: Elements
+  readonly probes: number
+  readonly sees: QueryGroups
+  readonly dims: AttentionDims
+  readonly scratch: Float32Array
+}
+
+/** A block of one probe. */
+interface Item {
+  readonly probe: number
+  readonly block: Block
+}
+
+/** Keys and values of a call, and scratch that is left. */
+interface Keys {
   readonly k: Float32Array
   readonly v: Float32Array
-  /** [B, S], 1 for tokens and 0 for padding. */
-  readonly keyMask: Float32Array
-  readonly y: Float32Array
+  readonly room: Float32Array
 }
 
-/**
- * y = attention of shape.sequences sequences; sequence s takes row s % B of keyMask.
- * `scratch.attention`, which memory.ts sets aside, takes the mask and the workspace of a call.
- */
-export async function attend(
-  ops: CpuOps,
-  arrays: AttentionArrays,
-  shape: AttentionShape,
-  scratch: { attention: Float32Array },
+/** y = attention of all probes. */
+export async function attend(a: Attention): Promise<void> {
+  const plan = planOf(a.sees, a.dims)
+  for (const blocks of plan.classes) await attendClass(a, blocks, plan.inPlace)
+  for (const group of plan.long) {
+    for (let probe = 0; probe < a.probes; probe++) await attendLong(a, group, probe)
+  }
+}
+
+/** The layers of a pass share what their rows see. */
+const plans = new WeakMap<QueryGroups, { of: string; plan: AttentionPlan }>()
+
+function planOf(sees: QueryGroups, { heads, kvHeads, headSize }: AttentionDims): AttentionPlan {
+  const of = `${heads} ${kvHeads} ${headSize}`
+  const last = plans.get(sees)
+  if (last?.of === of) return last.plan
+  const plan = planAttention(sees, { heads, kvHeads, headSize })
+  plans.set(sees, { of, plan })
+  return plan
+}
+
+/** All heads of the class's blocks, as many blocks in a call as may be. */
+async function attendClass(
+  a: Attention,
+  { queries, keys, blocks }: BlockClass,
+  inPlace: AttentionPlan['inPlace'],
 ): Promise<void> {
-  const { tokens, keys, heads } = shape
-  const cols = heads * shape.headSize
-  const cut = cutAttention(shape)
-  if (attentionElements(shape, cut) > scratch.attention.length) {
-    throw new Error('cpu device: attention is larger than what reserve() was told')
+  const probes = Array.from({ length: a.probes }, (_, probe) => probe)
+  const items = probes.flatMap((probe) => blocks.map((block) => ({ probe, block })))
+  const shape = shapeOf(a.dims, queries, keys)
+  const f32 = a.q instanceof Float32Array
+  const framed = { queries: !(f32 && inPlace.queries), keys: !(f32 && inPlace.keys) }
+  const step = evenStep(items.length, blocksAtOnce(shape, framed))
+  for (let first = 0; first < items.length; first += step) {
+    const part = items.slice(first, first + step)
+    const call = { ...shape, blocks: part.length }
+    checkScratch(a, callElements(call, framed))
+    const ofKeys = {
+      stretches: part.map(({ probe, block }) => keysOf(a, probe, block)),
+      each: keys,
+      columns: keyColumns(a.dims),
+      inPlace: inPlace.keys ? first * keys : undefined,
+    }
+    const place = inPlace.queries ? first * queries : undefined
+    await attendBlocks(a, part, call, await loadKeys(a, ofKeys), 0, place)
   }
-  for (let s = 0; s < shape.sequences; s += cut.sequences) {
-    const sequences = Math.min(cut.sequences, shape.sequences - s)
-    for (let first = 0; first < tokens; first += cut.queries) {
-      const queries = Math.min(cut.queries, tokens - first)
-      const seen = keys - tokens + first + queries
-      /** Several sequences are whole ones; of a single one, rows [from, from + count). */
-      const rows = (a: Float32Array, length: number, from: number, count: number) =>
-        a.subarray((s * length + from) * cols, (s * length + from + sequences * count) * cols)
-      const mask = scratch.attention.subarray(0, sequences * queries * seen)
-      fillMask(mask, arrays.keyMask, s, { keys, queries, seen })
-      await ops.attention(
-        rows(arrays.q, tokens, first, queries),
-        rows(arrays.k, keys, 0, seen),
-        rows(arrays.v, keys, 0, seen),
-        mask,
-        rows(arrays.y, tokens, first, queries),
-        { sequences, queries, keys: seen, heads },
-        scratch.attention.subarray(mask.length),
-      )
-      const [y, v] = [rows(arrays.y, tokens, first, queries), rows(arrays.v, keys, 0, keys)]
-      if (seen < keys) fillUnseen(y, v, mask, cols)
+}
+
+/** A few heads at a time: all keys and values once, of which each block sees the first. */
+async function attendLong(a: Attention, group: LongGroup, probe: number): Promise<void> {
+  const { spans, keys, classes } = group
+  const queries = maxOf(classes.map((one) => one.queries))
+  for (let head = 0; head < a.dims.kvHeads; head += group.kvHeads) {
+    const kvHeads = Math.min(group.kvHeads, a.dims.kvHeads - head)
+    checkScratch(a, callElements(shapeOf(a.dims, queries, keys, kvHeads), FRAMED))
+    const columns = keyColumns(a.dims, head, kvHeads)
+    const whole = { spans, seen: group.group.keys.length }
+    const { k, v, room } = await loadKeys(a, {
+      stretches: [keysOf(a, probe, whole)],
+      each: keys,
+      columns,
+    })
+    for (const one of classes) {
+      const items = one.blocks.map((block) => ({ probe, block }))
+      const [seenK, seenV] = [k, v].map((all) => all.subarray(0, one.keys * columns.count))
+      const call = shapeOf(a.dims, one.queries, one.keys, kvHeads)
+      await attendBlocks(a, items, call, { k: seenK!, v: seenV!, room }, head)
     }
   }
 }
 
-/**
- * Rows of a block of one sequence that see none of the block's keys, whose `mask` is [queries, seen],
- * become the mean of the sequence's values v [S, cols], of which the block had only the first.
- */
-export function fillUnseen(
-  y: Float32Array,
-  v: Float32Array,
-  mask: Float32Array,
-  cols: number,
-): void {
-  const seen = (mask.length * cols) / y.length
-  let mean: Float64Array | undefined
-  for (let query = 0; query * cols < y.length; query++) {
-    if (mask.subarray(query * seen, (query + 1) * seen).includes(0)) continue
-    mean ??= meanRow(v, cols)
-    y.set(mean, query * cols)
+/** One call of the graph, with heads of keys from `head` on; its queries are rows from `inPlace` on, or frames. */
+async function attendBlocks(
+  a: Attention,
+  items: readonly Item[],
+  shape: CallShape,
+  { k, v, room }: Keys,
+  head: number,
+  inPlace?: number,
+): Promise<void> {
+  const { blocks, queries, keys, kvHeads, shared, headSize } = shape
+  const width = shared * headSize
+  const frame = {
+    stretches: items.map((item) => queriesOf(a, item)),
+    each: queries,
+    columns: { all: a.dims.heads * headSize, first: head * width, count: kvHeads * width },
+    inPlace,
   }
+  const [memory, behind] = cutAt(room, memoryOf(a.q, frame))
+  const [mask, rest] = cutAt(behind, blocks * queries * keys)
+  const q = await loadFrame(a.ops, a.q, frame, memory, rest)
+  const y = resultOf(a.y, frame, memory)
+  fillMask(mask, items, shape)
+  await a.ops.attention({ q, k, v, mask, y }, shape, a.dims.scale, rest)
+  await storeFrame(a.ops, y, a.y, frame, rest)
 }
 
-function meanRow(rows: Float32Array, cols: number): Float64Array {
-  const mean = new Float64Array(cols)
-  rows.forEach((value, i) => (mean[i % cols]! += value))
-  return mean.map((sum) => (sum * cols) / rows.length)
+async function loadKeys(a: Attention, frame: Frame): Promise<Keys> {
+  const [ofK, behind] = cutAt(a.scratch, memoryOf(a.k, frame))
+  const [ofV, room] = cutAt(behind, ofK.length)
+  const k = await loadFrame(a.ops, a.k, frame, ofK, room)
+  return { k, v: await loadFrame(a.ops, a.v, frame, ofV, room), room }
 }
 
-/** 0 where a query row may see a key, MASKED elsewhere: the last row sees all `seen` keys. */
-export function fillMask(
-  out: Float32Array,
-  keyMask: Float32Array,
-  sequence: number,
-  block: { keys: number; queries: number; seen: number },
-): void {
-  const { keys, queries, seen } = block
-  const batch = keyMask.length / keys
-  out.fill(MASKED)
-  for (let row = 0; row < out.length; row += queries * seen) {
-    const base = ((sequence + row / (queries * seen)) % batch) * keys
-    const visible = keyMask.slice(base, base + seen).map((kept) => (kept === 0 ? MASKED : 0))
+/** 0 where a query sees a key, MASKED elsewhere; queries of padding see what the last does. */
+function fillMask(mask: Float32Array, items: readonly Item[], { queries, keys }: CallShape): void {
+  mask.fill(MASKED)
+  for (const [i, { block }] of items.entries()) {
+    const { from, to } = block.group
     for (let query = 0; query < queries; query++) {
-      out.set(visible.subarray(0, seen - queries + query + 1), row + query * seen)
+      const own = block.first + Math.min(query, block.queries - 1)
+      const row = (i * queries + query) * keys
+      mask.fill(0, row + from[own]!, row + to[own]!)
     }
   }
+}
+
+const queriesOf = ({ sees }: Attention, { probe, block }: Item) => ({
+  spans: [{ row: block.group.query0 + block.first, count: block.queries }],
+  offset: probe * sees.queries,
+  count: block.queries,
+})
+
+const keysOf = (
+  { sees }: Attention,
+  probe: number,
+  { spans, seen }: Pick<Block, 'spans' | 'seen'>,
+) => ({
+  spans,
+  offset: probe * sees.keys,
+  count: seen,
+})
+
+/** Columns of so many heads of keys from `head` on. */
+const keyColumns = ({ kvHeads, headSize }: AttentionDims, head = 0, count = kvHeads) => ({
+  all: kvHeads * headSize,
+  first: head * headSize,
+  count: count * headSize,
+})
+
+/** One block with so many heads of keys. */
+const shapeOf = (dims: AttentionDims, queries: number, keys: number, kvHeads = dims.kvHeads) => ({
+  blocks: 1,
+  queries,
+  keys,
+  kvHeads,
+  shared: dims.heads / dims.kvHeads,
+  headSize: dims.headSize,
+})
+
+/** Lengths of about equal parts, none longer than `most`. */
+const evenStep = (count: number, most: number) => Math.ceil(count / Math.ceil(count / most))
+
+const cutAt = (room: Float32Array, elements: number) =>
+  [room.subarray(0, elements), room.subarray(elements)] as const
+
+function checkScratch({ scratch }: Attention, needed: number): void {
+  if (needed <= scratch.length) return
+  throw new Error('cpu device: attention is larger than what reserve() was told')
 }

@@ -13,7 +13,6 @@ import {
   type Tensor,
 } from '../device.ts'
 import { project, runsOf, type RowRun } from './addends.ts'
-import { attendHalves } from './attention-f16.ts'
 import { attend } from './attention.ts'
 import { toHalves } from '../f16.ts'
 import { keep, mostRows, placeFor, widened } from './f16.ts'
@@ -53,22 +52,15 @@ export function createOperations(c: CpuContext): Operations {
           await keep(c, into, y, row, rows)
         }
       }),
-    attention: (q, k, v, keyMask, y, call) =>
+    attention: (q, k, v, y, probes, sees, dims) =>
       run(async () => {
-        const { probes, batch, tokens, heads, keys = tokens } = call
-        checkAttention(call, q.cols)
-        const sequences = probes * batch
-        const shape = { sequences, tokens, keys, heads, headSize: q.cols / heads }
-        const arrays = <A>(all: (t: Tensor, row0: number, count: number) => A) => ({
-          q: all(q, 0, sequences * tokens),
-          y: all(y, 0, sequences * tokens),
-          k: all(k, 0, sequences * keys),
-          v: all(v, 0, sequences * keys),
-          keyMask: c.rows(keyMask, 0, batch),
-        })
-        await (q.dtype === 'F16'
-          ? attendHalves(ops, arrays(c.halves), shape, c.scratch())
-          : attend(ops, arrays(c.rows), shape, c.scratch()))
+        checkAttention(q, k, dims)
+        const all = (tensor: Tensor, rows: number) =>
+          (q.dtype === 'F16' ? c.halves : c.rows)(tensor, 0, probes * rows)
+        const [ofQ, ofY] = [all(q, sees.queries), all(y, sees.queries)]
+        const [ofK, ofV] = [all(k, sees.keys), all(v, sees.keys)]
+        const { attention: scratch } = c.scratch()
+        await attend({ ops, q: ofQ, k: ofK, v: ofV, y: ofY, probes, sees, dims, scratch })
       }),
     activation: (kind, x, at) => run(() => activation(c, kind, x, at)),
     add: (x, y, at) =>

@@ -75,9 +75,9 @@ export async function openCpu(options: { threads?: number } = {}): Promise<Devic
       queue.check()
       return view
     },
-    commit: open((slot, weights, uses) => {
+    commit: open((slot, weights) => {
       checkTiles(weights, memory.scratch().workload)
-      slots.commit(slot, weights, uses)
+      slots.commit(slot, weights)
     }),
     discard(slot) {
       if (!queue.closed()) slots.discard(slot)

@@ -130,7 +130,7 @@ const widenColumnsGraph: OnnxGraph = {
     { op: 'Cast', inputs: ['s'], outputs: ['y'], attributes: TO.f32 },
   ],
   inputs: { x: 2 },
-  integers: { from: 'int64', to: 'int64' },
+  integers: ['from', 'to'],
   halves: ['x'],
   outputs: { y: 2 },
 }

@@ -4,12 +4,13 @@
 import type { Tile } from '../device.ts'
 import type { Products } from './products.ts'
 
-/** Columns of the state: largest logit, sum of exp(logit - largest), logit of the target. */
-const STATE = 3
+/** First columns of the state: largest logit, sum of exp(logit - largest); logits of the targets are behind. */
+const SUMS = 2
 
-/** Rows x [M, K], a vocabulary index and a state [3] for each. */
+/** Rows x [M, K], n vocabulary indices and a state [2 + n] for each. */
 interface HeadRows {
   readonly x: Float32Array
+  readonly rows: number
   readonly targets: Uint32Array
   readonly state: Float32Array
 }
@@ -17,31 +18,30 @@ interface HeadRows {
 /** Takes the logits of one tile, weights [tile.rows, cols], into the state of every row. */
 export async function addTile(
   ops: Products,
-  { x, targets, state }: HeadRows,
+  { x, rows, targets, state }: HeadRows,
   tile: Tile,
   weights: Float32Array,
   memory: { readonly logits: Float32Array; readonly room: Float32Array },
   options: { readonly start: 'zero' | 'there' },
 ): Promise<void> {
-  const m = targets.length
-  const [lse, target] = [new Float32Array(m), new Float32Array(m)]
-  const columns = new Int32Array(m)
-  const inTile = (i: number) => {
-    const column = targets[i]! - tile.row0
-    return column >= 0 && column < tile.rows ? column : -1
-  }
-  for (let i = 0; i < m; i++) columns[i] = Math.max(0, inTile(i))
-  const size = { m, n: tile.rows, k: x.length / m }
+  const [lse, target] = [new Float32Array(rows), new Float32Array(targets.length)]
+  const columns = Int32Array.from(targets, (entry) => (holds(tile, entry) ? entry - tile.row0 : 0))
+  const size = { m: rows, n: tile.rows, k: x.length / rows }
   await ops.head(x, weights, columns, { lse, target }, size, memory, options)
-  for (let i = 0; i < m; i++) {
-    join(state, i, lse[i]!)
-    if (inTile(i) >= 0) state[i * STATE + 2] = target[i]!
+  const each = targets.length / rows
+  for (let row = 0; row < rows; row++) {
+    const at = row * (SUMS + each)
+    join(state, at, lse[row]!)
+    for (let i = 0, from = row * each; i < each; i++, from++) {
+      if (holds(tile, targets[from]!)) state[at + SUMS + i] = target[from]!
+    }
   }
 }
 
-/** (m, s) of a row with the logits whose log of the sum of exp is `lse`; NaN in either stays. */
-function join(state: Float32Array, row: number, lse: number): void {
-  const at = row * STATE
+const holds = ({ row0, rows }: Tile, entry: number) => entry >= row0 && entry < row0 + rows
+
+/** (m, s) at `at` with the logits whose log of the sum of exp is `lse`; NaN in either stays. */
+function join(state: Float32Array, at: number, lse: number): void {
   const [oldMax, oldSum] = [state[at]!, state[at + 1]!]
   const top = Math.max(oldMax, lse)
   state[at] = top

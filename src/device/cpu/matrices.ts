@@ -126,8 +126,10 @@ export async function headTile(
   state: Tensor,
 ): Promise<void> {
   checkHead(weights)
-  if (targets.length !== at.probes * at.rows) {
-    throw new Error(`cpu device: ${targets.length} targets for ${at.probes}x${at.rows} rows`)
+  const each = state.cols - 2
+  if (targets.length !== at.probes * at.rows * each) {
+    const rows = `${at.probes}x${at.rows} rows, ${each} each`
+    throw new Error(`cpu device: ${targets.length} targets for ${rows}`)
   }
   const share = addend && shareOf(addend, tile, null, at, projected(c, addend, at))
   const { logits, room, wide } = c.scratch()
@@ -137,7 +139,8 @@ export async function headTile(
     await share?.begin(c.ops, run, logits)
     const rows = {
       x: await widened(c, x, run.row, run.rows, wide),
-      targets: targets.subarray(run.row, run.row + run.rows),
+      rows: run.rows,
+      targets: targets.subarray(run.row * each, (run.row + run.rows) * each),
       state: c.rows(state, run.row, run.rows),
     }
     const start = share ? 'there' : 'zero'

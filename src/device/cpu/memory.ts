@@ -2,7 +2,7 @@
 // device allocates by the same numbers. Imports no device, so the planner can take it alone.
 
 import type { MemoryModel, Workload } from '../memory.ts'
-import { attentionScratch, halfAttentionScratch } from './attention-split.ts'
+import { attentionScratch } from './attention-plan.ts'
 
 /** Tiles whose prepared versions exist at once: one burst of the noise workers. */
 export const RING_TILES = 2
@@ -32,7 +32,7 @@ interface CpuScratch {
   readonly factors: number
   /** Whole blocks of a Kronecker product that a tile has a part of, for the rows of `product`. */
   readonly blocks: number
-  /** The mask, and the workspace of one call of attention. */
+  /** Frames, mask and workspace of one call of attention. */
   readonly attention: number
   /** Results of element-wise runs. */
   readonly chunk: number
@@ -49,12 +49,9 @@ export function cpuScratch(w: Workload): CpuScratch {
   // Probes that share the weights go together, others one after the other.
   const product = (versions < probes ? probes : 1) * w.rows * w.tileRows
   const halves = w.halfCols > 0
-  const shape = { ...w, sequences: probes * w.batch }
-  const { widened, attention } = halves
-    ? halfAttentionScratch(shape)
-    : { attention: attentionScratch(shape), widened: 0 }
   const wide = runElements(probes * w.rows, Math.max(w.halfCols, w.tileRows))
-  const logits = Math.min(probes * w.headRows * w.tileRows, headElements(w.tileRows))
+  const headRows = Math.max(2, probes * w.headRows)
+  const logits = Math.min(headRows * w.tileRows, headElements(w.tileRows))
   return {
     ringBuffers: RING_TILES * versions,
     ringElements: w.tileElements,
@@ -62,10 +59,10 @@ export function cpuScratch(w: Workload): CpuScratch {
     projection: addend ? probes * w.rows * (projectionCols + probes) : 0,
     factors: addend ? (1 + probes) * addendElements + probes * w.tileRows : 0,
     blocks: addend ? (halves ? wide : product) : 0,
-    attention,
+    attention: attentionScratch(probes, w.rows, w.attention),
     chunk: CHUNK_ELEMENTS,
-    logits: halves ? Math.min(logits, wide) : logits,
-    wide: halves ? Math.max(wide, widened) : 0,
+    logits: halves ? Math.min(logits, Math.max(wide, 2 * w.tileRows)) : logits,
+    wide: halves ? wide : 0,
   }
 }
 

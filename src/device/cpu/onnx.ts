@@ -3,7 +3,7 @@
 // Which operations there are is said in ops.ts. Source: onnx.proto3 of the ONNX project; the numbers
 // below are its field numbers.
 
-const ELEMENT = { f32: 1, int32: 6, int64: 7, f16: 10 } as const
+const ELEMENT = { f32: 1, int64: 7, f16: 10 } as const
 const ATTRIBUTE = { float: 1, int: 2, ints: 7 } as const
 
 type Attribute = { float: number } | { int: number } | { ints: readonly number[] }
@@ -24,8 +24,8 @@ export interface OnnxGraph {
   readonly inputs: Readonly<Record<string, number>>
   /** Those among inputs and outputs that are f16 instead. */
   readonly halves?: readonly string[]
-  /** Inputs of whole numbers: int32 of rank 2, int64 of rank 1. */
-  readonly integers?: Readonly<Record<string, 'int32' | 'int64'>>
+  /** Inputs that are lists of whole numbers. */
+  readonly integers?: readonly string[]
   readonly outputs: Readonly<Record<string, number>>
 }
 
@@ -38,9 +38,7 @@ export function encodeModel(graph: OnnxGraph): Uint8Array {
       const type = graph.halves?.includes(name) ? 'f16' : 'f32'
       return message(field, value(name, rank, type))
     })
-  const integers = Object.entries(graph.integers ?? {}).flatMap(([name, type]) =>
-    message(11, value(name, type === 'int32' ? 2 : 1, type)),
-  )
+  const integers = (graph.integers ?? []).flatMap((name) => message(11, value(name, 1, 'int64')))
   const body = [
     ...graph.nodes.flatMap((n) => message(1, node(n))),
     ...text(2, 'graph'),

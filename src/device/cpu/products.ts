@@ -39,10 +39,10 @@ interface GemmOptions {
   readonly transposed?: boolean
 }
 
-/** Of each row, [m]. */
 interface HeadResult {
-  /** log of the sum of exp(logit). */
+  /** [m] log of the sum of exp(logit). */
   readonly lse: Float32Array
+  /** [m, n] logits of so many columns of each row. */
   readonly target: Float32Array
 }
 
@@ -58,8 +58,9 @@ export interface Products {
   /** y [m, n] = the factored product. */
   kronecker(factors: Kronecker, y: Float32Array, m: number, n: number): Promise<void>
   /**
-   * Of each row of logits = start + x [m, k] * w [n, k]^T the log of the sum of exp, and the logit in
-   * column columns[row]. `logits` and `room` are [m, n]; the logits start from what is `there` or zero.
+   * Of each row of logits = start + x [m, k] * w [n, k]^T the log of the sum of exp, and the logits in
+   * some `columns` of its own. `logits` and `room` are [m, n], of two rows at least; the logits start
+   * from what is `there` or zero.
    */
   head(
     x: Float32Array,
@@ -73,20 +74,39 @@ export interface Products {
 }
 
 export function createProducts({ run }: Sessions, threads: number): Products {
+  /** m and n are 2 or more. */
+  const multiply: Products['gemm'] = async (x, w, y, { m, n, k }, options = {}) => {
+    const { start = 'zero', relu = false, transposed = false } = options
+    const result = f32(y, m, n)
+    const c = start === 'there' ? result : start === 'zero' ? null : f32(start.bias, n)
+    const feeds = {
+      x: f32(x, m, k),
+      w: transposed ? f32(w, k, n) : f32(w, n, k),
+      ...(c && { c }),
+    }
+    const rank = c ? c.dims.length : 0
+    const graph = () => gemmGraph(rank, relu, transposed)
+    const name = `gemm ${rank} ${relu} ${transposed}`
+    await run(name, graph, stableThreads(m, n, threads), feeds, { y: result })
+  }
+  const gemm: Products['gemm'] = async (x, w, y, { m, n, k }, options = {}) => {
+    if (m > 1 && n > 1) return multiply(x, w, y, { m, n, k }, options)
+    const { start = 'zero', transposed = false } = options
+    const [rows, cols] = [Math.max(2, m), Math.max(2, n)]
+    const column = () => (transposed ? widened(w, k, 1, k, 2) : widened(w, 1, k, 2, k))
+    const into = widened(y, m, n, rows, cols)
+    const begin = typeof start === 'string' ? start : { bias: widened(start.bias, 1, n, 1, cols) }
+    await multiply(
+      widened(x, m, k, rows, k),
+      n > 1 ? w : column(),
+      into,
+      { m: rows, n: cols, k },
+      { ...options, start: begin },
+    )
+    for (let row = 0; row < m; row++) y.set(into.subarray(row * cols, row * cols + n), row * n)
+  }
   return {
-    async gemm(x, w, y, { m, n, k }, { start = 'zero', relu = false, transposed = false } = {}) {
-      const result = f32(y, m, n)
-      const c = start === 'there' ? result : start === 'zero' ? null : f32(start.bias, n)
-      const feeds = {
-        x: f32(x, m, k),
-        w: transposed ? f32(w, k, n) : f32(w, n, k),
-        ...(c && { c }),
-      }
-      const rank = c ? c.dims.length : 0
-      const graph = () => gemmGraph(rank, relu, transposed)
-      const name = `gemm ${rank} ${relu} ${transposed}`
-      await run(name, graph, stableThreads(m, n, threads), feeds, { y: result })
-    },
+    gemm,
     async kronecker({ probes, blocks, inner, width, skip, rows, left, bias, room }, y, m, n) {
       const each = m / probes
       const all = blocks * width
@@ -115,35 +135,47 @@ export function createProducts({ run }: Sessions, threads: number): Products {
         { y: sum },
       )
     },
-    async head(
-      x,
-      w,
-      columns,
-      { lse, target },
-      { m, n, k },
-      { logits, room },
-      { start = 'zero' } = {},
-    ) {
-      const h = f32(logits.subarray(0, m * n), m, n)
-      const index = { data: columns, dims: [m, 1] }
+    async head(x, w, columns, into, { m, n, k }, { logits, room }, { start = 'zero' } = {}) {
+      const { lse, target } = into
+      if (n === 1) {
+        await gemm(x, w, logits.subarray(0, m), { m, n, k }, { start })
+        lse.set(logits.subarray(0, m))
+        for (let i = 0; i < target.length; i++)
+          target[i] = lse[Math.floor((i * m) / target.length)]!
+        return
+      }
+      const rows = Math.max(2, m)
+      if (m === 1) logits.copyWithin(n, 0, n)
+      const [h, d] = [logits.subarray(0, rows * n), room.subarray(0, rows * n)]
       const feeds = {
-        x: f32(x, m, k),
+        x: f32(widened(x, m, k, rows, k), rows, k),
         w: f32(w, n, k),
-        i: index,
-        ...(start === 'there' && { c: h }),
+        ...(start === 'there' && { c: f32(h, rows, n) }),
       }
-      const into = {
-        h,
-        d: f32(room.subarray(0, m * n), m, n),
-        t: f32(target, m, 1),
-        g: f32(lse, m, 1),
-      }
-      const t = stableThreads(m, n, threads)
-      await run(`head ${start}`, () => headGraph(start === 'there'), t, feeds, into)
-      // log-softmax is logit - lse; any column tells it.
-      for (let row = 0; row < m; row++) lse[row] = target[row]! - lse[row]!
+      const graph = () => headGraph(start === 'there')
+      const places = { h: f32(h, rows, n), d: f32(d, rows, n) }
+      await run(`head ${start}`, graph, stableThreads(rows, n, threads), feeds, places)
+      const each = target.length / m
+      for (let i = 0; i < target.length; i++) target[i] = h[Math.floor(i / each) * n + columns[i]!]!
+      // log-softmax is logit - lse; the first column tells it, whatever the targets are.
+      for (let row = 0; row < m; row++) lse[row] = h[row * n]! - d[row * n]!
     },
   }
+}
+
+/**
+ * [rows, cols] as [toRows, toCols], the last row and column again and again. The library multiplies a single row
+ * or column by kernels of their own, which sum in another order: it goes twice.
+ */
+function widened(a: Float32Array, rows: number, cols: number, toRows: number, toCols: number) {
+  if (rows === toRows && cols === toCols) return a
+  const wide = new Float32Array(toRows * toCols)
+  for (let row = 0; row < toRows; row++) {
+    const last = Math.min(row, rows - 1) * cols + cols
+    wide.set(a.subarray(last - cols, last), row * toCols)
+    if (cols < toCols) wide.fill(a[last - 1]!, row * toCols + cols, (row + 1) * toCols)
+  }
+  return wide
 }
 
 /** x * w + c, where c has `rank` dimensions, none if 0. */
@@ -177,7 +209,7 @@ const columnsGraph: OnnxGraph = {
     { op: 'Slice', inputs: ['x', 'from', 'to', 'axis'], outputs: ['y'] },
   ],
   inputs: { x: 2 },
-  integers: { from: 'int64', to: 'int64' },
+  integers: ['from', 'to'],
   outputs: { y: 2 },
 }
 
@@ -187,15 +219,12 @@ const addBiasGraph: OnnxGraph = {
   outputs: { y: 3 },
 }
 
-/** Logits h, their log-softmax d, and one column of each: t and g. */
+/** Logits h and their log-softmax d. */
 const headGraph = (there: boolean): OnnxGraph => ({
   nodes: [
     gemmNode(there ? 2 : 0, 'h'),
     { op: 'LogSoftmax', inputs: ['h'], outputs: ['d'], attributes: { axis: { int: -1 } } },
-    { op: 'GatherElements', inputs: ['h', 'i'], outputs: ['t'], attributes: { axis: { int: 1 } } },
-    { op: 'GatherElements', inputs: ['d', 'i'], outputs: ['g'], attributes: { axis: { int: 1 } } },
   ],
   inputs: { x: 2, w: 2, ...(there && { c: 2 }) },
-  integers: { i: 'int32' },
-  outputs: { h: 2, d: 2, t: 2, g: 2 },
+  outputs: { h: 2, d: 2 },
 })

@@ -15,7 +15,7 @@ export interface Scratch extends AddendScratch {
   readonly workload: Workload
   /** Product of the rows that go together with one tile. */
   readonly product: Float32Array
-  /** Mask and workspace of one attention call. */
+  /** Frames, mask and workspace of one attention call. */
   readonly attention: Float32Array
   readonly chunk: Float32Array
   /** Logits of one run of the head, and what becomes of them. */

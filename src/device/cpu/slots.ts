@@ -9,22 +9,18 @@ import type { Slot, Tile, Weights } from '../device.ts'
 import { onHugePages } from './huge-pages.ts'
 import type { NoisePool, Prepared } from './noise-pool.ts'
 
-/** A committed slab, from its commit until it is used up or discarded. */
+/** A committed slab, from its commit until it is used or discarded. */
 interface Use {
   readonly slot: Slot
   readonly weights: Weights
-  /** The tiles for each use; a slab of a single tile is prepared once for all of them. */
-  readonly rounds: readonly (readonly Prepared[])[]
-  /** Uses claimed by operations, and those that have ended. */
-  taken: number
-  ended: number
+  readonly tiles: readonly Prepared[]
   /** Lets the slot be staged again. */
   end(): void
 }
 
 interface State {
   readonly bytes: Uint8Array
-  /** Committed, neither used up nor discarded. */
+  /** Committed, neither used nor discarded. */
   use: Use | undefined
   /** Resolves when nobody reads the bytes any more. */
   idle: Promise<unknown>
@@ -44,7 +40,7 @@ export class CpuSlots {
   readonly #states = new Map<Slot, State>()
   /** Committed and not taken, in the order of the commits. */
   #order: Use[] = []
-  /** Taken and not used up. */
+  /** Taken, its use not over. */
   readonly #taken = new Set<Use>()
 
   constructor(pool: NoisePool) {
@@ -73,29 +69,23 @@ export class CpuSlots {
   }
 
   /** Sends the slab's tiles to be prepared. */
-  commit(slot: Slot, weights: Weights, uses = 1): void {
+  commit(slot: Slot, weights: Weights): void {
     const state = this.#find(slot)
     if (state.use) throw new Error(`cpu device: slot ${slot.label} is committed twice`)
-    const first = this.#submit(state, weights)
-    const rounds = [first]
-    while (rounds.length < uses) {
-      rounds.push(first.length === 1 ? first : this.#submit(state, weights))
-    }
+    const tiles = this.#submit(state, weights)
     let ended!: () => void
     const over = new Promise<void>((resolve) => (ended = resolve))
     const use: Use = {
       slot,
       weights,
-      rounds,
-      taken: 0,
-      ended: 0,
+      tiles,
       end() {
         state.use = undefined
         ended()
       },
     }
     state.use = use
-    state.idle = Promise.all([state.idle, over, ...rounds.flat().map((t) => t.read)])
+    state.idle = Promise.all([state.idle, over, ...tiles.map((t) => t.read)])
     this.#order.push(use)
   }
 
@@ -112,16 +102,14 @@ export class CpuSlots {
       const next = this.#order[0]?.slot.label ?? 'none'
       throw new Error(`cpu device: slot ${slot.label} is used, the next committed one is ${next}`)
     }
-    if (++use.taken === use.rounds.length) this.#order.shift()
+    this.#order.shift()
     this.#taken.add(use)
     return use
   }
 
-  /** Uses a slab once: its tiles in order, each lent until `body` resolves. */
+  /** Uses a slab: its tiles in order, each lent until `body` resolves. */
   async run(use: Use, body: (tile: Tile, versions: Versions) => Promise<void>): Promise<void> {
-    const { rounds, weights } = use
-    const tiles = rounds[use.ended]!
-    const last = use.ended + 1 === rounds.length
+    const { tiles, weights } = use
     try {
       for (const [i, tile] of weights.tiles.entries()) {
         const versions = await tiles[i]!.versions
@@ -135,11 +123,10 @@ export class CpuSlots {
             return version.subarray(0, elements)
           },
         })
-        if (last || tiles.length > 1) tiles[i]!.release()
+        tiles[i]!.release()
       }
     } finally {
-      use.ended++
-      if (last) this.#drop(use)
+      this.#drop(use)
     }
   }
 
@@ -160,7 +147,7 @@ export class CpuSlots {
   #drop(use: Use): void {
     this.#order = this.#order.filter((u) => u !== use)
     this.#taken.delete(use)
-    for (const tile of use.rounds.flat()) tile.release()
+    for (const tile of use.tiles) tile.release()
     use.end()
   }
 

@@ -23,8 +23,6 @@ interface SlotState {
   readonly allocation: BufferAllocation
   staged?: Staged | undefined
   weights?: Weights | undefined
-  /** How often the weights may still be used. */
-  uses: number
   /** Serial of the last batch that reads the slot. */
   lastUse: number
 }
@@ -75,7 +73,7 @@ export class Memories {
     const usage = USAGE.storage | USAGE.copyDst
     const allocation = this.#buffers.allocate(category, label, alignBytes(bytes), usage)
     const slot = { label, bytes }
-    this.#slots.set(slot, { allocation, uses: 0, lastUse: 0 })
+    this.#slots.set(slot, { allocation, lastUse: 0 })
     return slot
   }
 

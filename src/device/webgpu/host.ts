@@ -88,14 +88,13 @@ function createSlabTransfers(runtime: Runtime): Pick<HostPart, 'stage' | 'commit
       state.staged = await transfer.stage(state.allocation.buffer, bytes, state.lastUse)
       return state.staged.memory
     },
-    commit(slot, weights, uses = 1) {
+    commit(slot, weights) {
       runtime.check()
       const state = memories.state(slot)
       checkSlab(slot, weights)
       state.staged?.commit()
       state.staged = undefined
       state.weights = weights
-      state.uses = uses
     },
     discard(slot) {
       if (runtime.closed) return

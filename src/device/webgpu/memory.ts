@@ -4,6 +4,7 @@
 // Dawn's own upload ring for activations and small tables, which `write` keeps at about 4 MiB.
 
 import type { MemoryModel, Workload } from '../memory.ts'
+import { tableWords } from './attention-table.ts'
 
 /** Buffers and copies are whole 32-bit words. */
 export const alignBytes = (bytes: number) => Math.ceil(bytes / 4) * 4
@@ -26,7 +27,7 @@ export const scratchLabel = (name: string) => `scratch for ${name}`
 /** Scratch buffers by name; each is one allocation. */
 export function scratchSizes(workload: Workload) {
   const { probes, versions, rows, headRows, tileElements, tileRows, terms } = workload
-  const { projectionCols, addendElements } = workload
+  const { projectionCols, addendElements, targets, attention } = workload
   return {
     /** Perturbed tile [versions, tile rows, K] f32. */
     weights: 4 * versions * tileElements,
@@ -36,8 +37,10 @@ export function scratchSizes(workload: Workload) {
     projection: Math.max(4, 4 * probes * rows * projectionCols),
     /** Right factor, left factor and scales of an addend, f32. */
     factors: Math.max(4, 4 * (addendElements + probes * projectionCols)),
-    /** Row indices and targets, u32. */
-    indices: 4 * probes * Math.max(rows, headRows),
+    /** Row indices, or the targets of the head's rows, u32. */
+    indices: 4 * probes * Math.max(rows, headRows * Math.max(1, targets)),
+    /** What each query of a probe sees, u32. */
+    attention: 4 * tableWords({ ...attention, queries: rows }),
     recipes: RECIPE_REGIONS * (terms + versions) * RECIPE_ROW_BYTES,
   }
 }

@@ -5,7 +5,12 @@ import { UserError } from '../../util/errors.ts'
 import { checkAttention, type Activation, type Device, type Rows, type Tensor } from '../device.ts'
 import { activationKernel } from './kernels/activation.ts'
 import { addKernel } from './kernels/add.ts'
-import { ATTENTION_ROWS, attentionKernel, MAX_HEAD_SIZE } from './kernels/attention.ts'
+import {
+  ATTENTION_ROWS,
+  attentionKernel,
+  MAX_HEAD_SIZE,
+  type QueryPlace,
+} from './kernels/attention.ts'
 import {
   attentionSubgroupKernel,
   MAX_SUBGROUP_HEAD_SIZE,
@@ -82,49 +87,53 @@ function createLayerNorm(runtime: Runtime): Device['layerNorm'] {
 function createAttention(runtime: Runtime): Device['attention'] {
   const { commands, memories } = runtime
   const { software, lanes } = runtime.adapter
-  const compile = (headSize: number, type: Element) => {
+  const compile = (headSize: number, type: Element, place: QueryPlace) => {
     const shared = software && lanes > 0 && headSize % 4 === 0
     return shared && headSize <= MAX_SUBGROUP_HEAD_SIZE
       ? {
-          kernel: commands.compile(attentionSubgroupKernel(headSize, lanes, type)),
+          kernel: commands.compile(attentionSubgroupKernel(headSize, lanes, type, place)),
           rows: subgroupAttentionRows(lanes),
         }
-      : { kernel: commands.compile(attentionKernel(headSize, type)), rows: ATTENTION_ROWS }
+      : { kernel: commands.compile(attentionKernel(headSize, type, place)), rows: ATTENTION_ROWS }
   }
   type Compiled = ReturnType<typeof compile>
-  const kernels = { f32: new Map<number, Compiled>(), f16: new Map<number, Compiled>() }
-  const kernelOf = (headSize: number, type: Element) => {
+  const kernels = new Map<string, Compiled>()
+  const kernelOf = (headSize: number, type: Element, place: QueryPlace) => {
     if (headSize > MAX_HEAD_SIZE) {
       throw new UserError(
         `attention heads of ${headSize} columns do not run on the webgpu device, which takes ` +
           `sizes up to ${MAX_HEAD_SIZE}: use --device cpu`,
       )
     }
-    let kernel = kernels[type].get(headSize)
-    if (!kernel) kernels[type].set(headSize, (kernel = compile(headSize, type)))
+    const key = `${headSize} ${type} ${place}`
+    let kernel = kernels.get(key)
+    if (!kernel) kernels.set(key, (kernel = compile(headSize, type, place)))
     return kernel
   }
-  return async (q, k, v, keyMask, y, shape) => {
-    const { probes, batch, tokens, heads, keys = tokens } = shape
-    runtime.check()
-    checkAttention(shape, q.cols)
-    const headSize = q.cols / heads
-    const sequences = probes * batch
-    const operand = (tensor: Tensor, count: number) =>
-      memories.matrix(tensor, sequences * count, q.cols).buffer
-    const mask = memories.plain(keyMask, batch, keys).buffer
-    const { kernel, rows } = kernelOf(headSize, typeOf(q, k, v, y))
+  return async (q, k, v, y, probes, sees, dims) => {
+    const { scratch } = runtime.reserved()
+    checkAttention(q, k, dims)
+    const { heads, kvHeads, headSize, scale } = dims
+    const { queries, keys } = sees
+    const place = q === y ? 'y' : 'q'
+    const { kernel, rows } = kernelOf(headSize, typeOf(q, k, v, y), place)
+    const operand = (tensor: Tensor, count: number, cols: number) =>
+      memories.matrix(tensor, probes * count, cols).buffer
+    const k0 = operand(k, keys, k.cols)
+    const operands = {
+      q: place === 'y' ? k0 : operand(q, queries, q.cols), // in place there is nothing in q
+      k: k0,
+      v: operand(v, keys, k.cols),
+      y: operand(y, queries, q.cols),
+    }
+    const { buffer, blocks } = scratch.table(sees, rows)
+    const groups = probes * blocks * heads
+    if (groups === 0) return
     commands.run(
       kernel,
-      {
-        q: operand(q, tokens),
-        k: operand(k, keys),
-        v: operand(v, keys),
-        key_mask: mask,
-        y: operand(y, tokens),
-      },
-      { batch, tokens, keys, heads, sequences, scale: headSize ** -0.5 },
-      commands.flat(Math.ceil(tokens / rows) * heads * sequences),
+      { ...operands, table: buffer },
+      { queries, keys, heads, kv_heads: kvHeads, blocks, groups, scale },
+      commands.flat(groups),
     )
   }
 }

@@ -1,8 +1,10 @@
 // The device's own memory for one workload, exactly as memory.ts predicts it: the perturbed tile,
-// the logits of a tile, row indices, and the recipes of recorded perturbations.
+// the logits of a tile, row indices, what attention sees, and the recipes of recorded perturbations.
 
 import { probeKey, type Recipe } from '../../noise/distributions.ts'
 import type { Workload } from '../memory.ts'
+import type { QueryGroups } from '../packed.ts'
+import { attentionTable, sizesOf, tableWords } from './attention-table.ts'
 import type { BufferAllocation, Buffers } from './buffers.ts'
 import { USAGE } from './buffers.ts'
 import type { Commands } from './commands.ts'
@@ -15,8 +17,10 @@ export interface Scratch {
   /** Of an addend: x after its right factor, and both factors. */
   readonly projection: GPUBuffer
   readonly factors: GPUBuffer
-  /** Uploads row indices, in order with the recorded work, and returns their buffer. */
+  /** Uploads row indices or targets, in order with the recorded work, and returns their buffer. */
   indices(values: Uint32Array): GPUBuffer
+  /** The table of what attention sees, for blocks of `rows` queries: uploaded in that order unless it is there. */
+  table(sees: QueryGroups, rows: number): { readonly buffer: GPUBuffer; readonly blocks: number }
   readonly recipes: GPUBuffer
   /** Uploads a recipe with `versions` scales; returns its first row in `recipes`. */
   recipe(recipe: Recipe, versions: number): number
@@ -26,9 +30,10 @@ export interface Scratch {
 export function createScratch(commands: Commands, buffers: Buffers, workload: Workload): Scratch {
   const sizes = scratchSizes(workload)
   const { parts, release } = allocateParts(buffers, sizes)
-  const { indices, recipes } = parts
+  const { indices, recipes, attention } = parts
   const regionRows = workload.terms + workload.versions
   let region = 0
+  let held: { sees: QueryGroups; rows: number; blocks: number } | undefined
 
   return {
     ...parts,
@@ -37,11 +42,20 @@ export function createScratch(commands: Commands, buffers: Buffers, workload: Wo
     indices(values) {
       if (values.byteLength > sizes.indices) {
         throw new RangeError(
-          `${values.length} row indices exceed the ${sizes.indices / 4} that were reserved`,
+          `${values.length} row indices or targets exceed the ${sizes.indices / 4} that were reserved`,
         )
       }
       commands.upload(indices, 0, new Uint32Array(values))
       return indices
+    },
+    table(sees, rows) {
+      if (held?.sees !== sees || held.rows !== rows) {
+        checkSizes(sees, workload)
+        const { table, blocks } = attentionTable(sees, rows)
+        commands.upload(attention, 0, table)
+        held = { sees, rows, blocks }
+      }
+      return { buffer: attention, blocks: held.blocks }
     },
     recipe(recipe, versions) {
       const { terms, scales } = recipe
@@ -74,6 +88,15 @@ export function createScratch(commands: Commands, buffers: Buffers, workload: Wo
   }
 }
 
+function checkSizes(sees: QueryGroups, { rows, attention }: Workload) {
+  const sizes = sizesOf(sees)
+  if (tableWords(sizes) <= tableWords({ ...attention, queries: rows })) return
+  throw new RangeError(
+    `attention of ${sizes.queries} queries in ${sizes.groups} groups that list ${sizes.listed} keys is ` +
+      `larger than what was reserved: ${rows} in ${attention.groups} that list ${attention.listed}`,
+  )
+}
+
 /** All buffers, or none if one of them cannot be. */
 function allocateParts(buffers: Buffers, sizes: ReturnType<typeof scratchSizes>) {
   const made: BufferAllocation[] = []
@@ -93,6 +116,7 @@ function allocateParts(buffers: Buffers, sizes: ReturnType<typeof scratchSizes>)
       projection: part('projection'),
       factors: part('factors'),
       indices: part('indices'),
+      attention: part('attention'),
       recipes: part('recipes'),
     }
     return { parts, release }

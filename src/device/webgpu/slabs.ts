@@ -49,14 +49,15 @@ export function createSlabPart(runtime: Runtime, choice: VariantChoice): SlabPar
     async crossEntropy(x, slot, targets, state, at, addend) {
       const job = takeJob(runtime, x, slot, at, checkHead)
       const rows = at.probes * at.rows
-      const carried = memories.plain(state, rows, 3).buffer
-      if (targets.length !== rows) {
-        throw new RangeError(`${targets.length} targets were given for ${rows} rows`)
+      const carried = memories.plain(state, rows).buffer
+      const n = state.cols - 2
+      if (targets.length !== rows * n) {
+        throw new RangeError(`${targets.length} targets were given for ${rows} rows of ${n}`)
       }
       const { logits } = job.scratch
       const buffers = { logits, targets: job.scratch.indices(targets), state: carried }
       for (const tile of products.tiles(job, intoLogits(job, addend))) {
-        const params = { rows, cols: tile.rows, first: tile.row0 }
+        const params = { rows, cols: tile.rows, first: tile.row0, n }
         commands.run(crossEntropy, buffers, params, commands.flat(rows))
       }
       markUsed(runtime, slot)
@@ -72,7 +73,7 @@ export function createSlabPart(runtime: Runtime, choice: VariantChoice): SlabPar
   }
 }
 
-/** The committed slab of `slot`, used once: after the last use a commit makes it usable again. */
+/** The committed slab of `slot`, used once: a commit makes it usable again. */
 function takeJob(
   runtime: Runtime,
   x: Tensor,
@@ -87,7 +88,7 @@ function takeJob(
   check(weights)
   const depth = weights.transposed ? x.cols : weights.cols
   const rows = runtime.memories.matrix(x, at.probes * at.rows, depth)
-  if (--state.uses === 0) state.weights = undefined
+  state.weights = undefined
   return { scratch, raw: state.allocation.buffer, weights, x: rows, depth, at }
 }
 

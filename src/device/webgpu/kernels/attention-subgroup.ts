@@ -2,11 +2,17 @@
 // load is made lane by lane: what all lanes want is loaded once, each lane another part, and
 // broadcast. A lane holds two queries while it makes scores (each lane loads another key), and four
 // columns of all queries' sums while it adds up values (each lane loads other columns).
-// The online softmax goes by blocks of `lanes` keys that begin at key 0, so that here too a row's
-// bits depend on the keys it sees alone. Needs D to be a multiple of four.
+// The online softmax goes by tiles of `lanes` keys that begin at key 0 of the list, so that here too a
+// row's bits depend on the keys it sees alone. Needs D to be a multiple of four.
 
 import { defineKernel } from '../kernel.ts'
-import { ATTENTION_PARAMS, type AttentionSpec } from './attention.ts'
+import {
+  ATTENTION_PARAMS,
+  type AttentionSpec,
+  placeSuffix,
+  type QueryPlace,
+  WORK_WGSL,
+} from './attention.ts'
 import { type Element, elementSpec, read4, stored4, suffix } from './elements.ts'
 import { lines } from './matmul-common.ts'
 
@@ -19,96 +25,108 @@ export const subgroupAttentionRows = (lanes: number) => own * lanes
 /** Queries of a lane. */
 const own = 2
 
+interface Shape {
+  readonly lanes: number
+  /** Query rows of a workgroup: row r is query r / lanes of lane r % lanes. */
+  readonly rows: number
+  /** Columns of a head, in fours. */
+  readonly depth: number
+  /** Groups of columns, four to each lane; the last may be incomplete. */
+  readonly groups: number
+  readonly type: Element
+  readonly place: QueryPlace
+}
+
 export function attentionSubgroupKernel(
   headSize: number,
   lanes: number,
   type: Element = 'f32',
+  place: QueryPlace = 'q',
 ): AttentionSpec {
-  const rows = subgroupAttentionRows(lanes)
   const depth = headSize / 4
-  /** Groups of columns, four to each lane; the last may be incomplete. */
   const groups = Math.ceil(depth / lanes)
-  const each = <T>(n: number, make: (i: number) => T) =>
-    Array.from({ length: n }, (_, i) => make(i))
-  const column = (c: number) => `min(${c * lanes}u + lane, ${depth - 1}u)`
+  const shape: Shape = { lanes, rows: subgroupAttentionRows(lanes), depth, groups, type, place }
   return defineKernel({
-    name: `attention ${headSize} subgroup${suffix({ x: type, y: type })}`,
-    ...elementSpec({ x: type, y: type }, [], ['subgroups']),
+    name: `attention ${headSize} subgroup${suffix({ x: type, y: type })}${placeSuffix(place)}`,
+    ...elementSpec({ x: type, y: type }, [WORK_WGSL, WEIGH_WGSL], ['subgroups']),
     bindings: {
       q: `read vec4<${type}>`,
       k: `read vec4<${type}>`,
       v: `read vec4<${type}>`,
-      key_mask: 'read f32',
+      table: 'read u32',
       y: `read_write vec4<${type}>`,
     },
     params: ATTENTION_PARAMS,
+    constants: { D: depth, LANES: lanes },
     body: /* wgsl */ `
-// A weight of -1 marks a key that the row does not see: its value may be infinite or NaN.
-fn weigh(weight: f32, value: vec4<f32>) -> vec4<f32> {
-  return select(weight * value, vec4<f32>(), weight == -1f);
-}
-
-// Of four columns of all values of a sequence.
-fn mean_value(first: u32, width: u32) -> vec4<f32> {
-  var sum = vec4<f32>();
-  for (var j = 0u; j < params.keys; j++) {
-    sum += ${read4(type, 'v[first + j * width]')};
-  }
-  return sum / f32(params.keys);
-}
-
-@compute @workgroup_size(${lanes})
+@compute @workgroup_size(LANES)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
   let id = group.y * groups.x + group.x;
-  let each = (params.tokens + ${rows - 1}u) / ${rows}u * params.heads; // workgroups of a sequence
-  let sequence = id / each;
-  if (sequence >= params.sequences) {
+  if (id >= params.groups) {
     return;
   }
-  let first = id % each / params.heads * ${rows}u;
-  let head = id % params.heads;
-  let width = params.heads * ${depth}u;
-  let earlier = params.keys - params.tokens; // keys before the first query's own
-  let start = sequence * params.keys * width + head * ${depth}u;
-  let mask0 = (sequence % params.batch) * params.keys;
-  let rows0 = sequence * params.tokens * width + head * ${depth}u;
+  let work = work_of(id);
+${start(shape)}
+  for (var j = work.begin / LANES * LANES; j < work.end; j += LANES) {
+    let key = key_at(work, min(j + lane, work.end - 1u));
+${scores(shape)}
+${softmax(shape)}
+${values(shape)}
+  }
+${end(shape)}
+}
+`,
+  })
+}
+
+/** A weight of -1 marks a key that the row does not see: its value may be infinite or NaN. */
+const WEIGH_WGSL = /* wgsl */ `
+fn weigh(sum: vec4<f32>, weight: f32, value: vec4<f32>) -> vec4<f32> {
+  return select(sum + weight * value, sum, weight == -1f);
+}
+`
+
+/** A lane's queries, of which those beyond the block's end repeat the last, and the sums of all rows. */
+const start = ({ lanes, rows, groups }: Shape) => /* wgsl */ `
 ${lines(
   own,
-  (h) => `  let last${h} = earlier + first + ${h * lanes}u + lane; // the last key it sees
-  let row${h} = rows0 + min(first + ${h * lanes}u + lane, params.tokens - 1u) * width;`,
+  (h) => `  let query${h} = work.query0 + min(${h * lanes}u + lane, work.queries - 1u);
+  let seen${h} = seen_by(query${h});
+  let row${h} = query_at(work, query${h});
+  var largest${h} = -3e38f;
+  var total${h} = 0f;
+  var weights${h}: array<f32, LANES>;`,
 )}
-${lines(rows, (r) => lines(groups, (c) => `  var sums${r}_${c} = vec4<f32>();`))}
-${lines(own, (h) => `  var largest${h} = -3e38f;\n  var total${h} = 0f;\n  var weights${h}: array<f32, ${lanes}>;`)}
-  let keys = min(earlier + first + ${rows}u, params.keys);
-  for (var j = 0u; j < keys; j += ${lanes}u) {
-    let own = min(j + lane, keys - 1u);
-    let open = select(0f, key_mask[mask0 + own], j + lane < keys);
-    let key = start + own * width;
+  var keys: array<u32, LANES>;
+${lines(rows, (r) => lines(groups, (c) => `  var sums${r}_${c} = vec4<f32>();`))}`
+
+/** Scores of the tile's keys for a lane's queries. */
+const scores = ({ lanes, type, place }: Shape) => /* wgsl */ `
 ${lines(own, (h) => lines(lanes, (l) => `    var score${h}_${l} = 0f;`))}
-    for (var d = 0u; d < ${depth}u; d++) {
-${lines(own, (h) => `      let q${h} = ${read4(type, `q[row${h} + d]`)} * params.scale;`)}
+    for (var d = 0u; d < D; d++) {
+${lines(own, (h) => `      let q${h} = ${read4(type, `${place}[row${h} + d]`)} * params.scale;`)}
       let part = ${read4(type, 'k[key + d]')};
       var b: vec4<f32>;
 ${lines(
   lanes,
   (l) => `      b = subgroupBroadcast(part, ${l}u);
-${lines(own, (h) => each(4, (i) => `      score${h}_${l} += q${h}[${i}] * b[${i}];`).join(''))}`,
+${lines(own, (h) => lines(4, (i) => `      score${h}_${l} += q${h}[${i}] * b[${i}];`))}`,
 )}
-    }
-${lines(
-  lanes,
-  (l) => `    let open${l} = subgroupBroadcast(open, ${l}u) != 0f;
-${lines(own, (h) => `    let sees${h}_${l} = open${l} && j + ${l}u <= last${h};`)}`,
-)}
-${lines(
-  own,
-  (h) => `    var next${h} = largest${h};
+    }`
+
+/** Weights of the tile's keys, and what the sums so far shrink to; a tile that a row does not see leaves both. */
+const softmax = ({ lanes }: Shape) =>
+  lines(
+    own,
+    (h) => /* wgsl */ `
+${lines(lanes, (l) => `    let sees${h}_${l} = j + ${l}u >= seen${h}.x && j + ${l}u < seen${h}.y;`)}
+    var next${h} = largest${h};
 ${lines(lanes, (l) => `    next${h} = select(next${h}, score${h}_${l}, sees${h}_${l} && score${h}_${l} > next${h});`)}
-    let shrink${h} = exp(largest${h} - next${h});
+    let shrink${h} = select(exp(largest${h} - next${h}), 1f, largest${h} == next${h});
     largest${h} = next${h};
     total${h} *= shrink${h};
 ${lines(
@@ -117,25 +135,35 @@ ${lines(
     total${h} += select(0f, weight${h}_${l}, sees${h}_${l});
     weights${h}[${l}] = weight${h}_${l};`,
 )}`,
-)}
+  )
+
+/** Adds the tile's values to the sums of all rows. */
+const values = ({ lanes, rows, depth, groups, type }: Shape) => {
+  const broadcast = (value: string, r: number) =>
+    `subgroupBroadcast(${value}${Math.floor(r / lanes)}, ${r % lanes}u)`
+  const column = (c: number) => `min(${c * lanes}u + lane, ${depth - 1}u)`
+  return /* wgsl */ `
     var weight: f32;
 ${lines(
   rows,
-  (r) => `    weight = subgroupBroadcast(shrink${Math.floor(r / lanes)}, ${r % lanes}u);
+  (r) => `    weight = ${broadcast('shrink', r)};
 ${lines(groups, (c) => `    sums${r}_${c} *= weight;`)}`,
 )}
-    for (var l = 0u; l < ${lanes}u; l++) {
-      let value = start + min(j + l, keys - 1u) * width;
-${lines(groups, (c) => `      let v${c} = ${read4(type, `v[value + ${column(c)}]`)};`)}
+${lines(lanes, (l) => `    keys[${l}] = subgroupBroadcast(key, ${l}u);`)}
+    let count = min(LANES, work.end - j);
+    for (var l = 0u; l < count; l++) {
+${lines(groups, (c) => `      let v${c} = ${read4(type, `v[keys[l] + ${column(c)}]`)};`)}
 ${lines(own, (h) => `      let own${h} = weights${h}[l];`)}
 ${lines(
   rows,
-  (r) => `      weight = subgroupBroadcast(own${Math.floor(r / lanes)}, ${r % lanes}u);
-${lines(groups, (c) => `      sums${r}_${c} += weigh(weight, v${c});`)}`,
+  (r) => `      weight = ${broadcast('own', r)};
+${lines(groups, (c) => `      sums${r}_${c} = weigh(sums${r}_${c}, weight, v${c});`)}`,
 )}
-    }
-  }
-  // Stored in a loop, since every store is a lot of code.
+    }`
+}
+
+/** Stores the rows in a loop, since every store is a lot of code. */
+const end = ({ lanes, rows, groups, type }: Shape) => /* wgsl */ `
   var ends: array<vec4<f32>, ${rows * groups}>;
   var totals: array<f32, ${rows}>;
 ${lines(
@@ -145,16 +173,8 @@ ${lines(groups, (c) => `  ends[${r * groups + c}] = sums${r}_${c};`)}`,
 )}
   for (var i = 0u; i < ${rows * groups}u; i++) {
     let r = i / ${groups}u;
-    let c = (i % ${groups}u) * ${lanes}u + lane;
-    if (first + r < params.tokens && c < ${depth}u) {
-      var value = ends[i] / totals[r];
-      if (totals[r] == 0f) {
-        value = mean_value(start + c, width);
-      }
-      y[rows0 + (first + r) * width + c] = ${stored4(type, 'value')};
+    let c = (i % ${groups}u) * LANES + lane;
+    if (r < work.queries && c < D) {
+      y[query_at(work, work.query0 + r) + c] = ${stored4(type, 'ends[i] / totals[r]')};
     }
-  }
-}
-`,
-  })
-}
+  }`

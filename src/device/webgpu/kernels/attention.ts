@@ -1,10 +1,10 @@
-// y = softmax(q * D^-0.5 * k^T, causal and without padded keys) * v for every sequence and head;
-// the softmax is online (Milakov and Gimelshein, arXiv 1805.02867), so no T x S matrix exists. q,
-// y [P*B*T, H*D], k, v [P*B*S, H*D], key_mask [B, S]; the T queries are the last of S
-// positions. Equals scaled_dot_product_attention with that mask. One invocation makes one query row
-// of one head, a workgroup 32 consecutive rows: all its lanes read the same key at the same time.
-// Keys come in order, so that a row's bits do not depend on T (with a cache or without). A row
-// that sees no key gets the mean of all S values of its sequence.
+// y = softmax(q * scale * k^T) * v for every query row and head, over the keys that the query sees; the
+// softmax is online (Milakov and Gimelshein, arXiv 1805.02867), so no matrix of scores exists. q, y
+// [P*queries, H*D], k, v [P*keys, kvHeads*D]. Equals scaled_dot_product_attention with a mask. Who sees what
+// is in a table (../attention-table.ts). One invocation makes one query row of one head, a workgroup a block of
+// up to 32 rows that share a list of keys: all its lanes read the same key at the same time.
+// Keys come in the order of the list and a key that a row does not see leaves no trace in it, so that a
+// row's bits depend on its query and on its keys alone.
 
 import { type Binding, defineKernel, type KernelSpec, type Params } from '../kernel.ts'
 import { type Element, elementSpec, read, stored, suffix } from './elements.ts'
@@ -15,29 +15,87 @@ export const MAX_HEAD_SIZE = 256
 /** Query rows of one workgroup. */
 export const ATTENTION_ROWS = 32
 
+/** Words of a block in the table. */
+export const BLOCK_WORDS = 5
+
 export const ATTENTION_PARAMS = {
-  batch: 'u32',
-  tokens: 'u32',
-  keys: 'u32', // S
+  queries: 'u32', // rows of q and of k, of a probe
+  keys: 'u32',
   heads: 'u32',
-  sequences: 'u32',
+  kv_heads: 'u32',
+  blocks: 'u32', // of a probe
+  groups: 'u32', // workgroups: probes * blocks * heads
   scale: 'f32',
 } as const satisfies Params
 
 export type AttentionSpec = KernelSpec<
-  Readonly<Record<'q' | 'k' | 'v' | 'key_mask' | 'y', Binding>>,
+  Readonly<Record<'q' | 'k' | 'v' | 'table' | 'y', Binding>>,
   typeof ATTENTION_PARAMS
 >
 
-export const attentionKernel = (headSize: number, type: Element = 'f32'): AttentionSpec =>
+/** What a workgroup works on, for kernels in which D is a head's columns as their bindings count them. */
+export const WORK_WGSL = /* wgsl */ `
+struct Work {
+  query0: u32, // first query of the block
+  queries: u32,
+  list: u32, // where the keys' list begins in the table
+  begin: u32, // no query of the block sees another key than [begin, end) of the list
+  end: u32,
+  q: u32, // where the probe's and head's first row begins in q and y
+  k: u32, // and in k and v
+}
+
+fn work_of(id: u32) -> Work {
+  let head = id % params.heads;
+  let probe = id / params.heads / params.blocks;
+  let at = id / params.heads % params.blocks * ${BLOCK_WORDS}u;
+  let kv_head = head / (params.heads / params.kv_heads);
+  return Work(
+    table[at],
+    table[at + 1u],
+    table[at + 2u],
+    table[at + 3u],
+    table[at + 4u],
+    (probe * params.queries * params.heads + head) * D,
+    (probe * params.keys * params.kv_heads + kv_head) * D,
+  );
+}
+
+// Where a query's row begins in q and y.
+fn query_at(work: Work, query: u32) -> u32 {
+  return work.q + query * params.heads * D;
+}
+
+// Where the row of the list's key j begins in k and v.
+fn key_at(work: Work, j: u32) -> u32 {
+  return work.k + table[work.list + j] * params.kv_heads * D;
+}
+
+// The query sees the keys [x, y) of the list.
+fn seen_by(query: u32) -> vec2<u32> {
+  let at = params.blocks * ${BLOCK_WORDS}u + 2u * query;
+  return vec2(table[at], table[at + 1u]);
+}
+`
+
+/** Where queries are: in q, or in y, whose rows become the results (no buffer may be bound for both). */
+export type QueryPlace = 'q' | 'y'
+
+export const placeSuffix = (place: QueryPlace) => (place === 'y' ? ' in place' : '')
+
+export const attentionKernel = (
+  headSize: number,
+  type: Element = 'f32',
+  place: QueryPlace = 'q',
+): AttentionSpec =>
   defineKernel({
-    name: `attention ${headSize}${suffix({ x: type, y: type })}`,
-    ...elementSpec({ x: type, y: type }),
+    name: `attention ${headSize}${suffix({ x: type, y: type })}${placeSuffix(place)}`,
+    ...elementSpec({ x: type, y: type }, [WORK_WGSL]),
     bindings: {
       q: `read ${type}`,
       k: `read ${type}`,
       v: `read ${type}`,
-      key_mask: 'read f32',
+      table: 'read u32',
       y: `read_write ${type}`,
     },
     params: ATTENTION_PARAMS,
@@ -50,57 +108,41 @@ fn main(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let id = group.y * groups.x + group.x;
-  let each = (params.tokens + ROWS - 1u) / ROWS * params.heads; // workgroups of a sequence
-  let sequence = id / each;
-  if (sequence >= params.sequences) {
+  if (id >= params.groups) {
     return;
   }
-  let block = id % each / params.heads;
-  let head = id % params.heads;
-  let width = params.heads * D;
-  let token = block * ROWS + lane;
-  let earlier = params.keys - params.tokens; // keys before the first query's own
-  let start = sequence * params.keys * width + head * D;
-  let mask0 = (sequence % params.batch) * params.keys;
-  let row = (sequence * params.tokens + min(token, params.tokens - 1u)) * width + head * D;
+  let work = work_of(id);
+  // Lanes beyond the block's end repeat its last query and store nothing.
+  let own = work.query0 + min(lane, work.queries - 1u);
+  let seen = seen_by(own);
+  let row = query_at(work, own);
   var query: array<f32, D>;
   var sums: array<f32, D>;
   for (var d = 0u; d < D; d++) {
-    query[d] = ${read(type, 'q[row + d]')} * params.scale;
+    query[d] = ${read(type, `${place}[row + d]`)} * params.scale;
     sums[d] = 0f;
   }
   var largest = -3e38f;
   var total = 0f;
-  let keys = min(earlier + block * ROWS + ROWS, params.keys);
-  for (var j = 0u; j < keys; j++) {
-    if (key_mask[mask0 + j] == 0f) {
+  for (var j = work.begin; j < work.end; j++) {
+    if (j < seen.x || j >= seen.y) {
       continue;
     }
-    let key = start + j * width;
+    let key = key_at(work, j);
     var score = 0f;
     for (var d = 0u; d < D; d++) {
       score += query[d] * ${read(type, 'k[key + d]')};
     }
-    let visible = j <= earlier + token;
-    let next = select(largest, score, visible && score > largest);
+    let next = select(largest, score, score > largest); // max() may drop a NaN
     let shrink = exp(largest - next);
-    let weight = select(0f, exp(score - next), visible);
+    let weight = exp(score - next);
     total = total * shrink + weight;
     for (var d = 0u; d < D; d++) {
-      // Not a product with zero: a value the row must not see may be infinite or NaN.
-      sums[d] = sums[d] * shrink + select(0f, weight * ${read(type, 'v[key + d]')}, visible);
+      sums[d] = sums[d] * shrink + weight * ${read(type, 'v[key + d]')};
     }
     largest = next;
   }
-  if (token < params.tokens) {
-    if (total == 0f) {
-      total = f32(params.keys);
-      for (var j = 0u; j < params.keys; j++) {
-        for (var d = 0u; d < D; d++) {
-          sums[d] += ${read(type, 'v[start + j * width + d]')};
-        }
-      }
-    }
+  if (lane < work.queries) {
     for (var d = 0u; d < D; d++) {
       y[row + d] = ${stored(type, 'sums[d] / total')};
     }

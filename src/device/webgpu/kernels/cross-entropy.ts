@@ -1,6 +1,6 @@
-// Folds one tile of logits into the online log-sum-exp of each row: state [rows, 3] holds (max, sum
-// of exp(logit - max), logit of the target). logits [rows, cols] are vocabulary entries [first,
-// first + cols); f32. After the last tile, log(sum) + max - target is
+// Folds one tile of logits into the online log-sum-exp of each row: state [rows, 2 + n] holds (max, sum
+// of exp(logit - max), logit of each of n targets). logits [rows, cols] are vocabulary entries [first,
+// first + cols), targets is [rows, n]; f32. After the last tile, log(sum) + max - target is
 // torch.nn.functional.cross_entropy. One workgroup makes one row.
 
 import { defineKernel } from '../kernel.ts'
@@ -9,7 +9,7 @@ import { REDUCE_WGSL } from './reduce.ts'
 export const crossEntropyKernel = defineKernel({
   name: 'crossEntropy',
   bindings: { logits: 'read f32', targets: 'read u32', state: 'read_write f32' },
-  params: { rows: 'u32', cols: 'u32', first: 'u32' },
+  params: { rows: 'u32', cols: 'u32', first: 'u32', n: 'u32' },
   snippets: [REDUCE_WGSL],
   body: /* wgsl */ `
 @compute @workgroup_size(64)
@@ -23,8 +23,9 @@ fn main(
     return;
   }
   let start = row * params.cols;
-  let old_max = state[row * 3u];
-  let old_sum = state[row * 3u + 1u];
+  let at = row * (2u + params.n);
+  let old_max = state[at];
+  let old_sum = state[at + 1u];
   var largest = -3.4028234e38f;
   for (var c = lane; c < params.cols; c += 64u) {
     largest = select(largest, logits[start + c], logits[start + c] > largest);
@@ -39,11 +40,14 @@ fn main(
   if (lane == 0u) {
     // The first tile meets (-inf, 0): nothing to carry over.
     let carried = select(old_sum * exp(old_max - largest), 0f, old_sum == 0f);
-    state[row * 3u] = largest;
-    state[row * 3u + 1u] = carried + sum;
-    let at = targets[row] - params.first;
-    if (targets[row] >= params.first && at < params.cols) {
-      state[row * 3u + 2u] = logits[start + at];
+    state[at] = largest;
+    state[at + 1u] = carried + sum;
+  }
+  for (var t = lane; t < params.n; t += 64u) {
+    let target_id = targets[row * params.n + t];
+    let column = target_id - params.first;
+    if (target_id >= params.first && column < params.cols) {
+      state[at + 2u + t] = logits[start + column];
     }
   }
 }

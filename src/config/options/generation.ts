@@ -2,8 +2,8 @@
 // What they do is src/generate's.
 
 import { z } from 'zod'
-import type { OptionSpec, Values } from './spec.ts'
-import { text } from './values.ts'
+import type { OptionSpec, Values } from '../spec.ts'
+import { text } from '../values.ts'
 import {
   MOST_SEQUENCES,
   countAtMost,
@@ -12,7 +12,7 @@ import {
   share,
   textList,
   whole,
-} from './values.ts'
+} from '../values.ts'
 
 /** Whether tokens are drawn; what beams exclude is said by numBeams. */
 const draws = ({ temperature, numBeams }: Values) => temperature !== 0 || numBeams !== 1

@@ -1,6 +1,6 @@
 // Brings the files a run needs from a hub into one snapshot folder of the cache: small files first,
 // then exactly one set of weights, two at a time, each under its lock and only if it is not there.
-// resolve.ts decides whether to come here at all; download.ts moves the bytes of one file.
+// resolve.ts decides whether to come here at all; download-file.ts moves the bytes of one file.
 import { join } from 'node:path'
 import PQueue from 'p-queue'
 import { UserError } from '../util/errors.ts'
@@ -13,7 +13,7 @@ import {
   type RepoCache,
   writeRef,
 } from './cache.ts'
-import { downloadBlob, partialPath } from './download.ts'
+import { downloadBlob, partialPath } from './download-file.ts'
 import {
   ADAPTER_FILE,
   chooseWeights,

@@ -1,9 +1,9 @@
 // The options of a model without weights of its own, in place of a checkpoint.
 // What they mean is src/checkpoint/init.ts's and src/checkpoint/synthetic.ts's.
 
-import { SYNTHETIC_SIZES } from '../checkpoint/synthetic.ts'
-import type { OptionSpec } from './spec.ts'
-import { count, text } from './values.ts'
+import { SYNTHETIC_SIZES } from '../../checkpoint/synthetic.ts'
+import type { OptionSpec } from '../spec.ts'
+import { count, text } from '../values.ts'
 
 export const MODEL_OPTIONS = {
   synthetic: {

@@ -1,7 +1,7 @@
 // The options of evaluation during a run: when, on what, and what follows from it (the best model,
 // early stopping).
 
-import { RUNS, type OptionSpec } from './spec.ts'
+import { RUNS, type OptionSpec } from '../spec.ts'
 import {
   MOST_SEQUENCES,
   count,
@@ -12,7 +12,7 @@ import {
   text,
   whole,
   yesNo,
-} from './values.ts'
+} from '../values.ts'
 
 /** Held-out data, of which evaluations are made. */
 const HELD_OUT = ['evalFile', 'task', 'dataset'] as const
@@ -53,10 +53,10 @@ export const EVALUATION_OPTIONS = {
   evalBatchSize: {
     group: 'schedule',
     value: 'n',
-    help: 'sequences per forward pass of evaluation (default: --batch-size)',
+    help: 'items that dataCollator is given at once in an evaluation (default: batchSize)',
     schema: countAtMost(MOST_SEQUENCES),
     aliases: ['per-device-eval-batch-size'],
-    commands: ['finetune', 'ZOTrainer'],
+    commands: ['ZOTrainer'],
     trajectory: false,
     needs: [HELD_OUT],
   },

@@ -1,8 +1,8 @@
 // The options of training and evaluation data: files, how they are read, and what makes a batch. MeZO's
 // tasks have further ones (tasks.ts).
 
-import { RUNS, type OptionSpec } from './spec.ts'
-import { MOST_SEQUENCES, countAtMost, list, oneOf, path, text, wholeFrom } from './values.ts'
+import { RUNS, type OptionSpec } from '../spec.ts'
+import { MOST_SEQUENCES, count, countAtMost, list, path, text, wholeFrom } from '../values.ts'
 
 export const DATA_OPTIONS = {
   train: {
@@ -28,12 +28,21 @@ export const DATA_OPTIONS = {
   batchSize: {
     group: 'data',
     value: 'n',
-    help: 'sequences per micro-batch',
+    help: 'examples per micro-batch',
     schema: countAtMost(MOST_SEQUENCES),
     default: 16,
     aliases: ['per-device-train-batch-size'],
-    commands: [...RUNS, 'eval', 'plan', 'bench'],
+    commands: [...RUNS, 'plan', 'bench'],
     trajectory: true,
+  },
+  batchTokens: {
+    group: 'data',
+    value: 'n',
+    help: 'as many examples per micro-batch as have n tokens together, in place of --batch-size',
+    schema: count,
+    commands: ['finetune'],
+    trajectory: true,
+    excludes: ['batchSize'],
   },
   accumulate: {
     group: 'data',
@@ -87,14 +96,5 @@ export const DATA_OPTIONS = {
     commands: ['finetune', 'eval'],
     trajectory: true,
     needs: ['labelWords'],
-  },
-  padding: {
-    group: 'data',
-    value: 'side',
-    help: 'pad sequences left or right',
-    schema: oneOf(['left', 'right']),
-    default: 'right',
-    commands: ['finetune', 'eval', 'ZOTrainer'],
-    trajectory: true,
   },
 } as const satisfies Record<string, OptionSpec>

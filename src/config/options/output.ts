@@ -2,8 +2,8 @@
 // Writing is src/run's and src/export's, the hub src/hub's.
 
 import { z } from 'zod'
-import { ON_HUB, RUNS, type OptionSpec } from './spec.ts'
-import { count, isOn, oneOf, path, text, whole, yesNo } from './values.ts'
+import { ON_HUB, RUNS, type OptionSpec } from '../spec.ts'
+import { count, isOn, oneOf, path, text, whole, yesNo } from '../values.ts'
 
 const loggers = z
   .string('expected tensorboard or none')

@@ -2,9 +2,9 @@
 // Reading and encoding are src/data/tasks's.
 
 import { z } from 'zod'
-import { TASKS } from '../data/tasks/index.ts'
-import type { OptionSpec } from './spec.ts'
-import { count, isOn, oneOf, path, whole, wholeAtMost, yesNo } from './values.ts'
+import { TASKS } from '../../data/tasks/index.ts'
+import type { OptionSpec } from '../spec.ts'
+import { count, isOn, oneOf, path, whole, wholeAtMost, yesNo } from '../values.ts'
 
 const GENERATED = [...TASKS.values()].filter((t) => t.kind === 'generation').map((t) => t.name)
 const TASK_NAMES = [...TASKS.keys()] as [string, ...string[]]
@@ -139,7 +139,7 @@ export const TASK_OPTIONS = {
   },
   mezoCompat: {
     group: 'data',
-    help: "encode as MeZO's code: for OPT, sequences begin with token 0 instead of 2; padding is left",
+    help: "encode as MeZO's code: for OPT, sequences begin with token 0 instead of 2",
     schema: isOn,
     default: false,
     commands: ['finetune', 'eval', 'loadTask'],

@@ -2,8 +2,8 @@
 // what those mean is settled when the data is known (settle.ts).
 
 import { z } from 'zod'
-import { RUNS, type Command, type OptionSpec, type Values } from './spec.ts'
-import { count, nonnegative, oneOf, positive, whole, yesNo } from './values.ts'
+import { RUNS, type Command, type OptionSpec, type Values } from '../spec.ts'
+import { count, nonnegative, oneOf, positive, whole, yesNo } from '../values.ts'
 
 /** nanoGPT's configurations have these beside decay_lr = False too. */
 const decays = ({ lrSchedule }: Values, commands: readonly Command[]) =>

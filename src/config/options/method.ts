@@ -1,12 +1,12 @@
 // The options of methods: what a step does to the weights, and to which of them.
 // The rules of methods are src/methods's; what excludes what is check.ts's.
 
-import { ESTIMATORS } from '../methods/estimator.ts'
-import { METHOD_NAMES } from '../methods/index.ts'
-import { KRON_STRATEGIES } from '../methods/kron-sizes.ts'
-import { NOISES } from '../noise/distributions.ts'
-import { ON_METHOD, type OptionSpec } from './spec.ts'
-import { count, countAtMost, isOn, list, nonnegative, oneOf, positive, whole } from './values.ts'
+import { ESTIMATORS } from '../../methods/estimator.ts'
+import { METHOD_NAMES } from '../../methods/index.ts'
+import { KRON_STRATEGIES } from '../../methods/kron-sizes.ts'
+import { NOISES } from '../../noise/distributions.ts'
+import { ON_METHOD, type OptionSpec } from '../spec.ts'
+import { count, countAtMost, isOn, list, nonnegative, oneOf, positive, whole } from '../values.ts'
 
 const DENSE = ['mezo-sgd'] as const
 const LOZO = ['lozo', 'lozo-m'] as const

@@ -3,8 +3,8 @@
 
 import { availableParallelism } from 'node:os'
 import { z } from 'zod'
-import { ON_DEVICE, type OptionSpec } from './spec.ts'
-import { bytes, countAtMost, oneOf, path, text } from './values.ts'
+import { ON_DEVICE, type OptionSpec } from '../spec.ts'
+import { bytes, countAtMost, oneOf, path, text } from '../values.ts'
 
 const MiB = 2 ** 20
 

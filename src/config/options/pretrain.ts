@@ -2,8 +2,8 @@
 // The run is src/train/pretrain.ts's.
 
 import { z } from 'zod'
-import type { OptionSpec } from './spec.ts'
-import { MOST_SEQUENCES, count, countAtMost, path, yesNo } from './values.ts'
+import type { OptionSpec } from '../spec.ts'
+import { MOST_SEQUENCES, count, countAtMost, path, yesNo } from '../values.ts'
 
 export const PRETRAIN_OPTIONS = {
   dataset: {
