@@ -7,12 +7,11 @@
 import { existsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { parseConfig } from '../src/config/options.ts'
-import type { Batch } from '../src/data/types.ts'
+import { packBatch } from '../src/data/packing.ts'
 import type { Device } from '../src/device/device.ts'
 import { type Engine } from '../src/engine/engine.ts'
-import { labelledRows } from '../src/train/loss.ts'
 import { silent } from '../src/util/console.ts'
-import { forward } from '../src/engine/forward.ts'
+import { lossesOf } from '../src/engine/forward.ts'
 import { openDevice, openEngine, UNTRAINED } from '../src/engine/open.ts'
 import { loadModel } from '../src/engine/load.ts'
 import { zoStep } from '../src/train/step.ts'
@@ -47,8 +46,7 @@ const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[v
 
 const only = process.env['ONLY']?.split(',')
 const times = new Map<string, number[]>()
-const batch: Batch = syntheticBatch(Number(B), Number(T), SHAPE.vocab, 1)
-const { rows, targets } = labelledRows(batch)
+const batch = packBatch(syntheticBatch(Number(B), Number(T), SHAPE.vocab, 1))
 const device = await openDevice(
   parseConfig({ device: kind, ...(kind === 'webgpu' && { adapter: 'llvmpipe' }) }),
 )
@@ -60,8 +58,7 @@ try {
       try {
         const step = async (n: number) => {
           if (name === 'two forwards') {
-            for (let i = 0; i < 2; i++)
-              await forward(engine, batch, null, { kind: 'loss', rows, targets })
+            for (let i = 0; i < 2; i++) await lossesOf(engine, batch, null)
             return
           }
           await zoStep(engine, {

@@ -9,6 +9,8 @@ import type { Slab } from '../scheduler/plan.ts'
 import { stream } from '../scheduler/stream.ts'
 import type { BenchResult } from '../src/plan/bench.ts'
 import { parseConfig } from '../src/config/options.ts'
+import { evenTexts, packTexts } from '../src/data/packing.ts'
+import { shapeOf } from '../src/engine/split.ts'
 import { createEngine } from '../src/engine/engine.ts'
 import { silent } from '../src/util/console.ts'
 import { designOf } from '../src/engine/open.ts'
@@ -67,7 +69,7 @@ const state = { checkpoint, updates: [], folded: 0, scratchDir: tmpdir() }
 const { device, use } = fakeDevice(Infinity)
 const unlimited = { ...device, memory: { ...device.memory, maxSlabBytes: Infinity } }
 const engine = await createEngine(unlimited, { ...designOf(loaded, config, true), ...state })
-const { plan } = engine.planFor({ probes: 2, batch: WORK.batchSize, tokens: WORK.maxLength })
+const { plan } = engine.planFor(shapeOf(packTexts(evenTexts(WORK.batchSize, WORK.maxLength)), 2))
 const slots = createSlots(plan, device)
 const source = {
   describe({ name, rows, cols, tiles }: Slab) {

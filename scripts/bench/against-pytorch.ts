@@ -4,12 +4,10 @@
 //   bash scripts/bench/run.sh a [--sizes opt-125m,...] [--shapes 16x64,1x2048]
 //     [--methods mezo-sgd,lozo] [--labels all,option] [--rounds 5] [--steps 2] [--memory 1GiB]
 
-import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { checkpoint } from './checkpoint.ts'
 import { flags, listed, median, note, record, say, spread, table } from './common.ts'
-import { type Case, startSystem, type System, type Timed } from './process.ts'
+import { type RandomCase, startSystem, type System, type Timed } from './process.ts'
+import { type Peers, startPeers } from './pytorch.ts'
 import { OURS } from './rounds.ts'
 
 const options = flags({
@@ -22,60 +20,39 @@ const options = flags({
   steps: '2',
   memory: '1GiB',
 })
-const PYTORCH = fileURLToPath(new URL('pytorch.py', import.meta.url))
 /** Both forwards see other noise: losses near ln(vocabulary) agree to about eps. */
 const LOSS_TOLERANCE = 0.02
 
-/** The environment under which PyTorch multiplies fastest: an older OpenBLAS falls back to SSE
- * kernels on processors that it does not know. */
-function fastestBlas(): NodeJS.ProcessEnv {
-  const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('OPENBLAS_'))
-  const plain = Object.fromEntries(kept)
-  const cpu = readFileSync('/proc/cpuinfo', 'utf8')
-  const known = Object.entries({ SkylakeX: 'avx512bw', Haswell: 'avx2' })
-  const names = known.filter(([, flag]) => cpu.includes(flag)).map(([name]) => name)
-  const tried = [plain, ...names.map((name) => ({ ...plain, OPENBLAS_CORETYPE: name }))]
-  const speeds = tried.map((env) =>
-    Number(execFileSync(options.python, [PYTORCH, '--gflops'], { env }).toString()),
-  )
-  const best = Math.max(...speeds)
-  note(`PyTorch multiplies at ${best.toFixed(0)} GFLOP/s`)
-  return tried[speeds.indexOf(best)]!
-}
-
-function cases(model: string): Case[] {
+function cases(model: string): RandomCase[] {
   return listed(options.shapes).flatMap((shape) =>
     listed(options.methods).flatMap((method) =>
       listed(options.labels).map((labels) => {
         const [batch, tokens] = shape.split('x').map(Number) as [number, number]
-        return { model, batch, tokens, method, labels } as Case
+        return { model, batch, tokens, method, labels } as RandomCase
       }),
     ),
   )
 }
 
 /** Median ms of every round of both sides; every answer's loss is checked. */
-async function measure(theirs: System, ours: System, of: Case) {
+async function measure(theirs: Peers, ours: System, of: RandomCase) {
   const settings = { device: 'cpu', memory: options.memory, resident: 'auto' } as const
   const steps = Number(options.steps)
   // Past the first steps: files in the page cache, MeZO's owed updates in their steady state.
   await theirs.time({ ...of, first: 0, steps: 1 })
   await ours.time({ ...of, ...settings, first: 0, steps: 3 })
-  const rounds: [Timed, Timed][] = []
+  const times: { theirs: number[]; ours: number[] } = { theirs: [], ours: [] }
+  const details = new Set<string>()
   for (let round = 1; round <= Number(options.rounds); round++) {
     const span = { first: round * steps, steps }
-    const answers: [Timed, Timed] = [
-      await theirs.time({ ...of, ...span }),
-      await ours.time({ ...of, ...settings, ...span }),
-    ]
-    checkLosses(...answers)
-    rounds.push(answers)
+    const { ms, answers } = await theirs.time({ ...of, ...span })
+    const own = await ours.time({ ...of, ...settings, ...span })
+    for (const answer of answers) checkLosses(answer, own)
+    times.theirs.push(ms)
+    times.ours.push(median(own.ms))
+    for (const { detail } of [...answers, own]) details.add(detail)
   }
-  const times = {
-    theirs: rounds.map(([{ ms }]) => median(ms)),
-    ours: rounds.map(([, { ms }]) => median(ms)),
-  }
-  return { times, last: rounds.at(-1)! }
+  return { times, details: [...details] }
 }
 
 function checkLosses(theirs: Timed, ours: Timed) {
@@ -84,26 +61,24 @@ function checkLosses(theirs: Timed, ours: Timed) {
 }
 
 const rows: string[][] = []
-const env = fastestBlas()
 for (const size of listed(options.sizes)) {
   const model = await checkpoint(size)
-  const theirs = startSystem('pytorch', [options.python, PYTORCH], env)
+  const theirs = startPeers(options.python)
   const ours = startSystem('zo2', OURS)
   try {
     for (const of of cases(model)) {
-      const { times, last } = await measure(theirs, ours, of)
+      const { times, details } = await measure(theirs, ours, of)
       const ratios = times.theirs.map((ms, i) => ms / times.ours[i]!)
       const perSecond = (ms: number) => ((1000 * of.batch * of.tokens) / ms).toFixed(0)
-      const detail = last.map((answer) => answer.detail)
       record('against-pytorch', {
         ...of,
         model: size,
         memory: options.memory,
         times,
         ratios,
-        detail,
+        details,
       })
-      if (rows.length === 0) note(detail.join('; '))
+      if (rows.length === 0) note(details.join('; '))
       rows.push([
         `${size}, ${of.batch} x ${of.tokens}, ${of.method}, ${of.labels} labels`,
         ...[times.theirs, times.ours].map((ms) => spread(ms)),

@@ -8,15 +8,36 @@ import { createInterface } from 'node:readline'
 import { openLog, OUT } from './common.ts'
 
 /** What is to be timed; the same words for steps.ts and pytorch.py. */
-export interface Case {
+export type Case = RandomCase | (Work & Tasks)
+export type RandomCase = Work & Random
+
+interface Work {
   /** A folder, or for steps.ts alone a name such as synthetic:opt-125m/2. */
   readonly model: string
   readonly method: 'mezo-sgd' | 'lozo' | 'eval'
+}
+
+/** Rectangles of made-up tokens. */
+interface Random {
   readonly batch: number
   readonly tokens: number
   /** Tokens that carry a label: all (but the first of a sequence), or the last one of each. */
   readonly labels: 'all' | 'option'
+  readonly task?: undefined
 }
+
+/** Batches of examples with options: a JSON file with a TaskBatch for each step. */
+interface Tasks {
+  readonly task: string
+  /** Of our side alone. */
+  readonly noise: string
+}
+
+/** Examples, of each its options: token ids, the last answerTokens of which are the answer. */
+export type TaskBatch = readonly {
+  readonly answer: number
+  readonly options: readonly { readonly ids: readonly number[]; readonly answerTokens: number }[]
+}[]
 
 /** Of our side alone. */
 export interface Settings {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Prints the Python that the benches against PyTorch use: $BENCH_PYTHON if set (it needs torch and
-# transformers), else that of .cache/bench-venv, made here from Debian's PyTorch and OpenBLAS.
+# Prints the Pythons that the benches against PyTorch use, separated by commas: those of $BENCH_PYTHON if set (each
+# needs torch and transformers), else two of .cache/, made here: Debian's PyTorch with OpenBLAS, if it is installed,
+# and the current wheel of PyPI (some 5 GB). The benches quote the faster of them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -9,19 +10,27 @@ if [ -n "${BENCH_PYTHON:-}" ]; then
   exit
 fi
 
-python=/usr/bin/python3
-if ! "$python" -c 'import torch, venv, ensurepip' 2>/dev/null; then
-  packages='python3-torch libopenblas0-pthread python3-venv'
-  echo 'bench: PyTorch for the system Python is missing; on Debian or Ubuntu:' >&2
-  echo "  apt-get install --no-install-recommends $packages" >&2
-  echo 'or set BENCH_PYTHON to a Python that has torch and transformers' >&2
-  exit 1
+found=()
+debian=.cache/bench-venv
+if /usr/bin/python3 -c 'import torch, venv, ensurepip' 2>/dev/null; then
+  if ! "$debian/bin/python" -c 'import transformers' 2>/dev/null; then
+    rm -rf "$debian"
+    /usr/bin/python3 -m venv --system-site-packages "$debian"
+    "$debian/bin/pip" install --quiet 'transformers==4.45.2' >&2
+  fi
+  found+=("$PWD/$debian/bin/python")
+else
+  echo "bench: without Debian's PyTorch (apt-get install --no-install-recommends python3-torch libopenblas0-pthread python3-venv)" >&2
 fi
 
-venv=.cache/bench-venv
-if ! "$venv/bin/python" -c 'import transformers' 2>/dev/null; then
-  rm -rf "$venv"
-  "$python" -m venv --system-site-packages "$venv"
-  "$venv/bin/pip" install --quiet 'transformers==4.45.2' >&2
+wheel=.cache/bench-wheel
+if ! "$wheel/bin/python" -c 'import torch, transformers' 2>/dev/null; then
+  rm -rf "$wheel"
+  python3 -m venv "$wheel"
+  "$wheel/bin/pip" install --quiet torch transformers >&2
 fi
-echo "$PWD/$venv/bin/python"
+found+=("$PWD/$wheel/bin/python")
+(
+  IFS=,
+  echo "${found[*]}"
+)

@@ -12,7 +12,9 @@ Requests are JSON lines on stdin (`Case` in process.ts), answers JSON lines on s
 
 Perturbations are in place, which is faster than the originals' `param.data = param.data + ...`.
 Where only options carry labels the loss is MeZO's: logits of all tokens, labels ignored but for
-the option. Token ids are the same as in steps.ts.
+the option. Token ids are the same as in steps.ts. Batches of tasks are as MeZO's code makes them under
+--train_as_classification: every option a row, padded on the left to a multiple of eight, the loss the
+cross-entropy of the options' mean log-probabilities.
 """
 
 import argparse
@@ -63,22 +65,49 @@ def option_loss(model, ids):
     return CrossEntropyLoss(ignore_index=-100)(flat, shift_labels.view(-1))
 
 
-def forward(model, ids, labels):
+def task_loss(model, batch):
+    """MeZO's forward_wrap_with_option_len on examples with as many options each."""
+    rows = [option for example in batch for option in example['options']]
+    width = -(-max(len(row['ids']) for row in rows) // 8) * 8
+    ids = torch.full((len(rows), width), 1)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row['ids']):] = torch.tensor(row['ids'])
+        mask[i, width - len(row['ids']):] = 1
+    logits = model(input_ids=ids, attention_mask=mask).logits
+    shift_logits = logits[..., :-1, :].contiguous()
+    shift_labels = ids[..., 1:].clone()
+    shift_labels[shift_labels == 1] = -100
+    for i, row in enumerate(rows):
+        shift_labels[i, :-row['answerTokens']] = -100
+    label_mask = shift_labels != -100
+    shift_labels[~label_mask] = 0
+    log_probs = torch.log_softmax(shift_logits, dim=-1)
+    chosen = log_probs.gather(-1, shift_labels.unsqueeze(-1)).squeeze(-1)
+    means = (chosen * label_mask).sum(-1) / label_mask.sum(-1)
+    scores = means.view(len(batch), -1)
+    answers = torch.tensor([example['answer'] for example in batch])
+    return CrossEntropyLoss()(scores, answers)
+
+
+def forward(model, data, labels):
     with torch.inference_mode():
+        if labels == 'task':
+            return task_loss(model, data).item()
         if labels == 'option':
-            return option_loss(model, ids).item()
-        return model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids).loss.item()
+            return option_loss(model, data).item()
+        return model(input_ids=data, attention_mask=torch.ones_like(data), labels=data).loss.item()
 
 
-def zo_step(model, parameters, ids, request, step, state):
+def zo_step(model, parameters, data, labels, request, step, state):
     """One step; the mean of both losses."""
     perturb, seed = PERTURB[request['method']], step
     if request['method'] == 'lozo' and ('v' not in state or step % WINDOW == 0):
         state['v'] = [torch.randn(p.size(1), RANK) if p.ndim > 1 else None for p in parameters]
     perturb(parameters, seed, EPS, state)
-    loss_plus = forward(model, ids, request['labels'])
+    loss_plus = forward(model, data, labels)
     perturb(parameters, seed, -2 * EPS, state)
-    loss_minus = forward(model, ids, request['labels'])
+    loss_minus = forward(model, data, labels)
     perturb(parameters, seed, EPS, state)
     projected_grad = (loss_plus - loss_minus) / (2 * EPS)
     perturb(parameters, seed, -LR * projected_grad, state)
@@ -96,13 +125,18 @@ def token_ids(request, vocab, step):
 def take_steps(model, request, state):
     """Times of request['steps'] steps, and the last one's loss."""
     parameters, ms = list(model.parameters()), []
+    task = request.get('task')
+    if task and task not in state:
+        with open(task) as file:
+            state[task] = json.load(file)
+    labels = 'task' if task else request['labels']
     for step in range(request['first'], request['first'] + request['steps']):
-        ids = token_ids(request, model.config.vocab_size, step)
+        data = state[task][step] if task else token_ids(request, model.config.vocab_size, step)
         began = time.perf_counter()
         if request['method'] == 'eval':
-            loss = forward(model, ids, request['labels'])
+            loss = forward(model, data, labels)
         else:
-            loss = zo_step(model, parameters, ids, request, step, state)
+            loss = zo_step(model, parameters, data, labels, request, step, state)
         ms.append((time.perf_counter() - began) * 1000)
     return ms, loss
 
@@ -138,7 +172,7 @@ def main():
         request = json.loads(line)
         if request['model'] != path:
             model, path = None, request['model']
-            model = OPTForCausalLM.from_pretrained(path, torch_dtype=torch.float32)
+            model = OPTForCausalLM.from_pretrained(path).float()
             model.eval()
             state = {}
         ms, loss = take_steps(model, request, state)

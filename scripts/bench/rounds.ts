@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from 'node:url'
 import { median, note } from './common.ts'
-import { type Case, type Settings, startSystem, type Timed } from './process.ts'
+import { type RandomCase, type Settings, startSystem, type Timed } from './process.ts'
 
 /** The command of our side (process.ts). */
 export const OURS: readonly string[] = [
@@ -10,7 +10,7 @@ export const OURS: readonly string[] = [
   fileURLToPath(new URL('steps.ts', import.meta.url)),
 ]
 
-export type Variant = Case & Settings
+export type Variant = RandomCase & Settings
 
 export interface Measured {
   /** Median step of every round, in ms. */

@@ -2,27 +2,29 @@
 // times steps of it, as `zo2 finetune` takes them (the journal's line and its fsync included), or
 // evaluated batches. Token ids are the same as in pytorch.py.
 
+import { readFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { parseConfig } from '../../src/config/options.ts'
-import { collate } from '../../src/data/batches.ts'
-import { IGNORED, type Sequence } from '../../src/data/types.ts'
-import { evaluateExamples } from '../../src/train/evaluate.ts'
+import { packExamples, packTexts } from '../../src/data/packing.ts'
+import { IGNORED, type Example, type Sequence } from '../../src/data/types.ts'
+import { evaluateExamples, type Evaluation } from '../../src/train/evaluate.ts'
+import { optionCrossEntropy } from '../../src/train/loss.ts'
+import { MEAN_LOSS } from '../../src/train/objective.ts'
 import { openJournal } from '../../src/run/journal.ts'
 import { silent } from '../../src/util/console.ts'
 import { openEngine } from '../../src/engine/open.ts'
 import { loadModel } from '../../src/engine/load.ts'
 import { zoStep } from '../../src/train/step.ts'
-import type { Case, Settings, Span, Timed } from './process.ts'
+import type { Case, Settings, Span, TaskBatch, Timed } from './process.ts'
 
 type Request = Case & Settings & Span
 
 const [LR, EPS] = [1e-6, 1e-3]
 /** LOZO's windows become factors of the next steps, up to 8 of 50 steps: timed halfway. */
 const LOZO_HISTORY = 200
-const PADDING = { padId: 1, padTo: 'right' } as const
 
 interface Opened {
   run(span: Span): Promise<Pick<Timed, 'ms' | 'loss'>>
@@ -36,13 +38,47 @@ function tokenId(vocab: number, step: number, b: number, t: number): number {
   return 4 + ((Math.imul(place, 2654435761) >>> 8) % (vocab - 4))
 }
 
-function sequences(request: Request, vocab: number, step: number): Sequence[] {
+type RandomRequest = Extract<Request, { readonly task?: undefined }>
+
+/** Texts of a rectangle of made-up tokens. */
+function sequences(request: RandomRequest, vocab: number, step: number): Sequence[] {
   const { batch, tokens, labels } = request
   return Array.from({ length: batch }, (_, b) => {
     const inputIds = Array.from({ length: tokens }, (_, t) => tokenId(vocab, step, b, t))
     const labelled = (t: number) => (labels === 'all' ? t > 0 : t === tokens - 1)
     return { inputIds, labels: inputIds.map((id, t) => (labelled(t) ? id : IGNORED)) }
   })
+}
+
+/** The examples of a step of tasks. */
+const taskExamples = (batch: TaskBatch): Example[] =>
+  batch.map(({ answer, options: rows }) => {
+    const options = rows.map(({ ids, answerTokens }) => {
+      const first = ids.length - answerTokens
+      return { inputIds: ids, labels: ids.map((id, t) => (t < first ? IGNORED : id)) }
+    })
+    return { ...options[answer]!, options, answer }
+  })
+
+/** What a step sees, and what it makes smaller. */
+function dataOf(request: Request, vocab: number) {
+  if (request.task === undefined) {
+    const textsOf = (step: number) => sequences(request, vocab, step)
+    return {
+      examplesOf: textsOf,
+      batchOf: (step: number) => packTexts(textsOf(step)),
+      objective: MEAN_LOSS,
+      lossOf: (evaluation: Evaluation) => evaluation.loss,
+    }
+  }
+  const batches = JSON.parse(readFileSync(request.task, 'utf8')) as TaskBatch[]
+  const examplesOf = (step: number) => taskExamples(batches[step]!)
+  return {
+    examplesOf,
+    batchOf: (step: number) => packExamples(examplesOf(step), { options: true }),
+    objective: { kind: 'losses', score: optionCrossEntropy } as const,
+    lossOf: (evaluation: Evaluation) => evaluation.option_loss!,
+  }
 }
 
 async function open(request: Request): Promise<Opened> {
@@ -53,7 +89,7 @@ async function open(request: Request): Promise<Opened> {
     memory,
     resident,
     ...(adapter !== undefined && { adapter }),
-    ...(trains && { method }),
+    ...(trains && { method, ...(request.task !== undefined && { noise: request.noise }) }),
   })
   const dir = await mkdtemp(join(tmpdir(), 'zo2-bench-'))
   const loaded = await loadModel(source, config, silent)
@@ -64,7 +100,7 @@ async function open(request: Request): Promise<Opened> {
   const { engine, device, close } = await openEngine(loaded, config, state)
   const journal = await openJournal(join(dir, 'journal.jsonl'))
   let done = updates.length
-  const vocab = loaded.model.vocabSize
+  const { examplesOf, batchOf, objective, lossOf } = dataOf(request, loaded.model.vocabSize)
   return {
     detail: `${device.info.name}, ${device.info.detail}`,
     async run({ first, steps }) {
@@ -72,17 +108,17 @@ async function open(request: Request): Promise<Opened> {
       let loss = NaN
       if (!trains) {
         const numbers = Array.from({ length: steps }, (_, i) => first + i)
-        const all = numbers.flatMap((step) => sequences(request, vocab, step))
+        const all: readonly Example[] = numbers.flatMap((step) => examplesOf(step))
         const started = performance.now()
-        const options = { batchSize: request.batch, ...PADDING }
-        loss = (await evaluateExamples(engine, all, options)).loss
+        loss = lossOf(await evaluateExamples(engine, all, {}))
         return { ms: Array<number>(steps).fill((performance.now() - started) / steps), loss }
       }
       for (let step = first; step < first + steps; step++) {
-        const batches = [collate(sequences(request, vocab, step), PADDING)]
+        const batches = [batchOf(step)]
         const started = performance.now()
         const entry = await zoStep(engine, {
           batches,
+          objective,
           step: done++,
           lr: LR,
           eps: EPS,

@@ -7,11 +7,11 @@
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { parseConfig, type Config } from '../../src/config/options.ts'
-import { collate } from '../../src/data/batches.ts'
+import { parseConfig } from '../../src/config/options.ts'
+import { packTexts } from '../../src/data/packing.ts'
 import { loadExamples } from '../../src/data/examples.ts'
-import { indicesForStep } from '../../src/data/order.ts'
-import type { Example, Tokenizer } from '../../src/data/types.ts'
+import { itemsAt } from '../../src/data/order.ts'
+import type { Example } from '../../src/data/types.ts'
 import { evaluateExamples, type Evaluation } from '../../src/train/evaluate.ts'
 import { meanLoss } from '../../src/run/journal.ts'
 import { tokenizerOf } from '../../src/data/model-tokenizer.ts'
@@ -151,11 +151,7 @@ async function run({ task, label, options, fault, forwards: budget }: Job): Prom
   const trainLoss: number[] = []
   let seconds = 0
   const evaluate = async (step: number) => {
-    const e: Evaluation = await evaluateExamples(engine, heldOut.slice(0, held), {
-      batchSize: 16,
-      padId: tokenizer.padId,
-      padTo: config.padding,
-    })
+    const e: Evaluation = await evaluateExamples(engine, heldOut.slice(0, held), {})
     const { loss, accuracy } = e
     const forwards = step * 2 * directions
     curve.push({ forwards, loss, ...(accuracy !== undefined && { accuracy }), seconds })
@@ -165,7 +161,7 @@ async function run({ task, label, options, fault, forwards: budget }: Job): Prom
     for (let step = 0; step < steps; step++) {
       const started = performance.now()
       const entry = await zoStep(engine, {
-        batches: [batchOf(train, step, config, tokenizer)],
+        batches: [packTexts(itemsAt(train, step, config.batchSize, config.seed))],
         step,
         lr: config.lr,
         eps: config.eps,
@@ -192,13 +188,6 @@ async function run({ task, label, options, fault, forwards: budget }: Job): Prom
     })
     return set.examples
   }
-}
-
-function batchOf(train: readonly Example[], step: number, config: Config, tokenizer: Tokenizer) {
-  const { batchSize, seed, padding } = config
-  const indices = indicesForStep(step, batchSize, train.length, seed)
-  const part = indices.map((index) => train[index]!)
-  return collate(part, { padId: tokenizer.padId, padTo: padding })
 }
 
 const [worker = 0] = process.argv.slice(2).map(Number)

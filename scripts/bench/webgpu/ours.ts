@@ -2,6 +2,7 @@
 // a block, on f32 weights that are resident.
 
 import type { Slot, Tensor } from '../../../src/device/device.ts'
+import { queryGroups } from '../../../src/device/packed.ts'
 import { openWebgpu } from '../../../src/device/webgpu/device.ts'
 import { kernelChoices } from '../../../src/engine/tuned-kernels.ts'
 import { VERSION } from '../../../src/util/version.ts'
@@ -43,14 +44,18 @@ async function setUp(device: Device, keep: Keep, shape: Shape, operands: Operand
   const tiles = matrices.flatMap((m) => tilesOf(m.cols, m.rows).map((t) => [t.rows, m.rows]))
   device.reserve({
     ...at,
-    batch,
-    tokens,
-    heads,
-    headSize: operands['x']!.cols / heads,
-    keys: tokens,
+    attention: {
+      heads,
+      kvHeads: heads,
+      headSize: operands['x']!.cols / heads,
+      groups: batch,
+      listed: total,
+      longest: tokens,
+    },
     tileElements: Math.max(...tiles.map(([rows, cols]) => rows! * cols!)),
     tileRows: Math.max(...tiles.map(([rows]) => rows!)),
     headRows: 1,
+    targets: 1,
     terms: 0,
     versions: 1,
     projectionCols: 0,
@@ -84,7 +89,7 @@ async function setUp(device: Device, keep: Keep, shape: Shape, operands: Operand
     const work = async () => (await multiply(x, w, null, y), y)
     return { run: async () => (await work(), await device.sync()), output: () => once(work) }
   }
-  const work = await block({ device, shape, x, tensor, load, vector, multiply, keep })
+  const work = await block({ device, shape, x, tensor, load, vector, multiply })
   return { run: async () => (await work(), await device.sync()), output: () => once(work) }
 }
 
@@ -92,7 +97,6 @@ interface Parts {
   readonly device: Device
   readonly shape: BlockShape
   readonly x: Tensor
-  readonly keep: Keep
   tensor(label: string, cols: number): Tensor
   load(name: string): Promise<Matrix>
   vector(name: string): Tensor
@@ -101,7 +105,7 @@ interface Parts {
 
 /** As models/opt.ts, a pre-norm layer: the work leaves h, which it makes from x, in memory. */
 async function block(parts: Parts): Promise<() => Promise<Tensor>> {
-  const { device, shape, x, tensor, load, vector, multiply, keep } = parts
+  const { device, shape, x, tensor, load, vector, multiply } = parts
   const { batch, tokens, heads, hidden } = shape
   const at = { probes: 1, rows: batch * tokens }
   const all = Uint32Array.from({ length: at.rows }, (_, i) => i)
@@ -113,8 +117,10 @@ async function block(parts: Parts): Promise<() => Promise<Tensor>> {
     Tensor,
   ]
   const f = tensor('f', shape.ffn)
-  const mask = keep(device.tensor('activations', 'mask', batch, tokens))
-  device.write(mask, new Float32Array(batch * tokens).fill(1))
+  const texts = Array.from({ length: batch }, (_, i) => ({ row0: i * tokens, rows: tokens }))
+  const sees = queryGroups(texts)
+  const headSize = hidden / heads
+  const dims = { heads, kvHeads: heads, headSize, scale: headSize ** -0.5 }
   const names = ['q', 'k', 'v', 'out', 'fc1', 'fc2'] as const
   const loaded = new Map<string, { w: Matrix; bias: Tensor }>()
   for (const name of names) {
@@ -133,7 +139,7 @@ async function block(parts: Parts): Promise<() => Promise<Tensor>> {
     await linear(a, 'q', q)
     await linear(a, 'k', k)
     await linear(a, 'v', v)
-    await device.attention(q, k, v, mask, a, { probes: 1, batch, tokens, heads })
+    await device.attention(q, k, v, a, 1, sees, dims)
     await linear(a, 'out', q)
     await device.add(q, h, at)
     await norm(1, a)
