@@ -111,7 +111,7 @@ function cases(): Case[] {
       frozen: ['--freeze', '*embed*', '--method', 'lozo'],
       accuracy: ['--objective', 'accuracy'],
       options: ['--train-as-classification', '--accumulate', '2', '--lr-schedule', 'cosine'],
-      'left padding': ['--padding', 'left', '--memory', '24MiB'],
+      'small budget': ['--memory', '24MiB'],
     }
     for (const [name, args] of Object.entries(extra)) {
       list.push({
