@@ -277,36 +277,40 @@ describe('a row of attention on the cpu device', () => {
     }
   }
 
-  for (const dtype of ['F32', 'F16'] as const) {
-    it(`has the same bits alone, among others and behind a parent, ${dtype}`, async () => {
+  const HEADS = [
+    [4, 4, 8],
+    [4, 2, 16],
+    [3, 3, 32],
+    [12, 12, 64],
+    [2, 1, 80],
+    [1, 1, 64],
+    [2, 2, 128],
+    [2, 2, 160],
+  ] as const
+  // f16 rows go through the same calls, by way of frames: fewer of them show it.
+  it.each([
+    ['F32', HEADS, [1, 2, 15, 16, 17, 64, 65, 128, 200, 600]],
+    ['F16', HEADS.slice(3, 6), [1, 2, 17, 65, 200]],
+  ] as const)(
+    'has the same bits alone, among others and behind a parent, %s',
+    async (dtype, sizes, lengths) => {
       const devices = [await openCpu({ threads: 1 }), await openCpu({ threads: 2 })]
-      for (const [heads, kvHeads, headSize] of [
-        [4, 4, 8],
-        [4, 2, 16],
-        [3, 3, 32],
-        [12, 12, 64],
-        [2, 1, 80],
-        [1, 1, 64],
-        [2, 2, 128],
-        [2, 2, 160],
-      ] as const) {
+      for (const [heads, kvHeads, headSize] of sizes) {
         const dims = dimsOf(heads, kvHeads, headSize)
         const room = queryGroups(texts(...Array<number>(3).fill(600)), CAUSAL)
         for (const d of devices) d.reserve(workloadOf(dims, 2, room))
-        for (const tokens of [1, 2, 3, 15, 16, 17, 33, 48, 64, 65, 100, 128, 200, 257, 600]) {
-          await check(devices, tokens, dims, dtype)
-        }
+        for (const tokens of lengths) await check(devices, tokens, dims, dtype)
       }
       for (const d of devices) await d.close()
-    })
-  }
+    },
+  )
 })
 
 describe('attention scratch of the cpu device', () => {
   const scratchOf = (dims: AttentionDims, probes: number, segments: Segment[]) =>
     cpuScratch(workloadOf(dims, probes, queryGroups(segments, CAUSAL))).attention
 
-  it('is one call of 13 MiB, for one text of 2048 tokens of the largest OPT too', () => {
+  it('is one call of 12 MiB, for one text of 2048 tokens of the largest OPT too', () => {
     for (const [heads, headSize] of [
       [12, 64],
       [32, 64],
