@@ -15,6 +15,8 @@ interface Work {
   /** A folder, or for steps.ts alone a name such as synthetic:opt-125m/2. */
   readonly model: string
   readonly method: 'mezo-sgd' | 'lozo' | 'eval'
+  /** Weights as they are in the file, also where PyTorch has trained them. */
+  readonly fresh?: boolean
 }
 
 /** Rectangles of made-up tokens. */

@@ -170,7 +170,7 @@ def main():
     model, path, state = None, None, {}
     for line in sys.stdin:
         request = json.loads(line)
-        if request['model'] != path:
+        if request['model'] != path or request.get('fresh'):
             model, path = None, request['model']
             model = OPTForCausalLM.from_pretrained(path).float()
             model.eval()

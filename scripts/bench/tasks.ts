@@ -91,7 +91,7 @@ function checkLosses(theirs: number, ours: number, of: string) {
 async function measure(theirs: Peers, ours: System, of: Case) {
   const settings = { device: 'cpu', memory: options.memory, resident: 'auto' } as const
   const steps = Number(options.steps)
-  const same = { ...of, method: 'eval' } as const
+  const same = { ...of, method: 'eval', fresh: true } as const
   const [a, b] = [
     await theirs.time({ ...same, first: 0, steps: 1 }),
     await ours.time({ ...same, ...settings, first: 0, steps: 1 }),
