@@ -7,6 +7,7 @@ import { OPTIONS, parseConfig, type Config, type OptionsOf } from '../config/opt
 import { parseValue } from '../config/values.ts'
 import { checkBatch, labelledTokens } from '../data/batches.ts'
 import { packBatch } from '../data/packing.ts'
+import { upTo } from '../device/packed.ts'
 import { tokenizerOf } from '../data/model-tokenizer.ts'
 import { IGNORED, type Batch, type BatchInput, type Tokenizer } from '../data/types.ts'
 import type { Device, DeviceInfo } from '../device/device.ts'
@@ -323,8 +324,7 @@ async function modelForward(engine: Engine, batch: Batch, logits: boolean): Prom
   const loss = labelledTokens(batch) > 0 ? (await evaluateBatches(engine, [batch])).loss : NaN
   if (!logits) return { loss }
   const packed = packBatch(batch, { whole: true })
-  const rows = Uint32Array.from(packed.packed.ids.keys())
-  const [byRow] = await logitsOf(engine, packed, rows, null)
+  const [byRow] = await logitsOf(engine, packed, upTo(packed.packed.ids.length), null)
   const all = new Float32Array(B * T * V)
   batch.attentionMask.forEach((mask, b) => {
     let next = 0

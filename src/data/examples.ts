@@ -184,7 +184,7 @@ export function windows(
   for (let start = 0; start < ids.length; start += room) {
     const inputIds = [...prefix, ...ids.slice(start, start + room)]
     if (inputIds.length < 2) break
-    // labels[0] can never be predicted, and on a left-padded row it would be, from padding.
+    // labels[0] can never be predicted.
     result.push({ inputIds, labels: [IGNORED, ...inputIds.slice(1)] })
   }
   return result

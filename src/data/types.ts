@@ -60,8 +60,8 @@ export interface Choice {
 
 /**
  * Rows of equal length T: token ids, 1 for real tokens and 0 for padding, labels of Sequence. Labels
- * may have a column more: the token after the last one. A label on the first real token of a row that is
- * padded on the left is predicted from padding, as `transformers` does it (see Device.attention).
+ * may have a column more: the token after the last one. A label on the first real token of a row is none:
+ * there is nothing to predict it from (packing.ts).
  */
 export interface Batch {
   readonly inputIds: readonly (readonly number[])[]

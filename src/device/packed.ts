@@ -52,6 +52,9 @@ export interface QueryGroups {
   readonly keys: number
 }
 
+/** 0, 1, ... count - 1: the first rows, each at its place. */
+export const upTo = (count: number) => Uint32Array.from({ length: count }, (_, i) => i)
+
 /** Limits of what a query sees of its text. */
 export interface Sight {
   /** Whether nothing behind itself. */

@@ -2,7 +2,7 @@
 // Only where keys and values lie is decided here, and which rows ask; the arithmetic is the device's.
 
 import type { Rows, Tensor } from '../device/device.ts'
-import { onlyQueries, type QueryGroups } from '../device/packed.ts'
+import { onlyQueries, upTo, type QueryGroups } from '../device/packed.ts'
 import type { Engine } from './engine.ts'
 import type { WorkingSet } from './working-set.ts'
 
@@ -27,10 +27,13 @@ interface AttendInput {
 /** Attention of layer `layer` over the rows q, k and v; in the last layer of the wanted rows alone. */
 type Attend = (layer: number, q: Tensor, k: Tensor, v: Tensor, y: Tensor) => Promise<void>
 
-/** Rows of keys and values of one probe lie `stride` apart. */
-interface Place {
+interface KeyValues {
   readonly keys: Tensor
   readonly values: Tensor
+}
+
+/** Rows of each probe begin `stride` rows apart. */
+interface Place extends KeyValues {
   readonly stride: number
 }
 
@@ -42,28 +45,21 @@ export function createAttend(
   now: () => Rows,
 ): Attend {
   const n = prefixed?.tokens ?? 0
-  const ownRows = Uint32Array.from({ length: sees.queries }, (_, i) => i)
-  const places = cached?.places ?? ownRows
+  const places = cached?.places ?? upTo(sees.queries)
+  const front = upTo(n)
   const isAll = wanted.rows.length === sees.queries
   const last = isAll ? sees : onlyQueries(sees, wanted.rows)
 
   /** Copies rows [P*rows.length, C] to those places behind `first` of each probe. */
-  const put = async (x: Tensor, y: Tensor, rows: Uint32Array, first: number, stride: number) => {
-    const { probes } = now()
-    const all = new Uint32Array(probes * rows.length)
-    for (let p = 0; p < probes; p++) {
-      rows.forEach((row, i) => (all[p * rows.length + i] = p * stride + first + row))
-    }
-    await device.scatterRows(x, all, y)
-  }
-  /** Where the keys and values of a layer are to be seen, once those of this pass are there. */
-  const gathered = async (layer: number, k: Tensor, v: Tensor): Promise<Place> => {
+  const put = (x: Tensor, y: Tensor, rows: Uint32Array, first: number, stride: number) =>
+    device.scatterRows(x, ofProbes(now().probes, stride, rows, first), y)
+  /** The keys and values of a layer, once those of this pass are with them. */
+  const gathered = async (layer: number, k: Tensor, v: Tensor): Promise<KeyValues> => {
     const to = placeOf(layer)
-    if (!to) return { keys: k, values: v, stride: sees.queries }
+    if (!to) return { keys: k, values: v }
     await put(k, to.keys, places, n, to.stride)
     await put(v, to.values, places, n, to.stride)
     if (prefixed && (cached?.begins ?? true)) {
-      const front = Uint32Array.from({ length: n }, (_, i) => i)
       await put(prefixed.prefixKeys[layer]!, to.keys, front, 0, to.stride)
       await put(prefixed.prefixValues[layer]!, to.values, front, 0, to.stride)
     }
@@ -86,15 +82,21 @@ export function createAttend(
     if (groups === sees) {
       return device.attention(q, keys, values, y, probes, groups, dims)
     }
-    await device.gatherRows(q, wantedRows(probes, sees.queries, wanted.rows), y)
+    await device.gatherRows(q, ofProbes(probes, sees.queries, wanted.rows), y)
     await device.attention(y, keys, values, y, probes, groups, dims)
   }
 }
 
-/** The wanted rows of each probe among R rows each. */
-export function wantedRows(probes: number, R: number, rows: Uint32Array): Uint32Array {
+/** Rows `first` + rows[i] of each probe, whose rows begin `stride` apart. */
+export function ofProbes(
+  probes: number,
+  stride: number,
+  rows: Uint32Array,
+  first = 0,
+): Uint32Array {
   const all = new Uint32Array(probes * rows.length)
-  for (let p = 0; p < probes; p++)
-    rows.forEach((row, i) => (all[p * rows.length + i] = p * R + row))
+  for (let p = 0; p < probes; p++) {
+    rows.forEach((row, i) => (all[p * rows.length + i] = p * stride + first + row))
+  }
   return all
 }

@@ -153,6 +153,7 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
     const plan = planThatFits(() => exactly(grown, limits))
     return plan ? { grown, plan } : { grown: shape, plan: exactly(shape, limits) }
   }
+  const fitsNow = (shape: BatchShape) => current !== null && fits(shape, current.shape)
   /** By size of a batch that does not go in one pass. */
   const cuts = new Map<string, Cut>()
   const push = (update: Update) => {
@@ -207,14 +208,17 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
     },
     split(batch, P) {
       const whole = shapeOf(batch, P)
-      const one = { probes: P, texts: batch.texts.length }
-      if (current && fits(whole, current.shape)) return splitBy(batch, P, one)
+      if (fitsNow(whole)) {
+        return { probes: P, texts: batch.texts.length, parts: [batch], passes: 1, shape: whole }
+      }
       const key = JSON.stringify(whole)
       const known = cuts.get(key)
-      if (known) return splitBy(batch, P, known)
-      const { probes, texts, ...split } = splitOf(exactly, batch, P)
-      cuts.set(key, { probes, texts })
-      return { probes, texts, ...split }
+      const again = known && splitBy(batch, P, known)
+      // Texts of the same size in all may lie otherwise among the parts.
+      if (again && (fitsNow(again.shape) || planThatFits(() => exactly(again.shape)))) return again
+      const split = splitOf(exactly, batch, P)
+      cuts.set(key, { probes: split.probes, texts: split.texts })
+      return split
     },
     async close() {
       current?.free()

@@ -37,17 +37,16 @@ export async function lossesOf(
   const P = probes?.list.length ?? 1
   const split = engine.split(batch, P)
   const losses = Array.from({ length: P }, () => new Float64Array(batch.rows.length))
-  let first = 0
+  let [first, pass0] = [0, 0]
+  const tell = (used: number, total: number) => onSlab?.(pass0 * total + used, split.passes * total)
   for (const part of split.parts) {
     const { places, ...asked } = headRows(part)
     if (places.length === 0) continue
     const pass = passOver(engine.model, part, { kind: 'loss', ...asked })
     for (let p = 0; p < P; p += split.probes) {
       const seen = probes && { ...probes, list: probes.list.slice(p, p + split.probes) }
-      const made = await forward(engine, pass, seen, {
-        shape: split.shape,
-        ...(onSlab && { onSlab }),
-      })
+      const made = await forward(engine, pass, seen, { shape: split.shape, onSlab: tell })
+      pass0++
       made.forEach((ofProbe, i) => {
         places.forEach((place, label) => (losses[p + i]![first + label] = ofProbe[place]!))
       })

@@ -49,3 +49,13 @@ export function headRows({ rows, targets }: Pick<PackedBatch, 'rows' | 'targets'
   })
   return { rows: sorted, targets: all, perRow, places }
 }
+
+/** Asks for the logits [V] of rows under P probes: `logits` has them, probe by probe, once the pass was run. */
+export function wantLogits(rows: Uint32Array, vocabSize: number, P = 1) {
+  const logits = Array.from({ length: P * rows.length }, () => new Float32Array(vocabSize))
+  const sink = (tile: Tile, data: Float32Array) =>
+    logits.forEach((row, i) => {
+      row.set(data.subarray(i * tile.rows, (i + 1) * tile.rows), tile.row0)
+    })
+  return { logits, wanted: { kind: 'logits' as const, rows, sink } }
+}

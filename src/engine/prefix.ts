@@ -10,6 +10,7 @@ import { quote } from '../util/untrusted.ts'
 import type { Selection } from '../methods/selection.ts'
 import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
 import { packTexts } from '../data/packing.ts'
+import { upTo } from '../device/packed.ts'
 import { forward, passOver, shapeOfPass } from './forward.ts'
 import { readSafetensorsHeader, writeSafetensors } from '../checkpoint/safetensors.ts'
 import type { Checkpoint } from '../checkpoint/types.ts'
@@ -35,8 +36,7 @@ export async function writePrefix(engine: Engine, n: number, seed: number, path:
   )
   const wanted = { kind: 'logits', rows: Uint32Array.of(n - 1), sink: () => {} } as const
   const text = packTexts([{ inputIds: tokens, labels: [] }], { whole: true })
-  const places = Uint32Array.from({ length: n }, (_, i) => i)
-  const cached = { capacity: n, places, begins: true }
+  const cached = { capacity: n, places: upTo(n), begins: true }
   const pass = { ...passOver(model, text, wanted), cached }
   await forward(engine, pass, null)
   const { cache } = engine.workingSet(shapeOfPass(model, pass, 1))

@@ -5,9 +5,9 @@
 import type { Matrix, ModelInput, Rows as ModelRows } from '../../models/model.ts'
 import type { StreamedSlab } from '../../scheduler/stream.ts'
 import type { Addend, Device, Rows, Tensor } from '../device/device.ts'
-import type { QueryGroups } from '../device/packed.ts'
+import { upTo, type QueryGroups } from '../device/packed.ts'
 import type { Probes } from '../methods/method.ts'
-import { createAttend, wantedRows, type Cached } from './attention.ts'
+import { createAttend, ofProbes, type Cached } from './attention.ts'
 import { gather } from './embedding.ts'
 import type { Engine } from './engine.ts'
 import type { Wanted } from './head.ts'
@@ -72,7 +72,7 @@ export async function runProgram(engine: Engine, set: WorkingSet, pass: Pass): P
         if (op.layer === model.layers - 1) at = { ...at, rows: wanted.rows.length }
         break
       case 'wanted':
-        await device.gatherRows(of(op.x), wantedRows(at.probes, R, wanted.rows), of(op.y))
+        await device.gatherRows(of(op.x), ofProbes(at.probes, R, wanted.rows), of(op.y))
         break
       case 'block':
         if (at.probes === P || !partsIn(engine, probes, op.block)) break
@@ -128,13 +128,8 @@ async function head(
 
 /** Rows [0, rows) of h again for each further probe, by way of `spare`. */
 async function repeatRows(device: Device, h: Tensor, spare: Tensor, rows: number, P: number) {
-  const copies = Uint32Array.from({ length: P * rows }, (_, i) => i % rows)
-  await device.gatherRows(h, copies, spare)
-  await device.gatherRows(
-    spare,
-    copies.map((_, i) => i),
-    h,
-  )
+  await device.gatherRows(h, ofProbes(P, 0, upTo(rows)), spare)
+  await device.gatherRows(spare, upTo(P * rows), h)
 }
 
 /** (max, sum, logits of targets) of rows that have seen no logit yet. */

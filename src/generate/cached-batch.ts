@@ -3,10 +3,10 @@
 // from another one without a copy. Which tokens are added is generate.ts's matter.
 
 import { packTexts, type PackedBatch } from '../data/packing.ts'
-import type { Tile } from '../device/device.ts'
-import type { QueryGroup } from '../device/packed.ts'
+import { upTo, type QueryGroup } from '../device/packed.ts'
 import type { Engine } from '../engine/engine.ts'
 import { passOver } from '../engine/forward.ts'
+import { wantLogits } from '../engine/head.ts'
 import type { PassInput } from '../engine/run.ts'
 import { sizeOf, type BatchShape } from '../engine/shape.ts'
 import { UserError } from '../util/errors.ts'
@@ -47,18 +47,13 @@ export function createTexts(
   )
   const shape = shapeFor(packed, longest, maxNewTokens)
   /** Rows of the cache, a prefix's first, that each text is. */
-  let texts = packed.textRows.map((rows) => [...indices(n), ...rows.map((row) => n + row)])
+  let texts = packed.textRows.map((rows) => [...upTo(n), ...rows.map((row) => n + row)])
   let used = packed.packed.ids.length
 
-  /** The logits of `rows`, of which each text has one or none (-1). */
+  /** The logits of `rows`, of which each text has one or none (-1); texts of one row have the same. */
   const wantedOf = (rows: Uint32Array, rowOf: readonly number[]) => {
-    const logits = rowOf.map((row) => (row < 0 ? null : new Float32Array(vocabSize)))
-    const sink = (tile: Tile, data: Float32Array) =>
-      logits.forEach((all, text) => {
-        const i = rows.indexOf(rowOf[text]!)
-        all?.set(data.subarray(i * tile.rows, (i + 1) * tile.rows), tile.row0)
-      })
-    return { logits, wanted: { kind: 'logits' as const, rows, sink } }
+    const { logits, wanted } = wantLogits(rows, vocabSize)
+    return { logits: rowOf.map((row) => logits[rows.indexOf(row)] ?? null), wanted }
   }
   const cached = (places: Uint32Array, begins: boolean) => ({
     cached: { capacity: shape.cached, places, begins },
@@ -69,15 +64,15 @@ export function createTexts(
     begin() {
       const ends = packed.textRows.map((rows) => rows.at(-1)!)
       const { logits, wanted } = wantedOf(Uint32Array.from(new Set(ends)).sort(), ends)
-      return { ...passOver(model, packed, wanted), ...cached(indices(used), true), logits }
+      return { ...passOver(model, packed, wanted), ...cached(upTo(used), true), logits }
     },
     add(tokens) {
       const growing = [...tokens.keys()].filter((text) => tokens[text] !== null)
-      const places = indices(growing.length).map((i) => used + i)
+      const places = upTo(growing.length).map((i) => used + i)
       used += growing.length
       growing.forEach((text, i) => (texts[text] = [...texts[text]!, n + places[i]!]))
       const rowOf = [...tokens.keys()].map((text) => growing.indexOf(text))
-      const { logits, wanted } = wantedOf(indices(growing.length), rowOf)
+      const { logits, wanted } = wantedOf(upTo(growing.length), rowOf)
       const groups = growing.map((text, i): QueryGroup => {
         const keys = Uint32Array.from(texts[text]!)
         return {
@@ -121,5 +116,3 @@ function shapeFor(batch: PackedBatch, longest: number, maxNewTokens: number): Ba
     cached: rows + texts.length * maxNewTokens,
   }
 }
-
-const indices = (count: number) => Uint32Array.from({ length: count }, (_, i) => i)

@@ -4,7 +4,7 @@
 import { checkLabels, type PackedBatch } from '../data/packing.ts'
 import type { Engine } from '../engine/engine.ts'
 import { forward, passOver } from '../engine/forward.ts'
-import { headRows } from '../engine/head.ts'
+import { headRows, wantLogits } from '../engine/head.ts'
 import type { Probes } from '../methods/method.ts'
 
 /** Of each text, the logits [V] that predict each of its labelled tokens, in order. */
@@ -39,21 +39,10 @@ export async function logitsOf(
   rows: Uint32Array,
   probes: Probes | null,
 ): Promise<ReadonlyMap<number, Float32Array>[]> {
-  const { vocabSize } = engine.model
   const P = probes?.list.length ?? 1
-  const M = rows.length
-  const all = Array.from({ length: P * M }, () => new Float32Array(vocabSize))
-  const wanted = {
-    kind: 'logits' as const,
-    rows,
-    sink: (tile: { row0: number; rows: number }, data: Float32Array) =>
-      all.forEach((row, i) => {
-        row.set(data.subarray(i * tile.rows, (i + 1) * tile.rows), tile.row0)
-      }),
-  }
+  const { logits, wanted } = wantLogits(rows, engine.model.vocabSize, P)
   await forward(engine, passOver(engine.model, batch, wanted), probes)
-  return Array.from(
-    { length: P },
-    (_, p) => new Map([...rows].map((row, i) => [row, all[p * M + i]!])),
-  )
+  return Array.from({ length: P }, (_, p) => {
+    return new Map([...rows].map((row, i) => [row, logits[p * rows.length + i]!]))
+  })
 }
