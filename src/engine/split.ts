@@ -70,23 +70,23 @@ interface Planner {
   readonly heldRows: number
 }
 
-/** Rows of a pass at least, where more passes would stream no more and nothing is held yet. */
+/** Rows of a pass at most, where more passes would stream no more and nothing is held yet. */
 const FEW_ROWS = 1024
 
 /**
- * In how many passes texts of this size in all go with the least traffic; of equals in the most, down to as
- * many rows as the device has memory for already.
+ * In how many passes texts of this size in all go with the least traffic; of equals in the fewest that need
+ * no more rows than the device has memory for already.
  */
 export function passesFor({ planFor, heldRows }: Planner, whole: BatchShape): number {
   const enough = heldRows || FEW_ROWS
   let best = { passes: whole.rows, bytes: Infinity }
   for (let passes = 1; passes <= whole.rows; passes *= 2) {
     const part = share(whole, passes)
-    if (part.rows < enough && best.bytes < Infinity) break
     const plan = planThatFits(() => planFor(part).plan)
     if (!plan) continue
     const bytes = residentBytes(plan) + passes * streamedBytes(plan)
     if (bytes <= best.bytes) best = { passes, bytes }
+    if (part.rows <= enough) break
   }
   return best.passes
 }

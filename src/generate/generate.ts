@@ -1,6 +1,6 @@
 // Continues prompts token by token: greedy, sampled with temperature, top-k and top-p, or by beam
 // search. The prompts are one pass of the weights; every new token is another for all texts, over one row of
-// each (cached-batch.ts).
+// each (cached-texts.ts).
 
 import { createSearch } from './beams.ts'
 import type { Engine } from '../engine/engine.ts'
@@ -10,7 +10,7 @@ import type { Probes } from '../methods/method.ts'
 import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
 import { forward } from '../engine/forward.ts'
 import { passesFor, planThatFits } from '../engine/split.ts'
-import { createTexts } from './cached-batch.ts'
+import { createTexts } from './cached-texts.ts'
 import { minOf } from '../util/extremes.ts'
 
 export interface GenerateOptions {

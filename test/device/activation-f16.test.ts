@@ -11,7 +11,7 @@ import { withPrefix } from '../../models/prefix.ts'
 import { openCpu } from '../../src/device/cpu/device.ts'
 import type { Device, TensorDType } from '../../src/device/device.ts'
 import { generate } from '../../src/generate/generate.ts'
-import { createTexts } from '../../src/generate/cached-batch.ts'
+import { createTexts } from '../../src/generate/cached-texts.ts'
 import type { JournalEntry } from '../../src/run/journal.ts'
 import { createSelection } from '../../src/methods/selection.ts'
 import {

@@ -120,7 +120,7 @@ describe('an evaluation', () => {
     expect(passes(100, 6000)).toBe(2)
     expect(passes(100, 1300)).toBe(8)
     expect(passes(100, 100)).toBe(128)
-    expect(passes(0, 20_000)).toBe(8) // 1250 rows each
+    expect(passes(0, 20_000)).toBe(16) // 625 rows each
   })
 
   it('is all texts in their order, those of a part with what they share', () => {
