@@ -142,14 +142,16 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
     threads: options.threads,
   })
   let current: WorkingSet | null = null
-  let usual: BatchShape | null = null
+  /** By probes: a training step and an evaluation do not make each other's set larger. */
+  const usual = new Map<number, BatchShape>()
   let plannedPeakBytes = 0
   let updateCount = options.folded
   const exactly = (shape: BatchShape, limits?: Limits) =>
     planFor({ ...options, ...limits }, tensors, shape, device.memory)
-  /** What a set for the shape would be: as large as any shape so far if that fits. */
+  /** What a set for the shape would be: as large as any shape of as many probes so far if that fits. */
   const planned = (shape: BatchShape, limits?: Limits) => {
-    const grown = usual ? largest([shape, usual]) : shape
+    const before = usual.get(shape.probes)
+    const grown = before ? largest([shape, before]) : shape
     const plan = planThatFits(() => exactly(grown, limits))
     return plan ? { grown, plan } : { grown: shape, plan: exactly(shape, limits) }
   }
@@ -199,7 +201,7 @@ export async function createEngine(device: Device, options: EngineOptions): Prom
       current?.free()
       current = null
       current = allocate(device, model, vectors, plan, grown, options.activations)
-      usual = grown // only now: a shape that does not fit must not be tried again
+      usual.set(grown.probes, grown) // only now: a shape that does not fit must not be tried again
       plannedPeakBytes = Math.max(plannedPeakBytes, plan.peakBytes)
       return current
     },

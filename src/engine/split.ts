@@ -70,15 +70,15 @@ interface Planner {
   readonly heldRows: number
 }
 
-/** Rows of a pass at most, where more passes would stream no more and nothing is held yet. */
+/** Rows of a pass at most, where more passes would stream no more, unless more are held already. */
 const FEW_ROWS = 1024
 
 /**
  * In how many passes texts of this size in all go with the least traffic; of equals in the fewest that need
- * no more rows than the device has memory for already.
+ * no more rows than few, or than the device has memory for already.
  */
 export function passesFor({ planFor, heldRows }: Planner, whole: BatchShape): number {
-  const enough = heldRows || FEW_ROWS
+  const enough = Math.max(heldRows, FEW_ROWS)
   let best = { passes: whole.rows, bytes: Infinity }
   for (let passes = 1; passes <= whole.rows; passes *= 2) {
     const part = share(whole, passes)
