@@ -15,7 +15,7 @@ export function envCommand(contextOf: ContextOf): Command {
     .description('versions, processor, memory and WebGPU adapters; paste it into a bug report')
     .action(async (flags: Flags) => {
       const { result } = contextOf(flags)
-      const cpu = await openCpu()
+      const cpu = await openCpu({ blas: 'auto' })
       const cpuDetail = cpu.info.detail
       await cpu.close()
       const adapters = await listAdapters()

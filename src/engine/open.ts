@@ -59,11 +59,11 @@ async function deviceKind(config: Pick<Config, 'device' | 'adapter'>): Promise<'
 
 /** Opens the device that the configuration asks for. */
 export async function openDevice(
-  config: Pick<Config, 'device' | 'adapter' | 'transfer' | 'threads' | 'trace'>,
+  config: Pick<Config, 'device' | 'adapter' | 'transfer' | 'blas' | 'threads' | 'trace'>,
 ): Promise<Device> {
   if ((await deviceKind(config)) === 'cpu') {
     const { openCpu } = await import('../device/cpu/device.ts')
-    return openCpu({ threads: config.threads })
+    return openCpu({ threads: config.threads, blas: config.blas })
   }
   const { openWebgpu } = await import('../device/webgpu/device.ts')
   return openWebgpu({

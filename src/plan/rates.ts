@@ -84,7 +84,8 @@ export async function ratesOf(
   },
 ): Promise<Rates> {
   const { threads, noise, redo } = options
-  const key = `${VERSION}, ${device.info.kind}, ${device.info.name}, ${threads} threads, ${noise}`
+  const { kind, name, detail } = device.info
+  const key = `${VERSION}, ${kind}, ${name}, ${detail}, ${threads} threads, ${noise}`
   const load = loadPerCore()
   const known = (await readCache()).devices[key]
   if (known && !redo && (known.load <= QUIET || known.load <= 2 * load)) return known.rates

@@ -153,6 +153,8 @@ describe('an option that does nothing in this call', () => {
       tune('--dtype', 'float16', '--save-model', 'yes', '--prefix-tokens', '2'),
       ['--prefix-tokens', '--dtype'],
     ],
+    ['--blas of no library', tune('--blas', '/nowhere/b.so'), ['--blas /nowhere/b.so', 'loaded']],
+    ['--blas of no BLAS', tune('--blas', 'package.json'), ['--blas package.json', 'loaded']],
     ['--transfer on the cpu', tune('--transfer', 'ring'), ['--transfer', 'WebGPU']],
     [
       '--replay-window with LoRA',

@@ -58,6 +58,17 @@ export const DEVICE_OPTIONS = {
     onlyWhen: ({ device }) => device !== 'cpu',
     otherwise: 'is about uploads to a WebGPU adapter: leave it out, or --device cpu',
   },
+  blas: {
+    group: 'device',
+    value: 'name',
+    help: 'library of large products on the cpu device: auto (MKL or Accelerate where they are found, else onnxruntime), onnxruntime, mkl, openblas, accelerate, or the path of one',
+    schema: text,
+    default: 'auto',
+    commands: ON_DEVICE,
+    trajectory: false,
+    onlyWhen: ({ device }) => device !== 'webgpu',
+    otherwise: 'is about products of the cpu device: leave it out, or --device cpu',
+  },
   memory: {
     group: 'device',
     value: 'bytes',

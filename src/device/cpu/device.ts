@@ -9,6 +9,7 @@ import type { Device, DeviceInfo, Tensor, Weights } from '../device.ts'
 import type { Workload } from '../memory.ts'
 import { fromHalves, toHalves } from '../f16.ts'
 import { createLedger } from '../ledger.ts'
+import { openBlas, type Blas } from './blas.ts'
 import { createOperations } from './compute.ts'
 import { cpuMemory } from './memory.ts'
 import { createOps } from './ops.ts'
@@ -24,16 +25,20 @@ const MOST_WORKERS = 8
 
 /**
  * Opens the cpu device. `threads` is how many cores matrix products use (default: all); results do
- * not depend on it. UserError when it is not a positive whole number.
+ * not depend on it. `blas` names the library of large products (blas.ts; default: ONNX Runtime).
+ * @throws UserError when threads is not a positive whole number, for a library that cannot be used.
  */
-export async function openCpu(options: { threads?: number } = {}): Promise<Device> {
+export async function openCpu(
+  options: { readonly threads?: number; readonly blas?: string } = {},
+): Promise<Device> {
   const threads = options.threads ?? availableParallelism()
   if (!Number.isInteger(threads) || threads < 1) {
     throw new UserError(`cpu device: threads is a positive whole number, not ${threads}`)
   }
   const workers = Math.min(threads, MOST_WORKERS)
   const ledger = createLedger()
-  const ops = createOps(threads)
+  const blas = await openBlas(options.blas ?? 'onnxruntime', threads)
+  const ops = createOps(threads, blas)
   const pool = new NoisePool(workers, (x, y) => ops.widen(x, x.length, 0, y, y.length))
   const slots = new CpuSlots(pool)
   const queue = createQueue()
@@ -49,7 +54,7 @@ export async function openCpu(options: { threads?: number } = {}): Promise<Devic
     memory.clear()
   }
   return {
-    info: infoOf(threads, workers),
+    info: infoOf(threads, workers, blas),
     ledger,
     memory: cpuMemory,
     prefersF32: true,
@@ -95,10 +100,15 @@ export async function openCpu(options: { threads?: number } = {}): Promise<Devic
   }
 }
 
-const infoOf = (threads: number, workers: number): DeviceInfo => ({
+const infoOf = (threads: number, workers: number, blas: Blas | null): DeviceInfo => ({
   kind: 'cpu',
   name: cpus()[0]?.model.trim() ?? 'unknown processor',
-  detail: `ONNX Runtime ${ortVersion()}, ${threads} threads, ${workers} noise workers`,
+  detail: [
+    `ONNX Runtime ${ortVersion()}`,
+    ...(blas ? [blas.name] : []),
+    `${threads} threads`,
+    `${workers} noise workers`,
+  ].join(', '),
   software: false,
 })
 

@@ -5,6 +5,7 @@
 import type { Activation } from '../device.ts'
 import { createAttentionOps, type AttentionOps } from './attention-graph.ts'
 import { createHalfOps, type HalfOps } from './f16.ts'
+import type { Blas } from './blas.ts'
 import type { OnnxGraph, OnnxNode } from './onnx.ts'
 import { createProducts, type Products } from './products.ts'
 import { createSessions, f32 } from './sessions.ts'
@@ -32,11 +33,11 @@ const ACTIVATIONS: Readonly<Record<Activation, OnnxNode>> = {
   gelu_new: { op: 'FastGelu', domain: MS, inputs: ['x'], outputs: ['y'] },
 }
 
-export function createOps(threads: number): CpuOps {
+export function createOps(threads: number, blas: Blas | null = null): CpuOps {
   const sessions = createSessions()
   const { run } = sessions
   return {
-    ...createProducts(sessions, threads),
+    ...createProducts(sessions, threads, blas),
     ...createHalfOps(sessions, threads),
     ...createAttentionOps(sessions, threads),
     async layerNorm(x, scale, bias, eps, y) {

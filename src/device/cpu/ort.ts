@@ -5,12 +5,12 @@
 // which graphs there are in sessions.ts. Source: onnxruntime_c_api.h, whose table of functions only ever
 // grows at its end.
 
-import { setImmediate } from 'node:timers/promises'
 import type { LibraryHandle } from 'koffi'
 import { UserError } from '../../util/errors.ts'
 import { maxOf } from '../../util/extremes.ts'
 import { PLATFORM } from '../../util/native-code.ts'
 import { koffi, openLibrary } from '../../util/koffi.ts'
+import { called, type Call } from './calls.ts'
 import { checkVersion, ortPath, loadError } from './library.ts'
 
 /** A dense tensor whose memory is the caller's; numbers of 16 bits are f16. */
@@ -64,7 +64,6 @@ const SIGNATURES = {
   AddSessionConfigEntry: [130, 'void *(void *options, const char *key, const char *value)'],
 } as const
 
-type Call = ReturnType<LibraryHandle['func']>
 type Api = Record<keyof typeof SIGNATURES, Call>
 
 interface Library {
@@ -130,40 +129,11 @@ async function run(session: Pointer, feeds: OrtValues, into: OrtValues): Promise
       (sum, { data }) => sum + data.byteLength,
       0,
     )
-    const work = bytes < BACKGROUND_BYTES ? inTurn(api.Run, args) : inBackground(api.Run, args)
-    check(api, await work)
+    check(api, (await called(api.Run, args, bytes)) as Pointer)
   } finally {
     for (const value of held) api.ReleaseValue(value)
   }
 }
-
-/**
- * Tensors of a graph that runs in the background: a product of a tenth of a second or more, beside
- * which the 0.2 ms of handing it to another thread and back are nothing.
- */
-const BACKGROUND_BYTES = 128 * 2 ** 20
-/** Longest time for which graphs, one after the other, keep everything else waiting; a long one is alone. */
-const TURN_MS = 5
-
-let turnEnds = 0
-
-/** The call's result, made at once by this thread. */
-async function inTurn(call: Call, args: unknown[]): Promise<Pointer> {
-  if (performance.now() > turnEnds) {
-    await setImmediate()
-    turnEnds = performance.now() + TURN_MS
-  }
-  return call(...args) as Pointer
-}
-
-/** The call's result, made by a thread of libuv's pool. */
-const inBackground = (call: Call, args: unknown[]): Promise<Pointer> =>
-  new Promise((resolve, reject) => {
-    call.async(...args, (error: Error | null, result: Pointer) => {
-      if (error) reject(error)
-      else resolve(result)
-    })
-  })
 
 function createValue({ data, dims }: OrtValue): Pointer {
   const { api, cpu } = library()

@@ -1,8 +1,10 @@
 // Matrix products of the cpu device, and what they start from: nothing, a bias, or what is in the memory
 // of the result, where the left product of a factored addend is put before (CHANGELOG, 2026-11-23:
 // a start value in memory of its own costs a tenth of the product). Which rows and tiles meet is said
-// in matrices.ts, how factors are laid out in addends.ts. `Gemm` and `MatMul` are MLAS sgemm (stableThreads).
+// in matrices.ts, how factors are laid out in addends.ts. `Gemm` and `MatMul` are MLAS sgemm (stableThreads); where the system has a BLAS that is used
+// (blas.ts), products with large matrices are its.
 
+import type { Blas } from './blas.ts'
 import type { OnnxGraph, OnnxNode } from './onnx.ts'
 import { f32, ints, stableThreads, type Sessions } from './sessions.ts'
 
@@ -73,9 +75,35 @@ export interface Products {
   ): Promise<void>
 }
 
-export function createProducts({ run }: Sessions, threads: number): Products {
+/**
+ * Whether a product goes to the system's BLAS, which multiplies large matrices faster: how many rows there are must not
+ * matter, or a row would have other bits among others. OpenBLAS sums in another order where there are up to a million
+ * multiplications (of two rows at least), and by one thread where k does not divide evenly.
+ */
+const isLarge = ({ n, k }: GemmSize) => n * k >= 512 * 1024 && k % 32 === 0
+
+export function createProducts(
+  { run }: Sessions,
+  threads: number,
+  blas: Blas | null = null,
+): Products {
+  /** As multiply, by the system's BLAS. */
+  const multiplyLarge = async (
+    { sgemm }: Blas,
+    [x, w, y]: readonly [Float32Array, Float32Array, Float32Array],
+    size: GemmSize,
+    { start = 'zero', relu = false, transposed = false }: GemmOptions,
+  ) => {
+    if (typeof start !== 'string') {
+      for (let row = 0; row < size.m; row++) y.set(start.bias, row * size.n)
+    }
+    await sgemm(x, w, y, size, { there: start !== 'zero', transposed, threads })
+    if (relu)
+      await run('relu', () => reluGraph, threads, { x: f32(y, y.length) }, { y: f32(y, y.length) })
+  }
   /** m and n are 2 or more. */
   const multiply: Products['gemm'] = async (x, w, y, { m, n, k }, options = {}) => {
+    if (blas && isLarge({ m, n, k })) return multiplyLarge(blas, [x, w, y], { m, n, k }, options)
     const { start = 'zero', relu = false, transposed = false } = options
     const result = f32(y, m, n)
     const c = start === 'there' ? result : start === 'zero' ? null : f32(start.bias, n)
@@ -147,14 +175,20 @@ export function createProducts({ run }: Sessions, threads: number): Products {
       const rows = Math.max(2, m)
       if (m === 1) logits.copyWithin(n, 0, n)
       const [h, d] = [logits.subarray(0, rows * n), room.subarray(0, rows * n)]
+      const wide = widened(x, m, k, rows, k)
       const feeds = {
-        x: f32(widened(x, m, k, rows, k), rows, k),
+        x: f32(wide, rows, k),
         w: f32(w, n, k),
         ...(start === 'there' && { c: f32(h, rows, n) }),
       }
-      const graph = () => headGraph(start === 'there')
       const places = { h: f32(h, rows, n), d: f32(d, rows, n) }
-      await run(`head ${start}`, graph, stableThreads(rows, n, threads), feeds, places)
+      if (blas && isLarge({ m, n, k })) {
+        await multiplyLarge(blas, [wide, w, h], { m: rows, n, k }, { start })
+        await run('log softmax', () => logSoftmaxGraph, threads, { h: places.h }, { d: places.d })
+      } else {
+        const graph = () => headGraph(start === 'there')
+        await run(`head ${start}`, graph, stableThreads(rows, n, threads), feeds, places)
+      }
       const each = target.length / m
       for (let i = 0; i < target.length; i++) target[i] = h[Math.floor(i / each) * n + columns[i]!]!
       // log-softmax is logit - lse; the first column tells it, whatever the targets are.
@@ -219,12 +253,28 @@ const addBiasGraph: OnnxGraph = {
   outputs: { y: 3 },
 }
 
+const reluGraph: OnnxGraph = {
+  nodes: [{ op: 'Relu', inputs: ['x'], outputs: ['y'] }],
+  inputs: { x: 1 },
+  outputs: { y: 1 },
+}
+
+const LOG_SOFTMAX: OnnxNode = {
+  op: 'LogSoftmax',
+  inputs: ['h'],
+  outputs: ['d'],
+  attributes: { axis: { int: -1 } },
+}
+
+const logSoftmaxGraph: OnnxGraph = {
+  nodes: [LOG_SOFTMAX],
+  inputs: { h: 2 },
+  outputs: { d: 2 },
+}
+
 /** Logits h and their log-softmax d. */
 const headGraph = (there: boolean): OnnxGraph => ({
-  nodes: [
-    gemmNode(there ? 2 : 0, 'h'),
-    { op: 'LogSoftmax', inputs: ['h'], outputs: ['d'], attributes: { axis: { int: -1 } } },
-  ],
+  nodes: [gemmNode(there ? 2 : 0, 'h'), LOG_SOFTMAX],
   inputs: { x: 2, w: 2, ...(there && { c: 2 }) },
   outputs: { h: 2, d: 2 },
 })
