@@ -13,8 +13,12 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const OUT = join(ROOT, 'out', 'compare-noise.jsonl')
 const [steps = '400'] = process.argv.slice(2)
 const SEEDS = [0, 1, 2]
-const RATES = ['1e-4', '3e-4', '1e-3']
 const NOISES = ['gaussian', 'rademacher']
+/** The largest rate of each is near where it stops learning. */
+const RATES: Readonly<Record<string, readonly string[]>> = {
+  sentiment: ['1e-5', '3e-5', '1e-4'],
+  shakespeare: ['3e-5', '1e-4', '3e-4'],
+}
 const TASKS: Readonly<Record<string, readonly string[]>> = {
   sentiment: [
     ...['--train', 'examples/sentiment/train.jsonl', '--eval-file', 'examples/sentiment/dev.jsonl'],
@@ -73,7 +77,7 @@ function train({ task, method, noise, lr, seed }: Run): number | null {
 
 const all: Run[] = Object.keys(TASKS).flatMap((task) =>
   ['mezo-sgd', 'lozo'].flatMap((method) =>
-    RATES.flatMap((lr) =>
+    RATES[task]!.flatMap((lr) =>
       SEEDS.flatMap((seed) => NOISES.map((noise) => ({ task, method, noise, lr, seed, steps }))),
     ),
   ),

@@ -19,6 +19,7 @@ const options = flags({
   rounds: '5',
   steps: '2',
   memory: '1GiB',
+  blas: 'auto',
 })
 /** Both forwards see other noise: losses near ln(vocabulary) agree to about eps. */
 const LOSS_TOLERANCE = 0.02
@@ -36,7 +37,12 @@ function cases(model: string): RandomCase[] {
 
 /** Median ms of every round of both sides; every answer's loss is checked. */
 async function measure(theirs: Peers, ours: System, of: RandomCase) {
-  const settings = { device: 'cpu', memory: options.memory, resident: 'auto' } as const
+  const settings = {
+    device: 'cpu',
+    blas: options.blas,
+    memory: options.memory,
+    resident: 'auto',
+  } as const
   const steps = Number(options.steps)
   // Past the first steps: files in the page cache, MeZO's owed updates in their steady state.
   await theirs.time({ ...of, first: 0, steps: 1 })

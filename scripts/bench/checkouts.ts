@@ -2,6 +2,7 @@
 // benches a, c, d and e by each checkout's own steps.ts, in turns, round by round. The other one is installed and
 // built (`npm ci && npm run build` there). Losses must be close, not equal: sums may be made in another order.
 //   npx tsx scripts/bench/checkouts.ts --before FOLDER [--rounds 5] [--steps 2] [--only WORDS] [--memory 1GiB]
+//     [--before-blas NAME] [--blas NAME], each if it has --blas; --before . compares two of them
 
 import { join, resolve } from 'node:path'
 import { checkpoint } from './checkpoint.ts'
@@ -15,6 +16,8 @@ const options = flags({
   steps: '2',
   only: '',
   memory: '1GiB',
+  blas: '',
+  'before-blas': '',
   budget: '256MiB',
   adapter: 'llvmpipe',
 })
@@ -61,8 +64,9 @@ const cases: readonly (readonly [string, Shape, Settings])[] = [
   ...shapes(1, 4).map((of) => ['e', of, CPU] as const),
 ]
 
-const timed = async (system: System, of: RandomCase & Settings, round: number) => {
-  const { ms, loss } = await system.time({ ...of, first: round * steps, steps })
+const timed = async (system: System, of: RandomCase & Settings, blas: string, round: number) => {
+  const own = blas === '' || of.device !== 'cpu' ? {} : { blas }
+  const { ms, loss } = await system.time({ ...of, ...own, first: round * steps, steps })
   return { ms: median(ms), loss }
 }
 
@@ -74,7 +78,12 @@ async function measure(systems: readonly [System, System], of: RandomCase & Sett
     const order = round % 2 === 0 ? ([0, 1] as const) : ([1, 0] as const)
     const losses: number[] = []
     for (const i of order) {
-      const { ms, loss } = await timed(systems[i], of, round)
+      const { ms, loss } = await timed(
+        systems[i],
+        of,
+        [options['before-blas'], options.blas][i]!,
+        round,
+      )
       losses.push(loss)
       if (round > 0) times[i].push(ms)
     }

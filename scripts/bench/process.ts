@@ -45,6 +45,8 @@ export type TaskBatch = readonly {
 export interface Settings {
   readonly device: 'cpu' | 'webgpu'
   readonly adapter?: string
+  /** As --blas of the cpu device. */
+  readonly blas?: string
   readonly memory: string
   readonly resident: 'auto' | 'none' | 'all'
 }

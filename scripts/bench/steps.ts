@@ -82,13 +82,14 @@ function dataOf(request: Request, vocab: number) {
 }
 
 async function open(request: Request): Promise<Opened> {
-  const { model: source, device: kind, adapter, memory, resident, method } = request
+  const { model: source, device: kind, adapter, blas, memory, resident, method } = request
   const trains = method !== 'eval'
   const config = parseConfig({
     device: kind,
     memory,
     resident,
     ...(adapter !== undefined && { adapter }),
+    ...(blas !== undefined && { blas }),
     ...(trains && { method, ...(request.task !== undefined && { noise: request.noise }) }),
   })
   const dir = await mkdtemp(join(tmpdir(), 'zo2-bench-'))

@@ -29,6 +29,7 @@ const options = flags({
   rounds: '5',
   steps: '2',
   memory: '1GiB',
+  blas: 'auto',
 })
 const LOSS_TOLERANCE = 1e-4
 const BOS = 2
@@ -89,7 +90,12 @@ function checkLosses(theirs: number, ours: number, of: string) {
 
 /** Medians of every round of both sides. */
 async function measure(theirs: Peers, ours: System, of: Case) {
-  const settings = { device: 'cpu', memory: options.memory, resident: 'auto' } as const
+  const settings = {
+    device: 'cpu',
+    blas: options.blas,
+    memory: options.memory,
+    resident: 'auto',
+  } as const
   const steps = Number(options.steps)
   const same = { ...of, method: 'eval', fresh: true } as const
   const [a, b] = [

@@ -61,7 +61,7 @@ export const DEVICE_OPTIONS = {
   blas: {
     group: 'device',
     value: 'name',
-    help: 'library of large products on the cpu device: auto (MKL or Accelerate where they are found, else onnxruntime), onnxruntime, mkl, openblas, accelerate, or the path of one',
+    help: 'library of large products on the cpu device: auto (MKL or Accelerate where it is found, else onnxruntime), onnxruntime, mkl, openblas, accelerate, or the path of one',
     schema: text,
     default: 'auto',
     commands: ON_DEVICE,
