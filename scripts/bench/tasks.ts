@@ -31,6 +31,8 @@ const options = flags({
   memory: '1GiB',
   blas: 'auto',
 })
+/** An evaluation takes this many times the batches of a step's round: what it packs together is more than one. */
+const EVAL_BATCHES = 8
 const LOSS_TOLERANCE = 1e-4
 const BOS = 2
 const MAX_LENGTH = 512
@@ -96,7 +98,7 @@ async function measure(theirs: Peers, ours: System, of: Case) {
     memory: options.memory,
     resident: 'auto',
   } as const
-  const steps = Number(options.steps)
+  const steps = Number(options.steps) * (of.method === 'eval' ? EVAL_BATCHES : 1)
   const same = { ...of, method: 'eval', fresh: true } as const
   const [a, b] = [
     await theirs.time({ ...same, first: 0, steps: 1 }),
@@ -125,7 +127,7 @@ try {
   for (const task of listed(options.tasks)) {
     const examples = await examplesOf(task, tokenizer)
     const file = join(OUT, `task-${task}.json`)
-    const count = (Number(options.rounds) + 2) * Number(options.steps) + 3
+    const count = (Number(options.rounds) + 2) * Number(options.steps) * EVAL_BATCHES + 3
     const batches = Array.from({ length: count }, (_, step) => batchOf(examples, step))
     writeFileSync(file, JSON.stringify(batches))
     for (const method of listed(options.methods) as Case['method'][]) {
