@@ -85,7 +85,7 @@ export const inputsOf = (d: Device, rows: readonly number[], cols: number): Tens
   filled(d, PROBES * rows.length, cols, pick(values(PROBES * R * cols, 1), rows))
 export const atOf = (rows: readonly number[]): Rows => ({ probes: PROBES, rows: rows.length })
 
-/** linear of such weights in all its forms: sizes, recipes, addends, bias and relu. */
+/** linear of such weights: every pair of its sizes, recipes and addends; each pair of them with bias and relu or without. */
 export async function expectLinearAlone(
   device: Device,
   dtype: DType,
@@ -93,23 +93,22 @@ export async function expectLinearAlone(
 ): Promise<void> {
   for (const [N, K, addends] of SHAPES) {
     const [cols, height] = transposed ? [N, K] : [K, N]
-    for (const [known, recipe] of Object.entries(RECIPES)) {
+    for (const [i, [known, recipe]] of Object.entries(RECIPES).entries()) {
       const matrix = { ...matrixOf(dtype, cols, tilesOver(0, height, 32), recipe), transposed }
-      for (const addend of [undefined, ...addends]) {
-        for (const relu of transposed ? [false] : [true, false]) {
-          const kind = addend ? `${addend.kind} of ${addend.right.length}` : 'no addend'
-          const which = `${N} x ${K}, ${known}, ${kind}, relu ${relu}`
-          await expectAlone(device, which, async (d, rows) => {
-            const x = inputsOf(d, rows, K)
-            const y = d.tensor('activations', 'y', x.rows, N)
-            const bias = relu || transposed ? fixed(d, PROBES, N, values(PROBES * N, 2)) : null
-            if (addend) await d.project(x, addend, atOf(rows))
-            await throughSlabs(d, matrix, 2, (slot) =>
-              d.linear(x, slot, bias, y, atOf(rows), { relu, ...(addend && { addend }) }),
-            )
-            return d.read(y, 0, y.rows)
-          })
-        }
+      for (const [j, addend] of [undefined, ...addends].entries()) {
+        const relu = !transposed && (i + j) % 2 === 0
+        const kind = addend ? `${addend.kind} of ${addend.right.length}` : 'no addend'
+        const which = `${N} x ${K}, ${known}, ${kind}, relu ${relu}`
+        await expectAlone(device, which, async (d, rows) => {
+          const x = inputsOf(d, rows, K)
+          const y = d.tensor('activations', 'y', x.rows, N)
+          const bias = relu || transposed ? fixed(d, PROBES, N, values(PROBES * N, 2)) : null
+          if (addend) await d.project(x, addend, atOf(rows))
+          await throughSlabs(d, matrix, 2, (slot) =>
+            d.linear(x, slot, bias, y, atOf(rows), { relu, ...(addend && { addend }) }),
+          )
+          return d.read(y, 0, y.rows)
+        })
       }
     }
   }
