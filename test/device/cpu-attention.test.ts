@@ -82,18 +82,19 @@ function expected({ q, k, v }: Rows, probes: number, sees: QueryGroups, dims: At
         const seen = keys.subarray(from[i], to[i])
         for (let h = 0; h < heads; h++) {
           const row = ((p * sees.queries + query0 + i) * heads + h) * D
-          const key = (j: number) =>
-            ((p * sees.keys + j) * kvHeads + Math.floor((h * kvHeads) / heads)) * D
-          const scores = Array.from(seen, (j) => {
+          const ofHead = Math.floor((h * kvHeads) / heads)
+          const starts = Array.from(seen, (j) => ((p * sees.keys + j) * kvHeads + ofHead) * D)
+          const scores = starts.map((key) => {
             let sum = 0
-            for (let d = 0; d < D; d++) sum += q[row + d]! * k[key(j) + d]!
+            for (let d = 0; d < D; d++) sum += q[row + d]! * k[key + d]!
             return sum * scale
           })
           const top = Math.max(...scores)
           const weights = scores.map((score) => Math.exp(score - top))
           const sum = weights.reduce((a, b) => a + b)
-          for (const [n, j] of seen.entries()) {
-            for (let d = 0; d < D; d++) y[row + d]! += (weights[n]! / sum) * v[key(j) + d]!
+          for (const [n, key] of starts.entries()) {
+            const weight = weights[n]! / sum
+            for (let d = 0; d < D; d++) y[row + d]! += weight * v[key + d]!
           }
         }
       }
@@ -161,8 +162,8 @@ describe('attention of the cpu device', () => {
     ['long heads', queryGroups(texts(40, 90), CAUSAL), dimsOf(1, 1, 160)],
     ['a scale of its own', queryGroups(texts(9, 3), CAUSAL), { ...dimsOf(2, 2, 8), scale: 1 }],
     ['query blocks of all heads', queryGroups(texts(900, 5), CAUSAL), dimsOf(4, 4, 16)],
-    ['a few heads at a time', queryGroups(texts(3, 260), CAUSAL), dimsOf(16, 16, 128)],
-    ['a few shared heads at a time', queryGroups(texts(260), CAUSAL), dimsOf(20, 10, 256)],
+    ['a few heads at a time', queryGroups(texts(3, 260), CAUSAL), dimsOf(12, 12, 128)],
+    ['a few shared heads at a time', queryGroups(texts(260), CAUSAL), dimsOf(12, 6, 256)],
   ]
   for (const [name, sees, dims] of cases) {
     for (const dtype of ['F32', 'F16'] as const) {

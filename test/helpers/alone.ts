@@ -32,10 +32,14 @@ const SOME = [
 /** Rows of every probe out of `all` of each. */
 export function pick(data: Float32Array, rows: readonly number[], all = R): Float32Array {
   const cols = data.length / (PROBES * all)
-  const parts = [0, 1].flatMap((p) =>
-    rows.map((row) => data.subarray((p * all + row) * cols, (p * all + row + 1) * cols)),
-  )
-  return Float32Array.from(parts.flatMap((part) => [...part]))
+  const picked = new Float32Array(PROBES * rows.length * cols)
+  for (let p = 0; p < PROBES; p++) {
+    for (const [i, row] of rows.entries()) {
+      const from = (p * all + row) * cols
+      picked.set(data.subarray(from, from + cols), (p * rows.length + i) * cols)
+    }
+  }
+  return picked
 }
 
 export function expectBits(got: Float32Array, want: Float32Array, which: string): void {
