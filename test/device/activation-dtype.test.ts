@@ -2,7 +2,7 @@
 // without f16 says. What f16 activations compute: activation-f16.test.ts.
 // Alone: npx vitest run test/device/activation-dtype.test.ts
 
-import { readFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { parseConfig } from '../../src/config/options.ts'
@@ -12,7 +12,7 @@ import { createHostPart } from '../../src/device/webgpu/host.ts'
 import { Runtime } from '../../src/device/webgpu/runtime.ts'
 import { planReport } from '../../src/plan/report.ts'
 import { silent } from '../../src/util/console.ts'
-import { here, hereJson, SHAKESPEARE, TINY } from '../helpers/cli.ts'
+import { here, hereJson, SHAKESPEARE, SMALL } from '../helpers/cli.ts'
 import { tempFolder } from '../helpers/runs.ts'
 import { ADAPTER } from '../helpers/webgpu.ts'
 const MiB = 2 ** 20
@@ -58,7 +58,10 @@ describe('--activation-dtype', () => {
   })
 
   it('is kept by a resumed run, and part of evaluations', async () => {
-    const common = ['finetune', TINY, '--train', join(SHAKESPEARE, 'train.txt'), '--device', 'cpu']
+    const text = join(folder, 'train.txt')
+    const all = await readFile(join(SHAKESPEARE, 'train.txt'), 'utf8')
+    await writeFile(text, all.slice(0, 6000))
+    const common = ['finetune', SMALL, '--train', text, '--device', 'cpu']
     const sizes = [
       '--batch-size',
       '2',
@@ -95,9 +98,9 @@ describe('--activation-dtype', () => {
     const evaluate = (dtype: string) =>
       hereJson([
         'eval',
-        TINY,
+        SMALL,
         '--eval-file',
-        join(SHAKESPEARE, 'val.txt'),
+        text,
         '--device',
         'cpu',
         '--max-length',

@@ -40,7 +40,7 @@ import { writeSyntheticOpt } from '../helpers/synthetic-opt.ts'
 const LAYOUTS = fileURLToPath(new URL('../fixtures/', import.meta.url))
 const MiB = 2 ** 20
 /** Full width, so that rows of fc1's result are widened in several runs, and several tiles. */
-const WIDE = { hidden: 768, ffn: 3072, vocab: 4000, layers: 2, heads: 12, positions: 128 }
+const WIDE = { hidden: 768, ffn: 3072, vocab: 4000, layers: 1, heads: 12, positions: 128 }
 const folder = tempFolder()
 const wide = join(folder, 'wide')
 
@@ -72,7 +72,7 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
       const made = batches.map(([rows, tokens], i) => [syntheticBatch(rows!, tokens!, vocab, i)])
       const journal = await trainSteps(engine, { batches: made, lr, eps: EPS, weightDecay: 0 })
       const { plan } = engine.planFor(shapeOfBatches(2, made[0]!))
-      return { journal, plan, weights: await exportedDigests(engine) }
+      return { journal, plan, ...(lr !== 0 && { weights: await exportedDigests(engine) }) }
     } finally {
       await engine.close()
     }
@@ -148,6 +148,7 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
       expect(streamed.plan.residentSlabs).toBe(0)
       expect(streamed.journal).toEqual(whole.journal)
       expect(streamed.weights).toEqual(whole.weights)
+      expect(whole.weights).toBeDefined()
     },
   )
 
@@ -256,13 +257,13 @@ describe.each(openDevices())('f16 activations on $name', (test) => {
   })
 
   it('serves probes that part in the middle and layers drawn by chance', async () => {
-    const selection = createSelection({ seed: 1, layers: 2, trainOnly: ['*.layers.1.*'] })
-    const run = { batches: [[2, 20]], vocab: WIDE.vocab }
+    const selection = createSelection({ seed: 1, layers: 3, trainOnly: ['*.layers.1.*'] })
+    const run = { batches: [[2, 20]] }
     const [f32, f16] = await Promise.all(
       (['F32', 'F16'] as const).map(async (activations) => {
         const opened = { device: await test.open() }
         try {
-          return await steps(wide, { selection, activations, method: 'lozo' }, { ...run, opened })
+          return await steps(TINY, { selection, activations, method: 'lozo' }, { ...run, opened })
         } finally {
           await opened.device.close()
         }
