@@ -20,6 +20,9 @@ import { fileURLToPath } from 'node:url'
 const require = createRequire(import.meta.url)
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 
+/** Programs of tests that import TypeScript. */
+const PROGRAMS = ['full-disk-run', 'leftovers'].map((name) => `test/helpers/${name}.ts`)
+
 let made: string | undefined
 
 /** Path of dist/ made from the sources as they are now. */
@@ -55,7 +58,7 @@ function sources(): string[] {
       .filter((name) => /\.(ts|wasm)$/.test(name) && !name.endsWith('.as.ts'))
       .map((name) => join(folder, name)),
   )
-  return [...found.sort(), 'package.json']
+  return [...found.sort(), ...PROGRAMS, 'package.json']
 }
 
 /** As tsconfig.build.json compiles it, without the type check, which `npm run check` makes. */

@@ -1,4 +1,4 @@
-// A program: `node --import tsx full-disk-run.ts LIBRARY MODEL TEXT FOLDER [ADAPTER]` trains by the library, with
+// A program (compiled.ts): `node full-disk-run.js LIBRARY MODEL TEXT FOLDER [ADAPTER]` trains by the library, with
 // folds in a scratch file, checkpoints and evaluations, closes the model whatever happens, and prints what
 // the error was and what is left. For error-runs.test.ts, which takes the disk away (file-calls.ts).
 

@@ -143,14 +143,14 @@ describe.each(['destroy', 'silent'] as const)('a run that loses its adapter (%s)
       '16',
     ]
     const generate = ['generate', SMALL, '--prompt', 'To be', '--max-new-tokens', '20']
-    for (const command of [evaluate, generate]) {
-      for (const submit of [2, 12]) {
-        await lost([...command, ...DEVICE, ...STREAMED, '--json'], {
-          after: 'device webgpu',
-          submit,
-          how,
-        })
-      }
+    // Every pair of command, moment and how.
+    const [early, late] = how === 'destroy' ? [evaluate, generate] : [generate, evaluate]
+    for (const [command, submit] of [
+      [early, 2],
+      [late, 12],
+    ] as const) {
+      const loss = { after: 'device webgpu', submit, how }
+      await lost([...command, ...DEVICE, ...STREAMED, '--json'], loss)
     }
   })
 })

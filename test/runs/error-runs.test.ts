@@ -31,7 +31,7 @@ describe('fold threads that are ended while they fold', () => {
     }`
     const script = `
       import { createFoldPool } from ${JSON.stringify(join(LIBRARY, 'weights/fold-pool.js'))}
-      for (let round = 0; round < 25; round++) {
+      for (let round = 0; round < 15; round++) {
         const pool = createFoldPool(1)
         await pool.fold(${job})
         const jobs = [1, 2, 3].map(() => pool.fold(${job}).then(() => 'done', String))
@@ -44,7 +44,7 @@ describe('fold threads that are ended while they fold', () => {
     await writeFile(program, script)
     const { stdout } = await promisify(execFile)(process.execPath, [program])
     const lines = stdout.trimEnd().split('\n')
-    expect(lines).toHaveLength(25)
+    expect(lines).toHaveLength(15)
     for (const line of lines) expect(line).toMatch(/^(done,)*(Error: the fold pool is closed,?)+$/)
   })
 })
@@ -118,14 +118,12 @@ describe.each(['cpu', 'webgpu'] as const)('after an error on %s', (kind) => {
     const run = async (name: string, n?: number) => {
       const dir = join(home, `${kind}-${name}`)
       await mkdir(dir)
-      const script = join(ROOT, 'test/helpers/full-disk-run.ts')
-      const { NODE_OPTIONS, ...env } = watched(dir, `${dir}.log`, n)
-      const args = ['--import', 'tsx', ...NODE_OPTIONS!.split(' '), script]
-      args.push(join(LIBRARY, 'index.js'), SMALL, text, dir)
+      const script = join(compiled(), 'test/helpers/full-disk-run.js')
+      const args = [script, join(LIBRARY, 'index.js'), SMALL, text, dir]
       if (kind === 'webgpu') args.push(TEST_ADAPTER)
       const { stdout } = await promisify(execFile)(process.execPath, args, {
         cwd: ROOT,
-        env: { ...process.env, ...env },
+        env: { ...process.env, ...watched(dir, `${dir}.log`, n) },
       })
       const result = JSON.parse(stdout) as Record<string, unknown>
       expect(Object.values(result['bytes']!).every((bytes) => bytes === 0)).toBe(true)
