@@ -54,6 +54,7 @@ describe('the calibration of this machine', () => {
 
   it('is measured once, kept, and measured again if the file is damaged', async () => {
     const device = await openDevice(parseConfig({ device: 'cpu' }))
+    const file = join(dir, 'zo2/calibration.json')
     let measured = 0
     const announce = () => void measured++
     const options = { threads: 2, noise: 'gaussian', redo: false, announce } as const
@@ -66,9 +67,18 @@ describe('the calibration of this machine', () => {
       expect(device.ledger.now.slots + device.ledger.now.activations).toBe(0)
       expect(await ratesOf(device, options)).toEqual(rates)
       expect(measured).toBe(1)
-      writeFileSync(join(dir, 'zo2/calibration.json'), '{"devices":{"x":1}}')
-      await ratesOf(device, options)
-      expect(measured).toBe(2)
+      const kept = readFileSync(file, 'utf8')
+      writeFileSync(file, '{"devices":{"x":1}}')
+      const measures = () => {
+        throw new Error('measures')
+      }
+      await expect(ratesOf(device, { ...options, announce: measures })).rejects.toThrow('measures')
+      await diskRate(undefined, false)
+      expect(JSON.parse(readFileSync(file, 'utf8'))).toEqual({
+        devices: {},
+        disks: expect.any(Object),
+      })
+      writeFileSync(file, kept)
     } finally {
       await device.close()
     }

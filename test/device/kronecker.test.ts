@@ -6,9 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { projectionCols, type Device } from '../../src/device/device.ts'
 import { addendOf } from '../../src/methods/addend.ts'
 import { chooseKronDims, divisorPair, KRON_STRATEGIES } from '../../src/methods/kron-sizes.ts'
-import { noiseKey } from '../../src/noise/threefry.ts'
-import { openDevices } from '../helpers/devices.ts'
-import { noiseAt } from '../reference/noise.ts'
+import { openDevices, values } from '../helpers/devices.ts'
 
 describe('divisorPair', () => {
   it('has the right product and keeps its rule for every size up to 20,000', () => {
@@ -162,11 +160,7 @@ describe.each(openDevices())('on $name', (test) => {
       expect(Math.min(m1 * n1, m2 * n2)).toBe(1)
       return
     }
-    const noise = (size: number, role: 'left' | 'right') => {
-      const key = noiseKey(1, 2, `${N} ${K}`, role)
-      return Float32Array.from({ length: size }, (_, i) => noiseAt('gaussian', key, i))
-    }
-    const [left, right] = [noise(m1 * n1, 'left'), noise(m2 * n2, 'right')]
+    const [left, right] = [values(m1 * n1, 1), values(m2 * n2, 2)]
     const term = { kind: 'kronecker', m2, n1, n2, left, right } as const
     const probes = [1 / 8, -1 / 8].map((scale) => ({ direction: 0, scale }))
     const addend = addendOf(shape, [], [term], probes)
@@ -193,11 +187,11 @@ describe.each(openDevices())('on $name', (test) => {
     const y = device.tensor('activations', 'y', 2 * rows, N)
     const slot = device.slot('slots', 'w', 4 * N)
     try {
-      const values = Float32Array.from(
+      const inputs = Float32Array.from(
         { length: 2 * rows * K },
         (_, i) => ((i * 37) % 23) / 23 - 0.5,
       )
-      device.write(x, values)
+      device.write(x, inputs)
       device.write(zero, new Float32Array(2 * rows))
       await device.project(x, addend, { probes: 2, rows })
       ;(await device.stage(slot, 4 * N)).fill(0)
@@ -223,7 +217,7 @@ describe.each(openDevices())('on $name', (test) => {
       for (const [p, scale] of [1 / 8, -1 / 8].entries()) {
         for (const n of wanted) {
           let sum = 0
-          for (let k = 0; k < K; k++) sum += scale * formed(n, k) * values[p * K + k]!
+          for (let k = 0; k < K; k++) sum += scale * formed(n, k) * inputs[p * K + k]!
           const off = Math.abs(found[p * N + n]! - sum)
           expect(off, `${strategy} output ${n} of probe ${p}`).toBeLessThan(
             1e-5 * Math.sqrt(K) + 1e-5 * Math.abs(sum),

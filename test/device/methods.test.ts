@@ -40,14 +40,14 @@ interface Case extends Partial<Paper> {
 }
 
 const cases: readonly (readonly [name: string, paper: Case])[] = [
-  ['lozo', { method: 'lozo', steps: 100, weight: 2e-5 }],
+  ['lozo', { method: 'lozo', steps: 60, weight: 2e-5 }],
   ['lozo, rank 1, nu 1', { method: 'lozo', rank: 1, window: 1, steps: 60, weight: 2e-5 }],
   ['lozo, decay', { method: 'lozo', weightDecay: 0.1, window: 3, steps: 40, weight: 2e-5 }],
-  ['lozo-m', { method: 'lozo-m', lr: 3e-4, steps: 100, weight: 2e-5 }],
-  ['kronzo', { method: 'kronzo', steps: 100, weight: 2e-5 }],
+  ['lozo-m', { method: 'lozo-m', lr: 3e-4, steps: 60, weight: 2e-5 }],
+  ['kronzo', { method: 'kronzo', steps: 60, weight: 2e-5 }],
   ['kronzo, decay', { method: 'kronzo', weightDecay: 0.1, steps: 20, weight: 2e-5 }],
-  ['kronzo-m', { method: 'kronzo-m', lr: 3e-4, window: 5, steps: 100, weight: 2e-5 }],
-  ['mezo-sgd', { steps: 100, weight: 2e-5 }],
+  ['kronzo-m', { method: 'kronzo-m', lr: 3e-4, window: 5, steps: 60, weight: 2e-5 }],
+  ['mezo-sgd', { steps: 60, weight: 2e-5 }],
   ['mezo-sgd, 3 directions', { directions: 3, steps: 10, weight: 2e-5 }],
   ['lozo, 2 directions', { method: 'lozo', directions: 2, steps: 20, weight: 2e-5 }],
   [
