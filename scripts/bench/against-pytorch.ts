@@ -2,7 +2,7 @@
 // the same random checkpoint, token ids and number of threads. Both stay in memory and take turns,
 // round by round. PyTorch gets the fastest kernels that its BLAS has for this processor.
 //   bash scripts/bench/run.sh a [--sizes opt-125m,...] [--shapes 16x64,1x2048]
-//     [--methods mezo-sgd,lozo] [--labels all,option] [--rounds 5] [--steps 2] [--memory 1GiB]
+//     [--methods mezo-sgd,lozo] [--noise gaussian] [--labels all,option] [--rounds 5] [--steps 2] [--memory 1GiB]
 
 import { checkpoint } from './checkpoint.ts'
 import { flags, listed, median, note, record, say, spread, table } from './common.ts'
@@ -15,6 +15,7 @@ const options = flags({
   sizes: 'opt-125m,opt-350m,opt-1.3b',
   shapes: '16x64,1x2048',
   methods: 'mezo-sgd,lozo',
+  noise: 'gaussian',
   labels: 'all,option',
   rounds: '5',
   steps: '2',
@@ -29,7 +30,7 @@ function cases(model: string): RandomCase[] {
     listed(options.methods).flatMap((method) =>
       listed(options.labels).map((labels) => {
         const [batch, tokens] = shape.split('x').map(Number) as [number, number]
-        return { model, batch, tokens, method, labels } as RandomCase
+        return { model, batch, tokens, method, noise: options.noise, labels } as RandomCase
       }),
     ),
   )
@@ -86,7 +87,7 @@ for (const size of listed(options.sizes)) {
       })
       if (rows.length === 0) note(details.join('; '))
       rows.push([
-        `${size}, ${of.batch} x ${of.tokens}, ${of.method}, ${of.labels} labels`,
+        `${size}, ${of.batch} x ${of.tokens}, ${of.method}, ${options.noise}, ${of.labels} labels`,
         ...[times.theirs, times.ours].map((ms) => spread(ms)),
         ...[times.theirs, times.ours].map((ms) => perSecond(median(ms))),
         spread(ratios, 2),

@@ -17,6 +17,8 @@ interface Work {
   readonly method: 'mezo-sgd' | 'lozo' | 'eval'
   /** Weights as they are in the file, also where PyTorch has trained them. */
   readonly fresh?: boolean
+  /** Of our side alone; gaussian if left out. */
+  readonly noise?: string
 }
 
 /** Rectangles of made-up tokens. */
@@ -31,8 +33,6 @@ interface Random {
 /** Batches of examples with options: a JSON file with a TaskBatch for each step. */
 interface Tasks {
   readonly task: string
-  /** Of our side alone. */
-  readonly noise: string
 }
 
 /** Examples, of each its options: token ids, the last answerTokens of which are the answer. */

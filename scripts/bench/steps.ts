@@ -90,7 +90,7 @@ async function open(request: Request): Promise<Opened> {
     resident,
     ...(adapter !== undefined && { adapter }),
     ...(blas !== undefined && { blas }),
-    ...(trains && { method, ...(request.task !== undefined && { noise: request.noise }) }),
+    ...(trains && { method, noise: request.noise ?? 'gaussian' }),
   })
   const dir = await mkdtemp(join(tmpdir(), 'zo2-bench-'))
   const loaded = await loadModel(source, config, silent)
