@@ -3,7 +3,7 @@
 // in places.ts, by when they are in use.
 
 import type { Activation } from '../src/device/device.ts'
-import type { Matrix, ModelInput, Op, Program, Rows, Vector } from './model.ts'
+import type { Matrix, Op, Program, Rows, Vector } from './model.ts'
 import { placeRows, type Use } from './places.ts'
 
 /** Rows that are being written down. */
@@ -22,8 +22,14 @@ interface LinearOptions {
 
 /** What a model's code calls. Results are new rows, but where it says that rows are changed in place. */
 export interface Build {
-  /** Rows of the table `name` [rows, cols], `offset` rows behind the ids or positions of the batch. */
-  gather(name: string, rows: number, cols: number, by: keyof ModelInput, offset?: number): Rows
+  /** Rows of the table `name` [rows, cols], `offset` rows behind the ids or positions of the batch, times `scale`. */
+  gather(
+    name: string,
+    rows: number,
+    cols: number,
+    by: 'ids' | 'positions',
+    options?: { offset?: number; scale?: number },
+  ): Rows
   /** nn.Linear: x W^T + b with W = `name`.weight [cols, x.cols]. */
   linear(x: Rows, name: string, cols: number, options?: LinearOptions): Rows
   /** The linear and f after it; a relu is part of the product where it can be. */
@@ -34,19 +40,25 @@ export interface Build {
     name: string,
     options?: { eps?: number; weight?: boolean; bias?: boolean },
   ): Rows
+  /** RMS norm by `name`.weight, of `size` columns: all of them, or of each head for itself. */
+  rmsNorm(x: Rows, name: string, options: { eps: number; offset?: number; size?: number }): Rows
+  /** Rotary position embeddings number `rope` of the model, in place. */
+  rope(x: Rows, rope: number): void
+  /** y = f(y) * x, in place. */
+  gate(f: Activation, x: Rows, y: Rows): void
   /** y += x, in place. */
   add(x: Rows, y: Rows): void
   /** Columns [first, first + cols) of x. */
   columns(x: Rows, first: number, cols: number): Rows
-  /** Attention of this block over q, k and v: as many columns as q. */
-  attend(q: Rows, k: Rows, v: Rows): Rows
+  /** Attention of this block over q, k and v: as many columns as q. `window`: only so many of the last keys. */
+  attend(q: Rows, k: Rows, v: Rows, window?: number): Rows
   /**
    * To be called once in a block, between attention and the sum: the residual stream, in the last block the rows of
    * it whose logits are wanted.
    */
   wanted(h: Rows): Rows
-  /** The vocabulary matrix `name` [rows, x.cols]: what the program ends with. */
-  head(x: Rows, name: string, rows: number): void
+  /** The vocabulary matrix `name` [rows, x.cols]: what the program ends with. `cap`: logits are capped. */
+  head(x: Rows, name: string, rows: number, cap?: number): void
 }
 
 /** A model's code: before the blocks, one block, behind the last. Each is given the residual stream and gives it back. */
@@ -97,9 +109,9 @@ export function programOf(network: Network): Program {
     })
   }
   const b: Build = {
-    gather(name, rows, cols, by, offset = 0) {
+    gather(name, rows, cols, by, { offset = 0, scale = 1 } = {}) {
       tables.push({ name, rows, cols, block: -1 })
-      return put({ kind: 'gather', table: name, by, offset, y: rowsOf('h', cols) })
+      return put({ kind: 'gather', table: name, by, offset, scale, y: rowsOf('h', cols) })
     },
     linear,
     activated(x, name, cols, f, options = {}) {
@@ -118,18 +130,32 @@ export function programOf(network: Network): Program {
         y: rowsOf('norm', x.cols),
       })
     },
+    rmsNorm(x, name, { eps, offset = 0, size = x.cols }) {
+      const scale = `${name}.weight`
+      vectors.push({ name: scale, size, block })
+      return put({ kind: 'rmsNorm', x, scale, offset, eps, y: rowsOf('norm', x.cols) })
+    },
+    rope(x, rope) {
+      ops.push({ kind: 'rope', x, rope })
+    },
+    gate(f, x, y) {
+      ops.push({ kind: 'gate', f, x, y })
+    },
     add(x, y) {
       ops.push({ kind: 'add', x, y })
     },
     columns: (x, first, cols) => put({ kind: 'columns', x, first, y: rowsOf('part', cols) }),
-    attend: (q, k, v) =>
-      put({ kind: 'attention', layer: block, q, k, v, y: rowsOf('attention', q.cols) }),
+    attend(q, k, v, window) {
+      const own = { layer: block, ...(window !== undefined && { window }) }
+      return put({ kind: 'attention', ...own, q, k, v, y: rowsOf('attention', q.cols) })
+    },
     wanted(h) {
       if (block < layers - 1) return h
       return put({ kind: 'wanted', x: h, y: rowsOf('h', h.cols) })
     },
-    head(x, name, rows) {
-      ops.push({ kind: 'head', x, matrix: matrix(name, rows, x.cols) })
+    head(x, name, rows, cap) {
+      const own = cap === undefined ? {} : { cap }
+      ops.push({ kind: 'head', x, matrix: matrix(name, rows, x.cols), ...own })
     },
   }
 
@@ -148,13 +174,16 @@ export function programOf(network: Network): Program {
   return { ops: placed, matrices, tables, vectors, buffers }
 }
 
+/** Operations that change their only rows. */
+const IN_PLACE: ReadonlySet<Op['kind']> = new Set(['activation', 'rope', 'block'])
+
 /** What an operation reads and writes, by number. */
 function usesOf(op: Op): Use {
   const reads: number[] = []
   const writes: number[] = []
   for (const [name, value] of Object.entries(op)) {
     if (!isRows(value)) continue
-    if (name === 'y' || name === 'spare' || op.kind === 'activation' || op.kind === 'block') {
+    if (name === 'y' || name === 'spare' || IN_PLACE.has(op.kind)) {
       writes.push(value.buffer)
     } else reads.push(value.buffer)
   }

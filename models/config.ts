@@ -13,6 +13,8 @@ const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   gelu: 'gelu',
   gelu_new: 'gelu_new',
   gelu_pytorch_tanh: 'gelu_new',
+  silu: 'silu',
+  swish: 'silu',
 }
 
 /** A size: a positive integer; null or absent is `fallback`. */
@@ -37,7 +39,7 @@ export function readLayers(config: Config, key: string): number {
 }
 
 /** A small positive number; null or absent is `fallback`. */
-export function readPositive(config: Config, key: string, fallback: number): number {
+export function readPositive(config: Config, key: string, fallback?: number): number {
   const value = config[key] ?? fallback
   if (typeof value !== 'number' || !(value > 0 && value < Infinity)) {
     throw new UserError(`config.json: ${key} must be a positive number, found ${excerpt(value)}`)
@@ -51,13 +53,13 @@ export function readFlag(config: Config, key: string, fallback: boolean): boolea
   throw new UserError(`config.json: ${key} must be true or false, found ${excerpt(value)}`)
 }
 
-export function readActivation(config: Config, fallback: Activation): Activation {
-  const name = config['activation_function'] ?? fallback
+export function readActivation(config: Config, fallback: Activation, key = 'activation_function') {
+  const name = config[key] ?? fallback
   const known = typeof name === 'string' && Object.hasOwn(ACTIVATIONS, name)
   const activation = known ? ACTIVATIONS[name] : undefined
   if (!activation) {
     throw new UserError(
-      `config.json: activation_function ${excerpt(name)} is not supported; known: ${Object.keys(ACTIVATIONS).join(', ')}`,
+      `config.json: ${key} ${excerpt(name)} is not supported; known: ${Object.keys(ACTIVATIONS).join(', ')}`,
     )
   }
   return activation

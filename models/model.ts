@@ -6,6 +6,7 @@
 
 import type { Activation } from '../src/device/device.ts'
 import type { AttentionDims, Packed } from '../src/device/packed.ts'
+import type { Rope } from './rope.ts'
 
 /** A tensor of two dimensions [rows, cols], by its Hugging Face name. */
 export interface Matrix {
@@ -44,12 +45,13 @@ export interface Buffer {
 
 /** One operation; vectors by name, null where the layout has none. */
 export type Op =
-  /** y = rows of `table` by the ids or the positions of the batch, `offset` rows further on. */
+  /** y = `scale` times the rows of `table` by the ids or the positions of the batch, `offset` rows further on. */
   | {
       readonly kind: 'gather'
       readonly table: string
-      readonly by: keyof ModelInput
+      readonly by: 'ids' | 'positions'
       readonly offset: number
+      readonly scale: number
       readonly y: Rows
     }
   /** y = x W^T + bias, streamed; with relu y = max(that, 0). */
@@ -69,16 +71,30 @@ export type Op =
       readonly eps: number
       readonly y: Rows
     }
+  /** By groups of columns as long as the scale, to which `offset` is added. */
+  | {
+      readonly kind: 'rmsNorm'
+      readonly x: Rows
+      readonly scale: string
+      readonly offset: number
+      readonly eps: number
+      readonly y: Rows
+    }
+  /** Rotates the heads of x by the angles that number `rope` of the model's ropes has for the positions. */
+  | { readonly kind: 'rope'; readonly x: Rows; readonly rope: number }
   /** x = f(x). */
   | { readonly kind: 'activation'; readonly f: Activation; readonly x: Rows }
+  /** y = f(y) * x. */
+  | { readonly kind: 'gate'; readonly f: Activation; readonly x: Rows; readonly y: Rows }
   /** y += x. */
   | { readonly kind: 'add'; readonly x: Rows; readonly y: Rows }
   /** y = columns of x from `first` on. */
   | { readonly kind: 'columns'; readonly x: Rows; readonly first: number; readonly y: Rows }
-  /** y = attention; in the last block of the wanted rows alone. */
+  /** y = attention, over the last `window` keys if it is given; in the last block of the wanted rows alone. */
   | {
       readonly kind: 'attention'
       readonly layer: number
+      readonly window?: number
       readonly q: Rows
       readonly k: Rows
       readonly v: Rows
@@ -88,8 +104,8 @@ export type Op =
   | { readonly kind: 'wanted'; readonly x: Rows; readonly y: Rows }
   /** Before a block, and behind the last: h is all that lives. Probes may part here. */
   | { readonly kind: 'block'; readonly block: number; readonly h: Rows; readonly spare: Rows }
-  /** Loss or logits of x against the vocabulary matrix. */
-  | { readonly kind: 'head'; readonly x: Rows; readonly matrix: Matrix }
+  /** Loss or logits of x against the vocabulary matrix, capped if `cap` is given. */
+  | { readonly kind: 'head'; readonly x: Rows; readonly matrix: Matrix; readonly cap?: number }
 
 /** Everything that follows from a model's program. */
 export interface Program {
@@ -112,6 +128,10 @@ export interface Model extends Program {
   readonly vocabSize: number
   /** Longest sequence of tokens. */
   readonly maxPositions: number
+  /** Rotary position embeddings; none where positions are learned. */
+  readonly ropes?: readonly Rope[]
+  /** Whether its activations overflow f16, so that they are f32 whatever was asked for. */
+  readonly needsF32?: boolean
   /** n of prefix tuning: keys and values that each layer has before those of the sequence. */
   readonly prefixTokens?: number
   /** Names under which a checkpoint may hold the tensor `name`, first choice first. */
@@ -127,4 +147,7 @@ export function distinctMatrices({
 }
 
 /** Tokens and their positions, those of a prefix before them counted. */
-export type ModelInput = Pick<Packed, 'ids' | 'positions'>
+export interface ModelInput extends Pick<Packed, 'ids' | 'positions'> {
+  /** [R] tokens of the longest text that a row belongs to, a prefix counted: what longrope goes by. */
+  readonly lengths: Uint32Array
+}

@@ -60,7 +60,7 @@ export function opt(config: Config): Model {
 function embed(c: OptConfig, b: Build): Rows {
   let h = b.gather(EMBED_TOKENS, c.V, c.E, 'ids') // (R,E), then (R,C) the residual stream
   if (c.E !== c.C) h = b.linear(h, 'model.decoder.project_in', c.C, { bias: false })
-  b.add(b.gather(EMBED_POSITIONS, c.positions + OFFSET, c.C, 'positions', OFFSET), h)
+  b.add(b.gather(EMBED_POSITIONS, c.positions + OFFSET, c.C, 'positions', { offset: OFFSET }), h)
   return h
 }
 

@@ -63,8 +63,8 @@ export interface PlanInput {
   readonly addendElements: number
   /** Of one activation: 4 or 2. */
   readonly activationBytes: number
-  /** A cache of keys and values and those behind a prefix; none without. */
-  readonly keyValues: readonly Allocation[]
+  /** What a pass holds beside the buffers: a cache of keys and values, those behind a prefix, angles of positions. */
+  readonly beside: readonly Allocation[]
   readonly memory: MemoryModel
   readonly budgetBytes: number
   readonly slabBytes: number
@@ -220,14 +220,14 @@ function workloadOf(input: PlanInput): Omit<Workload, 'slabBytes' | 'slots'> {
 
 /** Buffers, the loss state [P*M, 2 + targets], keys and values. */
 function activations(input: PlanInput): Allocation[] {
-  const { probes, rows, wanted, targets, activationBytes, keyValues } = input
+  const { probes, rows, wanted, targets, activationBytes, beside } = input
   return [
     ...arenas(input.buffers, probes * rows, activationBytes).map(({ label, elements }) => ({
       label: `activations "${label}"`,
       bytes: elements * activationBytes,
     })),
     { label: 'the loss state', bytes: 4 * (2 + targets) * probes * wanted },
-    ...keyValues,
+    ...beside,
   ]
 }
 

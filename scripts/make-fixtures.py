@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Makes everything under test/fixtures that needs PyTorch; the tests themselves need no Python.
 
+  decoders  expected logits of random tiny Llama, Qwen, Mistral, Gemma, SmolLM and Phi models
   layouts   random tiny OPT checkpoints of every layout, with expected logits and losses
   corpus    the public-domain text, from installed Debian packages and one Go module
   pretrain  the tokenizer and the tiny OPT (first-order AdamW), with regular checkpoints
@@ -22,7 +23,7 @@ sys.path.insert(0, os.path.join(ROOT, 'scripts'))
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('part', choices=['layouts', 'corpus', 'pretrain', 'tiny-opt'])
+    parser.add_argument('part', choices=['decoders', 'layouts', 'corpus', 'pretrain', 'tiny-opt'])
     parser.add_argument('--work', default=os.path.join(ROOT, '.cache', 'fixtures'),
                         help='folder for the corpus and training checkpoints')
     parser.add_argument('--out', default=os.path.join(ROOT, 'test', 'fixtures'))
@@ -36,7 +37,10 @@ def main():
         return
     import torch
     torch.set_num_threads(args.threads)
-    if args.part == 'layouts':
+    if args.part == 'decoders':  # with the current wheels of torch and transformers
+        from fixtures.decoders import make_decoders
+        make_decoders(os.path.join(args.out, 'decoders'))
+    elif args.part == 'layouts':
         from fixtures.layouts import make_layouts
         make_layouts(os.path.join(args.out, 'layouts'))
     elif args.part == 'pretrain':

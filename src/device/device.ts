@@ -8,7 +8,7 @@
 // f16 is how rows are kept, not how they are calculated with: every operation widens what it reads,
 // works in f32 and rounds what it stores, to nearest; beyond the largest f16 (65,504) it stores
 // that, with the sign, while a NaN stays one. The activations of an operation (x, y, q, k, v) are of one
-// dtype unless it says otherwise; scales, biases, masks and the state of losses are f32.
+// dtype unless it says otherwise; scales, biases, masks, angles and the state of losses are f32.
 //
 // Guarantees: operations take effect in the order of the calls; `await op` means that it is issued
 // (its error, if any, may surface at the next `read` or `sync`); only `read`, `stage` and `sync`
@@ -135,6 +135,19 @@ export function checkAttention(q: Tensor, k: Tensor, { heads, kvHeads, headSize 
   if (heads % kvHeads !== 0) throw new RangeError(`attention: ${heads} heads share ${kvHeads}`)
 }
 
+/** Throws where a norm's groups, or a head's rotated columns, do not divide the columns of x. */
+export function checkColumns(what: string, x: Tensor, cols: number): void {
+  if (cols > 0 && x.cols % cols === 0) return
+  throw new RangeError(`${what}: groups of ${cols} columns in the ${x.cols} of "${x.label}"`)
+}
+
+/** Throws for a table of angles that does not fit heads of so many columns. */
+export function checkRope(x: Tensor, table: Tensor, headSize: number): void {
+  checkColumns('rope', x, headSize)
+  if (table.cols % 2 === 0 && table.cols <= headSize) return
+  throw new RangeError(`rope: ${table.cols} columns of angles for heads of ${headSize}`)
+}
+
 /** Rows of an operation: `probes` groups of `rows` rows each. */
 export interface Rows {
   readonly probes: number
@@ -142,7 +155,14 @@ export interface Rows {
   readonly rows: number
 }
 
-export type Activation = 'relu' | 'gelu' | 'gelu_new'
+export type Activation = 'relu' | 'gelu' | 'gelu_new' | 'silu'
+
+/** What the vocabulary's logits are made with. */
+export interface HeadOptions {
+  readonly addend?: Addend | undefined
+  /** Logits become cap * tanh(logit / cap). */
+  readonly cap?: number
+}
 
 export interface DeviceInfo {
   readonly kind: 'cpu' | 'webgpu'
@@ -235,6 +255,23 @@ export interface Device {
     at: Rows,
   ): Promise<void>
   /**
+   * y = x / sqrt(mean of x^2 + eps) * (scale[p] + offset) over each group of D columns of a row; scale
+   * [>=P, D], and x has a multiple of D columns (a head's norm has one for each head).
+   */
+  rmsNorm(
+    x: Tensor,
+    scale: Tensor,
+    eps: number,
+    y: Tensor,
+    at: Rows,
+    options?: { readonly offset?: number },
+  ): Promise<void>
+  /**
+   * Rotates the first d columns of each head of D columns in place, pairs (i, i + d/2) by the angle of a row:
+   * `table` [>=rows, d] has its cosines and then its sines, d/2 of each. All probes share it.
+   */
+  rope(x: Tensor, table: Tensor, headSize: number, at: Rows): Promise<void>
+  /**
    * softmax(q*scale * k^T) * v for each probe and each of H heads, over the keys that a query sees: q and y are
    * [P*queries, H*D], k and v [P*keys, kvHeads*D]; q may be y, whose rows are then replaced. The bits of a row
    * depend on its query and on the keys that it sees in their order alone, not on what other rows there are; keys
@@ -250,8 +287,10 @@ export interface Device {
     sees: QueryGroups,
     dims: AttentionDims,
   ): Promise<void>
-  /** x = f(x) in place. gelu is the exact (erf) form, gelu_new the tanh form. */
+  /** x = f(x) in place. gelu is the exact (erf) form, gelu_new the tanh form, silu x/(1 + e^-x). */
   activation(kind: Activation, x: Tensor, at: Rows): Promise<void>
+  /** y = f(y) * x in place (SwiGLU, GeGLU): calculated in f32, rounded once. */
+  gate(kind: Activation, x: Tensor, y: Tensor, at: Rows): Promise<void>
   /** y += x in place. */
   add(x: Tensor, y: Tensor, at: Rows): Promise<void>
   /** y = x[:, col0 .. col0 + y.cols): a part of a fused product (GPT-2's q, k and v). */
@@ -272,7 +311,7 @@ export interface Device {
     targets: Uint32Array,
     state: Tensor,
     at: Rows,
-    addend?: Addend,
+    options?: HeadOptions,
   ): Promise<void>
   /**
    * Logits of one vocabulary slab, tile by tile to the host: data is [P*rows, tile.rows].
@@ -283,7 +322,7 @@ export interface Device {
     slot: Slot,
     at: Rows,
     sink: (tile: Tile, data: Float32Array) => void,
-    addend?: Addend,
+    options?: HeadOptions,
   ): Promise<void>
 
   /**

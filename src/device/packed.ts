@@ -29,6 +29,8 @@ export interface AttentionDims {
   readonly headSize: number
   /** What scores are multiplied with; usually D^-0.5. */
   readonly scale: number
+  /** Scores then become cap * tanh(score / cap) (Gemma 2); absent: they stay. */
+  readonly cap?: number
 }
 
 /** Consecutive query rows that see keys of one list. */
@@ -77,6 +79,20 @@ export function rowsOf(segments: readonly Segment[], index: number | undefined):
   return rows
 }
 
+/** [R] how many tokens the longest text has that a row belongs to, as far as it has rows. */
+export function longestTexts(segments: readonly Segment[]): Uint32Array {
+  const ends: number[] = []
+  for (const { rows, parent } of segments) {
+    ends.push(rows + (parent === undefined ? 0 : ends[parent]!))
+  }
+  // Children come behind their parents.
+  for (let i = segments.length - 1; i >= 0; i--) {
+    const { parent } = segments[i]!
+    if (parent !== undefined) ends[parent] = Math.max(ends[parent]!, ends[i]!)
+  }
+  return Uint32Array.from(segments.flatMap(({ rows }, i) => new Array<number>(rows).fill(ends[i]!)))
+}
+
 /**
  * What the rows of a batch see of each other. Keys and values of row r are in row r + `offset`, behind
  * `offset` rows that every text begins with (a prefix).
@@ -99,6 +115,17 @@ export function queryGroups(
     return { query0: segment.row0, queries: segment.rows, keys, from, to }
   })
   return { groups, queries: rows, keys: offset + rows }
+}
+
+/** The same where each query sees only the last `window` of its keys; all of them if it is undefined. */
+export function lastKeys(sees: QueryGroups, window: number | undefined): QueryGroups {
+  const isLong = ({ from, to }: QueryGroup) => to.some((end, i) => end - from[i]! > window!)
+  if (window === undefined || !sees.groups.some(isLong)) return sees
+  const groups = sees.groups.map((group) => ({
+    ...group,
+    from: group.from.map((first, i) => Math.max(first, group.to[i]! - window)),
+  }))
+  return { ...sees, groups }
 }
 
 /** The same for the queries in the rising list `asking` alone, which become rows 0, 1, ... of q. */

@@ -2,7 +2,7 @@
 // Only where keys and values lie is decided here, and which rows ask; the arithmetic is the device's.
 
 import type { Rows, Tensor } from '../device/device.ts'
-import { onlyQueries, upTo, type QueryGroups } from '../device/packed.ts'
+import { lastKeys, onlyQueries, upTo, type QueryGroups } from '../device/packed.ts'
 import type { Engine } from './engine.ts'
 import type { WorkingSet } from './working-set.ts'
 
@@ -24,8 +24,14 @@ interface AttendInput {
   readonly cached?: Cached | undefined
 }
 
-/** Attention of layer `layer` over the rows q, k and v; in the last layer of the wanted rows alone. */
-type Attend = (layer: number, q: Tensor, k: Tensor, v: Tensor, y: Tensor) => Promise<void>
+/** Attention of a layer over the rows q, k and v; in the last layer of the wanted rows alone. */
+type Attend = (
+  at: { readonly layer: number; readonly window?: number },
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  y: Tensor,
+) => Promise<void>
 
 interface KeyValues {
   readonly keys: Tensor
@@ -48,7 +54,13 @@ export function createAttend(
   const places = cached?.places ?? upTo(sees.queries)
   const front = upTo(n)
   const isAll = wanted.rows.length === sees.queries
-  const last = isAll ? sees : onlyQueries(sees, wanted.rows)
+  /** By window: devices keep what they make of a list as long as it is the same. */
+  const windows = new Map<number | undefined, QueryGroups>()
+  const groupsOf = (window: number | undefined, isLast: boolean) => {
+    let groups = windows.get(window)
+    if (!groups) windows.set(window, (groups = lastKeys(sees, window)))
+    return isLast && !isAll ? onlyQueries(groups, wanted.rows) : groups
+  }
 
   /** Copies rows [P*rows.length, C] to those places behind `first` of each probe. */
   const put = (x: Tensor, y: Tensor, rows: Uint32Array, first: number, stride: number) =>
@@ -74,12 +86,12 @@ export function createAttend(
     return prefixed && { keys: prefixed.keys, values: prefixed.values, stride }
   }
 
-  return async (layer, q, k, v, y) => {
+  return async ({ layer, window }, q, k, v, y) => {
     const { probes } = now()
     const { keys, values } = await gathered(layer, k, v)
     const dims = model.attention
-    const groups = layer === model.layers - 1 ? last : sees
-    if (groups === sees) {
+    const groups = groupsOf(window, layer === model.layers - 1)
+    if (groups.queries === sees.queries) {
       return device.attention(q, keys, values, y, probes, groups, dims)
     }
     await device.gatherRows(q, ofProbes(probes, sees.queries, wanted.rows), y)

@@ -6,13 +6,14 @@ import type { Engine } from './engine.ts'
 import type { Probes, RowView } from '../methods/method.ts'
 import { DTYPE_BYTES } from '../util/dtypes.ts'
 
-/** y[p, i] = row indices[i] of the table as probe p sees it, for `probes` probes; y is [R, cols]. */
+/** y[p, i] = `scale` times row indices[i] of the table as probe p sees it, for P probes; y is [R, cols]. */
 export async function gather(
   engine: Engine,
   probes: Probes | null,
   P: number,
   name: string,
   indices: Uint32Array,
+  scale: number,
   y: Tensor,
 ): Promise<void> {
   const { store, device, state } = engine
@@ -34,6 +35,7 @@ export async function gather(
   for (let p = 0; p < P; p++) {
     indices.forEach((row, i) => all.set(made.get(row)![p]!, (p * indices.length + i) * cols))
   }
+  if (scale !== 1) all.forEach((value, i) => (all[i] = value * scale))
   device.write(y, all)
 }
 

@@ -20,7 +20,7 @@ import { type Checkpoint } from '../checkpoint/types.ts'
 import { DTYPE_BYTES } from '../util/dtypes.ts'
 import { fits, largest, type BatchShape } from './shape.ts'
 import { planThatFits, shapeOf, splitBy, splitOf, type Cut, type Split } from './split.ts'
-import { allocate, keyValues, type WorkingSet } from './working-set.ts'
+import { allocate, besideBuffers, type WorkingSet } from './working-set.ts'
 
 export interface EngineOptions {
   readonly checkpoint: Checkpoint
@@ -102,7 +102,7 @@ export function planFor(
     terms: demand.terms,
     versions: demand.versions(shape.probes),
     activationBytes: DTYPE_BYTES[options.activations],
-    keyValues: keyValues(model, shape, options.activations),
+    beside: besideBuffers(model, shape, options.activations),
     projectionCols: demand.projectionCols,
     addendElements: demand.addendElements,
     memory,

@@ -5,7 +5,7 @@ import type { Model } from '../../models/model.ts'
 import { stream } from '../../scheduler/stream.ts'
 import { checkLabels, packTexts, type PackedBatch } from '../data/packing.ts'
 import type { Sequence } from '../data/types.ts'
-import { queryGroups } from '../device/packed.ts'
+import { longestTexts, queryGroups } from '../device/packed.ts'
 import type { Fold, Probes } from '../methods/method.ts'
 import type { Engine } from './engine.ts'
 import { headRows, type Wanted } from './head.ts'
@@ -123,7 +123,8 @@ export function passOver(
   { packed: { ids, positions, segments } }: Pick<PackedBatch, 'packed'>,
   wanted: Wanted,
 ): PassInput {
-  const input = { ids, positions: n === 0 ? positions : positions.map((place) => place + n) }
+  const behind = (places: Uint32Array) => (n === 0 ? places : places.map((place) => place + n))
+  const input = { ids, positions: behind(positions), lengths: behind(longestTexts(segments)) }
   return { input, sees: queryGroups(segments, undefined, n), wanted }
 }
 

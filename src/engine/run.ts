@@ -3,6 +3,7 @@
 // only the rows whose logits are wanted. What opens the stream is forward.ts.
 
 import type { Matrix, ModelInput, Rows as ModelRows } from '../../models/model.ts'
+import { ropeTable } from '../../models/rope.ts'
 import type { StreamedSlab } from '../../scheduler/stream.ts'
 import type { Addend, Device, Rows, Tensor } from '../device/device.ts'
 import { upTo, type QueryGroups } from '../device/packed.ts'
@@ -40,12 +41,13 @@ export async function runProgram(engine: Engine, set: WorkingSet, pass: Pass): P
   const vector = (name: string | null) => (name === null ? null : vectors.tensor(name))
   const slabs = slabsOf(engine, pass, () => at)
   const attend = createAttend(engine, set, pass, () => at)
+  model.ropes?.forEach((rope, i) => device.write(set.ropes[i]!, ropeTable(rope, input)))
 
   for (const op of model.ops) {
     switch (op.kind) {
       case 'gather': {
         const indices = input[op.by].map((index) => index + op.offset)
-        await gather(engine, probes, at.probes, op.table, indices, of(op.y))
+        await gather(engine, probes, at.probes, op.table, indices, op.scale, of(op.y))
         break
       }
       case 'linear': {
@@ -58,8 +60,19 @@ export async function runProgram(engine: Engine, set: WorkingSet, pass: Pass): P
       case 'layerNorm':
         await device.layerNorm(of(op.x), vector(op.scale), vector(op.bias), op.eps, of(op.y), at)
         break
+      case 'rmsNorm': {
+        const [scale, { eps, offset }] = [vectors.tensor(op.scale)!, op]
+        await device.rmsNorm(of(op.x), scale, eps, of(op.y), at, { offset })
+        break
+      }
+      case 'rope':
+        await device.rope(of(op.x), set.ropes[op.rope]!, model.attention.headSize, at)
+        break
       case 'activation':
         await device.activation(op.f, of(op.x), at)
+        break
+      case 'gate':
+        await device.gate(op.f, of(op.x), of(op.y), at)
         break
       case 'add':
         await device.add(of(op.x), of(op.y), at)
@@ -68,7 +81,7 @@ export async function runProgram(engine: Engine, set: WorkingSet, pass: Pass): P
         await device.copyColumns(of(op.x), op.first, of(op.y), at)
         break
       case 'attention':
-        await attend(op.layer, of(op.q), of(op.k), of(op.v), of(op.y))
+        await attend(op, of(op.q), of(op.k), of(op.v), of(op.y))
         if (op.layer === model.layers - 1) at = { ...at, rows: wanted.rows.length }
         break
       case 'wanted':
@@ -79,8 +92,10 @@ export async function runProgram(engine: Engine, set: WorkingSet, pass: Pass): P
         await repeatRows(device, of(op.h), of(op.spare), at.rows, P)
         at = { ...at, probes: P }
         break
-      case 'head':
-        await head(engine, set, pass, at, (use) => slabs(op.matrix, of(op.x), use), of(op.x))
+      case 'head': {
+        const cap = op.cap === undefined ? {} : { cap: op.cap }
+        await head(engine, set, pass, at, (use) => slabs(op.matrix, of(op.x), use), of(op.x), cap)
+      }
     }
   }
 }
@@ -112,18 +127,21 @@ async function head(
   at: Rows,
   slabs: (use: UseSlab) => Promise<void>,
   x: Tensor,
+  cap: { readonly cap?: number },
 ): Promise<void> {
   if (wanted.kind === 'logits') {
     const sink: typeof wanted.sink = (tile, data) => {
       counters.downloadBytes += data.byteLength
       wanted.sink(tile, data)
     }
-    await slabs((slot, { addend }) => device.logits(x, slot, at, sink, addend))
+    await slabs((slot, options) => device.logits(x, slot, at, sink, { ...options, ...cap }))
     return
   }
   device.write(lossState, emptyState(at.probes * at.rows, lossState.cols))
   const targets = targetsOf(wanted, at.probes, lossState.cols - 2)
-  await slabs((slot, { addend }) => device.crossEntropy(x, slot, targets, lossState, at, addend))
+  await slabs((slot, options) =>
+    device.crossEntropy(x, slot, targets, lossState, at, { ...options, ...cap }),
+  )
 }
 
 /** Rows [0, rows) of h again for each further probe, by way of `spare`. */

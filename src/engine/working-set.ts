@@ -3,6 +3,7 @@
 
 import type { Model } from '../../models/model.ts'
 import { prefixName, type PrefixPart } from '../../models/prefix.ts'
+import { ropeCols } from '../../models/rope.ts'
 import type { Plan } from '../../scheduler/plan.ts'
 import { arenas } from '../../scheduler/arena.ts'
 import { createSlots, type Slots } from '../../scheduler/slots.ts'
@@ -49,6 +50,8 @@ export interface WorkingSet {
   readonly lossState: Tensor
   readonly cache: KeyValueCache | null
   readonly prefixed: Prefixed | null
+  /** [R, d] f32 angles of the batch's rows, by number of the model's ropes. */
+  readonly ropes: readonly Tensor[]
   free(): void
 }
 
@@ -77,6 +80,7 @@ export function allocate(
       cache: allocateCache(own, model, shape, dtype),
       prefixed: allocatePrefixed(own, model, vectors, shape, dtype),
       buffers: allocateBuffers(own, model, shape, dtype),
+      ropes: ropesOf(model).map((cols) => own.tensor('activations', ROPE, shape.rows, cols)),
       lossState: own.tensor('activations', 'loss state', probes * wanted, 2 + targets),
       free,
     }
@@ -171,8 +175,11 @@ function allocatePrefixed(
   }
 }
 
-/** Keys and values that a pass of the shape holds beside the activation buffers. */
-export function keyValues(model: Model, shape: BatchShape, dtype: TensorDType): Allocation[] {
+const ROPE = 'angles of rotary positions'
+const ropesOf = ({ ropes = [] }: Model) => ropes.map(ropeCols)
+
+/** Keys, values and angles that a pass of the shape holds beside the activation buffers. */
+export function besideBuffers(model: Model, shape: BatchShape, dtype: TensorDType): Allocation[] {
   const { layers, prefixTokens: n = 0 } = model
   const { probes, rows, cached } = shape
   const of = (label: string, count: number) => {
@@ -184,5 +191,8 @@ export function keyValues(model: Model, shape: BatchShape, dtype: TensorDType): 
       : Array<Allocation>(2 * layers).fill(of('the cached keys of a layer', n + cached))
   const behind =
     n === 0 ? [] : Array<Allocation>(2).fill(of('keys behind a prefix', probes * (n + rows)))
-  return [...cache, ...behind]
+  const ropes = ropesOf(model).map((cols) => {
+    return { label: ROPE, bytes: tensorBytes(rows, cols, 'F32') }
+  })
+  return [...cache, ...behind, ...ropes]
 }

@@ -87,6 +87,7 @@ export function createTexts(
         input: {
           ids: Uint32Array.from(growing, (text) => tokens[text]!),
           positions: Uint32Array.from(growing, (text) => texts[text]!.length - 1),
+          lengths: Uint32Array.from(growing, (text) => texts[text]!.length),
         },
         sees: { groups, queries: groups.length, keys: n + shape.cached },
         wanted,

@@ -93,7 +93,7 @@ describe.each(openInDtypes())('a row on $name, activations $dtype', ({ name, ope
             const targets = Uint32Array.from(wanted, (id) => id % V)
             if (addend) await d.project(x, addend, atOf(rows))
             await throughSlabs(d, matrix, 1, (slot) =>
-              d.crossEntropy(x, slot, targets, state, atOf(rows), addend),
+              d.crossEntropy(x, slot, targets, state, atOf(rows), { addend }),
             )
             return d.read(state, 0, x.rows)
           })

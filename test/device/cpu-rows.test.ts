@@ -107,7 +107,7 @@ const head = (name: string, addend?: Addend): Case[] => [
       if (addend) await d.project(input, addend, at)
       const slot = d.slot('slots', 'w', HEAD.bytes.length)
       await load(d, slot, HEAD)
-      await d.crossEntropy(input, slot, targets, state, at, addend)
+      await d.crossEntropy(input, slot, targets, state, at, { addend })
       return d.read(state, 0, count)
     },
   },
@@ -126,7 +126,7 @@ const head = (name: string, addend?: Addend): Case[] => [
           all.set(data.subarray(row * rows, (row + 1) * rows), row * 193 + row0)
         }
       }
-      await d.logits(input, slot, at, sink, addend)
+      await d.logits(input, slot, at, sink, { addend })
       return all
     },
   },

@@ -97,7 +97,7 @@ async function losses(d: Device, call: Call): Promise<Float32Array> {
   const state = fixed(d, total, 3, Float32Array.from(start))
   const targets = Uint32Array.from({ length: total }, (_, i) => (i * 37 + n - 1) % n)
   await throughSlabs(d, call.matrix, call.perSlab, (slot) =>
-    d.crossEntropy(x, slot, targets, state, { probes, rows }, call.addend),
+    d.crossEntropy(x, slot, targets, state, { probes, rows }, call),
   )
   const s = await d.read(state, 0, total)
   return s.filter((_, i) => i % 3 === 0).map((m, i) => m + Math.log(s[i * 3 + 1]!) - s[i * 3 + 2]!)
@@ -108,7 +108,7 @@ async function logits(d: Device, call: Call): Promise<Float32Array> {
   const x = await projected(d, call)
   const parts: number[] = []
   await throughSlabs(d, call.matrix, call.perSlab, (slot) =>
-    d.logits(x, slot, { probes, rows }, (_tile, data) => void parts.push(...data), call.addend),
+    d.logits(x, slot, { probes, rows }, (_tile, data) => void parts.push(...data), call),
   )
   return Float32Array.from(parts)
 }

@@ -16,6 +16,7 @@ import {
   ATTENTION_ROWS,
   attentionKernel,
   type AttentionSpec,
+  USUAL_ATTENTION,
 } from '../../src/device/webgpu/kernels/attention.ts'
 import {
   attentionSubgroupKernel,
@@ -44,8 +45,13 @@ interface Kernel {
 
 const kernelOf = (by: 'invocations' | 'subgroups'): Kernel => {
   const { lanes } = adapter
-  if (by === 'invocations') return { rows: ATTENTION_ROWS, spec: attentionKernel }
-  const spec = (headSize: number, type: Element) => attentionSubgroupKernel(headSize, lanes, type)
+  const shape = (type: Element) => ({ ...USUAL_ATTENTION, type })
+  if (by === 'invocations') {
+    const spec = (headSize: number, type: Element) => attentionKernel(headSize, shape(type))
+    return { rows: ATTENTION_ROWS, spec }
+  }
+  const spec = (headSize: number, type: Element) =>
+    attentionSubgroupKernel(headSize, lanes, shape(type))
   return { rows: subgroupAttentionRows(lanes), spec }
 }
 
@@ -84,7 +90,7 @@ async function attend(
   commands.run(
     commands.compile(kernel.spec(headSize, type)),
     { q: operand(q), k: operand(k), v: operand(v), table: upload(table), y },
-    { queries, keys, heads, kv_heads: kvHeads, blocks, groups, scale },
+    { queries, keys, heads, kv_heads: kvHeads, blocks, groups, scale, cap: 0 },
     commands.flat(groups),
   )
   const found = await download(y)

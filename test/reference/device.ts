@@ -20,7 +20,7 @@ import { fromHalves, toHalves } from '../../src/device/f16.ts'
 import { createLedger } from '../../src/device/ledger.ts'
 import { applyTerms, probeVersion } from './noise.ts'
 import { DTYPE_BYTES, type DType } from '../../src/util/dtypes.ts'
-import { ACTIVATIONS, attention, factoredSums, normalise, type Sums } from './kernels.ts'
+import { ACTIVATIONS, attention, capped, factoredSums, normalise, type Sums } from './kernels.ts'
 
 /** A device whose tensors are f64; `exact` reads them without rounding. */
 export interface ReferenceDevice extends Device {
@@ -125,6 +125,37 @@ export function openReference(): ReferenceDevice {
         })
       }
     },
+    async rmsNorm(x, scale, eps, y, at, { offset = 0 } = {}) {
+      const D = scale.cols
+      const groups = (at.rows * x.cols) / D
+      for (let group = 0; group < at.probes * groups; group++) {
+        const values = of(x).subarray(group * D, (group + 1) * D)
+        const size = Math.sqrt(values.reduce((s, v) => s + v * v, 0) / D + eps)
+        const own = Math.floor(group / groups) * D
+        values.forEach((v, c) => {
+          of(y)[group * D + c] = (v / size) * (of(scale)[own + c]! + offset)
+        })
+      }
+    },
+    async rope(x, table, headSize, at) {
+      const half = table.cols / 2
+      for (let row = 0; row < at.probes * at.rows; row++) {
+        const angles = of(table).subarray((row % at.rows) * table.cols)
+        for (let head = row * x.cols; head < (row + 1) * x.cols; head += headSize) {
+          for (let i = 0; i < half; i++) {
+            const [a, b] = [of(x)[head + i]!, of(x)[head + half + i]!]
+            const [c, s] = [angles[i]!, angles[half + i]!]
+            of(x)[head + i] = a * c - b * s
+            of(x)[head + half + i] = b * c + a * s
+          }
+        }
+      }
+    },
+    async gate(kind, x, y, at) {
+      for (let i = 0; i < at.probes * at.rows * x.cols; i++) {
+        of(y)[i] = ACTIVATIONS[kind](of(y)[i]!) * of(x)[i]!
+      }
+    },
     async attention(q, k, v, y, probes, sees, dims) {
       checkAttention(q, k, dims)
       attention(of(q), of(k), of(v), of(y), probes, sees, dims)
@@ -152,12 +183,12 @@ export function openReference(): ReferenceDevice {
         of(y).set(of(x).subarray(from * x.cols, (from + 1) * x.cols), to * x.cols)
       })
     },
-    async crossEntropy(x, slot, targets, state, at, addend) {
+    async crossEntropy(x, slot, targets, state, at, { addend, cap } = {}) {
       const [slab, sums] = [take(slot), sumsOf(addend)]
       checkHead(slab.weights)
       const wanted = state.cols - 2
       forEachLogit(of(x), x.cols, slab, at, (row, n, _p, product) => {
-        const value = product + sums(row, n)
+        const value = capped(product + sums(row, n), cap)
         const s = of(state).subarray(row * state.cols, (row + 1) * state.cols)
         const top = Math.max(s[0]!, value)
         s[1] = s[1]! * Math.exp(s[0]! - top) + Math.exp(value - top)
@@ -165,13 +196,13 @@ export function openReference(): ReferenceDevice {
         for (let t = 0; t < wanted; t++) if (targets[row * wanted + t] === n) s[2 + t] = value
       })
     },
-    async logits(x, slot, at, sink, addend) {
+    async logits(x, slot, at, sink, { addend, cap } = {}) {
       const [slab, sums] = [take(slot), sumsOf(addend)]
       checkHead(slab.weights)
       for (const tile of slab.weights.tiles) {
         const data = new Float32Array(at.probes * at.rows * tile.rows)
         forEachLogit(of(x), x.cols, slab, at, (row, n, _p, value) => {
-          if (within(tile, n)) data[row * tile.rows + n - tile.row0] = value + sums(row, n)
+          if (within(tile, n)) data[row * tile.rows + n - tile.row0] = capped(value + sums(row, n), cap)
         })
         sink(tile, data)
       }

@@ -53,7 +53,7 @@ export function attention(
   y: Float64Array,
   probes: number,
   { groups, queries, keys: keyRows }: QueryGroups,
-  { heads, kvHeads, headSize, scale }: AttentionDims,
+  { heads, kvHeads, headSize, scale, cap }: AttentionDims,
 ): void {
   const forEachQuery = (visit: (row: number, keys: readonly number[], head: number) => void) => {
     for (let p = 0; p < probes; p++) {
@@ -72,7 +72,7 @@ export function attention(
     const weights = keys.map((key) => {
       let dot = 0
       for (let d = 0; d < headSize; d++) dot += q[query + d]! * k[start(key) + d]!
-      return dot * scale
+      return capped(dot * scale, cap)
     })
     const top = Math.max(...weights)
     const sum = weights.reduce((total, w) => total + Math.exp(w - top), 0)
@@ -83,10 +83,15 @@ export function attention(
   })
 }
 
+/** A score or logit, capped if there is a cap. */
+export const capped = (value: number, cap?: number) =>
+  cap === undefined ? value : cap * Math.tanh(value / cap)
+
 export const ACTIVATIONS: Readonly<Record<Activation, (v: number) => number>> = {
   relu: (v) => Math.max(0, v),
   gelu: (v) => 0.5 * v * (1 + erf(v / Math.SQRT2)),
   gelu_new: (v) => 0.5 * v * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3))),
+  silu: (v) => v / (1 + Math.exp(-v)),
 }
 
 /** erf by its Maclaurin series near 0 and by the continued fraction of erfc elsewhere. */

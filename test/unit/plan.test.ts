@@ -49,7 +49,7 @@ function randomInput(random: Random): PlanInput {
     projectionCols: random.pick([0, 32]),
     addendElements: random.pick([0, 1000]),
     activationBytes: random.pick([4, 2]),
-    keyValues: random.pick([[], [{ label: 'keys', bytes: 20_000 }]]),
+    beside: random.pick([[], [{ label: 'keys', bytes: 20_000 }]]),
     memory: random.pick([cpuMemory, webgpuMemory()]),
     budgetBytes: 2 ** 40,
     slabBytes: random.whole(1, 256 * MiB),
@@ -207,7 +207,7 @@ describe('plan', () => {
       const { workload } = plan(input)
       const largest = Math.max(
         ...input.buffers.map(({ cols }) => rows * cols * input.activationBytes),
-        ...[...input.keyValues, ...memory.scratch(workload)].map(({ bytes }) => bytes),
+        ...[...input.beside, ...memory.scratch(workload)].map(({ bytes }) => bytes),
         4 * input.probes * input.vectors[0]!,
         4 * input.probes * input.wanted * (2 + input.targets),
       )

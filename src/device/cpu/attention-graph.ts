@@ -1,8 +1,9 @@
 // The arithmetic of attention on the cpu device: one graph of the library's operations, head by head, with all
 // results in memory of the caller's. Which rows go there is said in attention.ts.
 
+import type { AttentionDims } from '../packed.ts'
 import type { CallShape } from './attention-plan.ts'
-import type { OnnxGraph, OnnxNode } from './onnx.ts'
+import { constant, type OnnxGraph, type OnnxNode } from './onnx.ts'
 import { f32, type Sessions } from './sessions.ts'
 
 /** Rows of the S blocks of a call, each padded to Q queries and K keys. */
@@ -20,15 +21,20 @@ interface CallRows {
 
 export interface AttentionOps {
   /**
-   * y = softmax(q*scale * k^T + mask) * v. `room` takes the scores of all heads, and q (then y), k and v
+   * y = softmax(capped(q*scale * k^T) + mask) * v. `room` takes the scores of all heads, and q (then y), k and v
    * head by head.
    */
-  attention(rows: CallRows, shape: CallShape, scale: number, room: Float32Array): Promise<void>
+  attention(
+    rows: CallRows,
+    shape: CallShape,
+    scores: Pick<AttentionDims, 'scale' | 'cap'>,
+    room: Float32Array,
+  ): Promise<void>
 }
 
 export function createAttentionOps({ run }: Sessions, threads: number): AttentionOps {
   return {
-    async attention({ q, k, v, mask, y }, shape, scale, room) {
+    async attention({ q, k, v, mask, y }, shape, { scale, cap }, room) {
       const { blocks, queries, keys, kvHeads, shared, headSize } = shape
       let used = 0
       const take = (...dims: number[]) => {
@@ -46,6 +52,7 @@ export function createAttentionOps({ run }: Sessions, threads: number): Attentio
       const rows = take(blocks, kvHeads, shared, queries, headSize)
       const into = {
         s: scores,
+        ...(cap !== undefined && { t: scores, c: scores }),
         m: scores,
         w: scores,
         qh: rows,
@@ -55,7 +62,8 @@ export function createAttentionOps({ run }: Sessions, threads: number): Attentio
         y: f32(y, blocks, queries, kvHeads, shared, headSize),
       }
       const t = threadsOf(shape, threads)
-      await run(`attention ${scale}`, () => attentionGraph(scale), t, feeds, into)
+      const name = `attention ${scale} ${cap}`
+      await run(name, () => attentionGraph(scale, cap), t, feeds, into)
     },
   }
 }
@@ -83,12 +91,19 @@ const byHead = (input: string, output: string): OnnxNode => ({
   attributes: { perm: { ints: [0, 2, 3, 1, 4] } },
 })
 
+/** Scores s are divided by the cap already: t = tanh of them, and c the cap times that. */
+const cappedScores = (cap: number): OnnxNode[] => [
+  { op: 'Tanh', inputs: ['s'], outputs: ['t'] },
+  constant('cap', cap),
+  { op: 'Mul', inputs: ['t', 'cap'], outputs: ['c'] },
+]
+
 /**
  * Head by head: scores s, m with the mask, their soft-max w, and the values' weighted sums yh. Everything in between
  * is an output, so that it has memory of the caller's: the library's own operator allocates it anew in
  * every call, half of its time (CHANGELOG, 2026-11-28).
  */
-const attentionGraph = (scale: number): OnnxGraph => ({
+const attentionGraph = (scale: number, cap?: number): OnnxGraph => ({
   nodes: [
     ...[byHead('q', 'qh'), byHead('k', 'kh'), byHead('v', 'vh')],
     {
@@ -96,9 +111,10 @@ const attentionGraph = (scale: number): OnnxGraph => ({
       domain: 'com.microsoft',
       inputs: ['qh', 'kh'],
       outputs: ['s'],
-      attributes: { alpha: { float: scale }, transB: { int: 1 } },
+      attributes: { alpha: { float: scale / (cap ?? 1) }, transB: { int: 1 } },
     },
-    { op: 'Add', inputs: ['s', 'a'], outputs: ['m'] },
+    ...(cap === undefined ? [] : cappedScores(cap)),
+    { op: 'Add', inputs: [cap === undefined ? 's' : 'c', 'a'], outputs: ['m'] },
     { op: 'Softmax', inputs: ['m'], outputs: ['w'], attributes: { axis: { int: -1 } } },
     { op: 'MatMul', inputs: ['w', 'vh'], outputs: ['yh'] },
     {
@@ -109,5 +125,8 @@ const attentionGraph = (scale: number): OnnxGraph => ({
     },
   ],
   inputs: { q: 5, k: 5, v: 5, a: 5 },
-  outputs: { qh: 5, kh: 5, vh: 5, s: 5, m: 5, w: 5, yh: 5, y: 5 },
+  outputs: {
+    ...{ qh: 5, kh: 5, vh: 5, s: 5, m: 5, w: 5, yh: 5, y: 5 },
+    ...(cap !== undefined && { t: 5, c: 5 }),
+  },
 })

@@ -140,7 +140,7 @@ async function attendBlocks(
   const q = await loadFrame(a.ops, a.q, frame, memory, rest)
   const y = resultOf(a.y, frame, memory)
   fillMask(mask, items, shape)
-  await a.ops.attention({ q, k, v, mask, y }, shape, a.dims.scale, rest)
+  await a.ops.attention({ q, k, v, mask, y }, shape, a.dims, rest)
   await storeFrame(a.ops, y, a.y, frame, rest)
 }
 

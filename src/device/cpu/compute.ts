@@ -4,6 +4,8 @@
 
 import {
   checkAttention,
+  checkColumns,
+  checkRope,
   projectionCols,
   type Activation,
   type Addend,
@@ -17,6 +19,7 @@ import { attend } from './attention.ts'
 import { toHalves } from '../f16.ts'
 import { keep, mostRows, placeFor, widened } from './f16.ts'
 import { headTile, linearTile, logitsTile, type TileCall } from './matrices.ts'
+import { rotate } from './rope.ts'
 import type { CpuContext } from './scratch.ts'
 
 type Operations = Pick<
@@ -24,8 +27,11 @@ type Operations = Pick<
   | 'project'
   | 'linear'
   | 'layerNorm'
+  | 'rmsNorm'
+  | 'rope'
   | 'attention'
   | 'activation'
+  | 'gate'
   | 'add'
   | 'copyColumns'
   | 'gatherRows'
@@ -52,6 +58,29 @@ export function createOperations(c: CpuContext): Operations {
           await keep(c, into, y, row, rows)
         }
       }),
+    rmsNorm: (x, scale, eps, y, at, { offset = 0 } = {}) =>
+      run(async () => {
+        checkColumns('rmsNorm', x, scale.cols)
+        const { wide, product } = c.scratch()
+        for (const { probe: p, row, rows } of runsOf(at, false, mostRows(x, y))) {
+          const own = c.rows(scale, p, 1)
+          const factors = offset === 0 ? own : own.map((value) => value + offset)
+          const into = placeFor(c, y, row, rows, product)
+          await ops.rmsNorm(await widened(c, x, row, rows, wide), factors, eps, into)
+          await keep(c, into, y, row, rows)
+        }
+      }),
+    rope: (x, table, headSize, at) =>
+      run(async () => {
+        checkRope(x, table, headSize)
+        const angles = c.rows(table, 0, at.rows)
+        for (const { probe, row, rows } of runsOf(at, false, mostRows(x))) {
+          const first = (row - probe * at.rows) * table.cols
+          const into = await widened(c, x, row, rows, c.scratch().wide)
+          rotate(into, angles.subarray(first, first + rows * table.cols), x.cols, headSize)
+          await keep(c, into, x, row, rows)
+        }
+      }),
     attention: (q, k, v, y, probes, sees, dims) =>
       run(async () => {
         checkAttention(q, k, dims)
@@ -63,6 +92,7 @@ export function createOperations(c: CpuContext): Operations {
         await attend({ ops, q: ofQ, k: ofK, v: ofV, y: ofY, probes, sees, dims, scratch })
       }),
     activation: (kind, x, at) => run(() => activation(c, kind, x, at)),
+    gate: (kind, x, y, at) => run(() => gate(c, kind, x, y, at)),
     add: (x, y, at) =>
       run(async () => {
         const { wide, product } = c.scratch()
@@ -98,10 +128,12 @@ export function createOperations(c: CpuContext): Operations {
           target.set(source.subarray(i * x.cols, (i + 1) * x.cols), row * y.cols)
         })
       }),
-    crossEntropy: (x, slot, targets, state, at, addend) =>
-      eachTile(c, slot, at, addend, (call) => headTile(c, call, x, targets, state)),
-    logits: (x, slot, at, sink, addend) =>
-      eachTile(c, slot, at, addend, async (call) => sink(call.tile, await logitsTile(c, call, x))),
+    crossEntropy: (x, slot, targets, state, at, { addend, cap } = {}) =>
+      eachTile(c, slot, at, addend, (call) => headTile(c, call, x, targets, state, cap)),
+    logits: (x, slot, at, sink, { addend, cap } = {}) =>
+      eachTile(c, slot, at, addend, async (call) =>
+        sink(call.tile, await logitsTile(c, call, x, cap)),
+      ),
   }
 }
 
@@ -142,6 +174,29 @@ function alike(c: CpuContext, x: Tensor, ofX: number, y: Tensor, ofY: number) {
   if (y.dtype === 'F32') return [c.rows(x, 0, ofX), c.rows(y, 0, ofY)] as const
   const source = x.dtype === 'F16' ? c.halves(x, 0, ofX) : toHalves(c.rows(x, 0, ofX))
   return [source, c.halves(y, 0, ofY)] as const
+}
+
+async function gate(c: CpuContext, kind: Activation, x: Tensor, y: Tensor, at: Rows) {
+  const { ops } = c
+  const { chunk, wide, product } = c.scratch()
+  if (y.dtype === 'F16') {
+    for (const { row, rows } of runsOf(at, true, mostRows(x, y))) {
+      const from = await widened(c, y, row, rows, wide)
+      const result = product.subarray(0, from.length)
+      await ops.activation(kind, from, result)
+      await ops.multiply(result, await widened(c, x, row, rows, wide), result)
+      await keep(c, result, y, row, rows)
+    }
+    return
+  }
+  const count = at.probes * at.rows
+  const [factors, values] = [c.rows(x, 0, count), c.rows(y, 0, count)]
+  for (let i = 0; i < values.length; i += chunk.length) {
+    const part = values.subarray(i, i + chunk.length)
+    const result = chunk.subarray(0, part.length)
+    await ops.activation(kind, part, result)
+    await ops.multiply(result, factors.subarray(i, i + part.length), part)
+  }
 }
 
 async function activation(c: CpuContext, kind: Activation, x: Tensor, at: Rows): Promise<void> {

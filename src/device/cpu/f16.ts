@@ -5,7 +5,7 @@
 import { LARGEST_HALF } from '../f16.ts'
 import type { Tensor } from '../device.ts'
 import { widenedRows } from './memory.ts'
-import type { OnnxGraph } from './onnx.ts'
+import { constant, type OnnxGraph } from './onnx.ts'
 import { ints, type Sessions } from './sessions.ts'
 import { maxOf } from '../../util/extremes.ts'
 
@@ -146,8 +146,4 @@ const narrowGraph: OnnxGraph = {
   inputs: { x: 1 },
   halves: ['y'],
   outputs: { z: 1, y: 1 },
-}
-
-function constant(name: string, float: number) {
-  return { op: 'Constant', inputs: [], outputs: [name], attributes: { value_float: { float } } }
 }

@@ -22,7 +22,7 @@ export async function addTile(
   tile: Tile,
   weights: Float32Array,
   memory: { readonly logits: Float32Array; readonly room: Float32Array },
-  options: { readonly start: 'zero' | 'there' },
+  options: { readonly start: 'zero' | 'there'; readonly cap: number | undefined },
 ): Promise<void> {
   const [lse, target] = [new Float32Array(rows), new Float32Array(targets.length)]
   const columns = Int32Array.from(targets, (entry) => (holds(tile, entry) ? entry - tile.row0 : 0))

@@ -124,6 +124,7 @@ export async function headTile(
   x: Tensor,
   targets: Uint32Array,
   state: Tensor,
+  cap?: number,
 ): Promise<void> {
   checkHead(weights)
   const each = state.cols - 2
@@ -144,7 +145,7 @@ export async function headTile(
       state: c.rows(state, run.row, run.rows),
     }
     const start = share ? 'there' : 'zero'
-    await addTile(c.ops, rows, tile, versions.of(run.probe), memory, { start })
+    await addTile(c.ops, rows, tile, versions.of(run.probe), memory, { start, cap })
   }
 }
 
@@ -153,6 +154,7 @@ export async function logitsTile(
   c: CpuContext,
   { weights, tile, versions, at, addend }: TileCall,
   x: Tensor,
+  cap?: number,
 ): Promise<Float32Array> {
   checkHead(weights)
   const all = new Float32Array(at.probes * at.rows * tile.rows)
@@ -165,6 +167,7 @@ export async function logitsTile(
     const start = startOf(share, null, tile, run)
     const from = await widened(c, x, run.row, run.rows, c.scratch().wide)
     await c.ops.gemm(from, versions.of(run.probe), into, size, { start })
+    if (cap !== undefined) await c.ops.softCap(into, cap)
   }
   return all
 }

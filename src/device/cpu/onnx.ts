@@ -29,6 +29,14 @@ export interface OnnxGraph {
   readonly outputs: Readonly<Record<string, number>>
 }
 
+/** A single f32. */
+export const constant = (name: string, float: number): OnnxNode => ({
+  op: 'Constant',
+  inputs: [],
+  outputs: [name],
+  attributes: { value_float: { float } },
+})
+
 type Bytes = number[]
 
 /** The serialized ModelProto of a graph. */

@@ -5,7 +5,7 @@
 // (blas.ts), products with large matrices are its.
 
 import type { Blas } from './blas.ts'
-import type { OnnxGraph, OnnxNode } from './onnx.ts'
+import { constant, type OnnxGraph, type OnnxNode } from './onnx.ts'
 import { f32, ints, stableThreads, type Sessions } from './sessions.ts'
 
 interface GemmSize {
@@ -60,8 +60,8 @@ export interface Products {
   /** y [m, n] = the factored product. */
   kronecker(factors: Kronecker, y: Float32Array, m: number, n: number): Promise<void>
   /**
-   * Of each row of logits = start + x [m, k] * w [n, k]^T the log of the sum of exp, and the logits in
-   * some `columns` of its own. `logits` and `room` are [m, n], of two rows at least; the logits start
+   * Of each row of logits = start + x [m, k] * w [n, k]^T, capped if `cap` is given, the log of the sum of exp, and
+   * the logits in some `columns` of its own. `logits` and `room` are [m, n], of two rows at least; the logits start
    * from what is `there` or zero.
    */
   head(
@@ -71,8 +71,10 @@ export interface Products {
     into: HeadResult,
     size: GemmSize,
     memory: { readonly logits: Float32Array; readonly room: Float32Array },
-    options?: { readonly start?: 'zero' | 'there' },
+    options?: { readonly start?: 'zero' | 'there'; readonly cap?: number | undefined },
   ): Promise<void>
+  /** y = cap * tanh(y / cap). */
+  softCap(y: Float32Array, cap: number): Promise<void>
 }
 
 /**
@@ -133,8 +135,19 @@ export function createProducts(
     )
     for (let row = 0; row < m; row++) y.set(into.subarray(row * cols, row * cols + n), row * n)
   }
+  const softCap: Products['softCap'] = async (y, cap) => {
+    const all = f32(y, y.length)
+    await run(
+      `soft cap ${cap}`,
+      () => softCapGraph(cap),
+      threads,
+      { x: all },
+      { s: all, t: all, y: all },
+    )
+  }
   return {
     gemm,
+    softCap,
     async kronecker({ probes, blocks, inner, width, skip, rows, left, bias, room }, y, m, n) {
       const each = m / probes
       const all = blocks * width
@@ -163,10 +176,11 @@ export function createProducts(
         { y: sum },
       )
     },
-    async head(x, w, columns, into, { m, n, k }, { logits, room }, { start = 'zero' } = {}) {
+    async head(x, w, columns, into, { m, n, k }, { logits, room }, { start = 'zero', cap } = {}) {
       const { lse, target } = into
       if (n === 1) {
         await gemm(x, w, logits.subarray(0, m), { m, n, k }, { start })
+        if (cap !== undefined) await softCap(logits.subarray(0, m), cap)
         lse.set(logits.subarray(0, m))
         for (let i = 0; i < target.length; i++)
           target[i] = lse[Math.floor((i * m) / target.length)]!
@@ -182,8 +196,9 @@ export function createProducts(
         ...(start === 'there' && { c: f32(h, rows, n) }),
       }
       const places = { h: f32(h, rows, n), d: f32(d, rows, n) }
-      if (blas && isLarge({ m, n, k })) {
-        await multiplyLarge(blas, [wide, w, h], { m: rows, n, k }, { start })
+      if (cap !== undefined || (blas && isLarge({ m, n, k }))) {
+        await multiply(wide, w, h, { m: rows, n, k }, { start })
+        if (cap !== undefined) await softCap(h, cap)
         await run('log softmax', () => logSoftmaxGraph, threads, { h: places.h }, { d: places.d })
       } else {
         const graph = () => headGraph(start === 'there')
@@ -258,6 +273,19 @@ const reluGraph: OnnxGraph = {
   inputs: { x: 1 },
   outputs: { y: 1 },
 }
+
+/** Every result lies where x does. */
+const softCapGraph = (cap: number): OnnxGraph => ({
+  nodes: [
+    constant('in', 1 / cap),
+    constant('out', cap),
+    { op: 'Mul', inputs: ['x', 'in'], outputs: ['s'] },
+    { op: 'Tanh', inputs: ['s'], outputs: ['t'] },
+    { op: 'Mul', inputs: ['t', 'out'], outputs: ['y'] },
+  ],
+  inputs: { x: 1 },
+  outputs: { s: 1, t: 1, y: 1 },
+})
 
 const LOG_SOFTMAX: OnnxNode = {
   op: 'LogSoftmax',

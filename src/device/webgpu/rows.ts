@@ -1,15 +1,23 @@
-// The operations on rows alone: layerNorm, attention, activation, add, copyColumns,
+// The operations on rows alone: norms, rope, attention, activations, add, copyColumns,
 // gatherRows, scatterRows.
 
 import { UserError } from '../../util/errors.ts'
-import { checkAttention, type Activation, type Device, type Rows, type Tensor } from '../device.ts'
-import { activationKernel } from './kernels/activation.ts'
+import {
+  checkAttention,
+  checkColumns,
+  checkRope,
+  type Activation,
+  type Device,
+  type Rows,
+  type Tensor,
+} from '../device.ts'
+import { activationKernel, gateKernel } from './kernels/activation.ts'
 import { addKernel } from './kernels/add.ts'
 import {
   ATTENTION_ROWS,
   attentionKernel,
   MAX_HEAD_SIZE,
-  type QueryPlace,
+  type AttentionShape,
 } from './kernels/attention.ts'
 import {
   attentionSubgroupKernel,
@@ -21,15 +29,21 @@ import { columnsKernel } from './kernels/columns.ts'
 import { gatherKernel } from './kernels/gather.ts'
 import { scatterKernel } from './kernels/scatter.ts'
 import { layerNormKernel } from './kernels/layernorm.ts'
+import { rmsNormKernel } from './kernels/rmsnorm.ts'
+import { ropeKernel } from './kernels/rope.ts'
 import type { Runtime } from './runtime.ts'
 
-type Elementwise = Pick<Device, 'activation' | 'add' | 'copyColumns' | 'gatherRows' | 'scatterRows'>
+type Elementwise = Pick<
+  Device,
+  'rope' | 'activation' | 'gate' | 'add' | 'copyColumns' | 'gatherRows' | 'scatterRows'
+>
 
 export function createRowPart(
   runtime: Runtime,
-): Elementwise & Pick<Device, 'layerNorm' | 'attention'> {
+): Elementwise & Pick<Device, 'layerNorm' | 'rmsNorm' | 'attention'> {
   return {
     layerNorm: createLayerNorm(runtime),
+    rmsNorm: createRmsNorm(runtime),
     attention: createAttention(runtime),
     ...createElementwise(runtime),
   }
@@ -54,6 +68,17 @@ function byType<T>(make: (type: Element) => T): (type: Element) => T {
   const f32 = make('f32')
   const f16 = once(() => make('f16'))
   return (type) => (type === 'f32' ? f32 : f16())
+}
+
+/** A kernel for each activation and element type, made when wanted. */
+function byKind<T>(make: (kind: Activation, type: Element) => T) {
+  const made = new Map<string, T>()
+  return (kind: Activation, type: Element): T => {
+    const key = `${kind} ${type}`
+    let kernel = made.get(key)
+    if (kernel === undefined) made.set(key, (kernel = make(kind, type)))
+    return kernel
+  }
 }
 
 const totalRows = (at: Rows) => at.probes * at.rows
@@ -84,39 +109,59 @@ function createLayerNorm(runtime: Runtime): Device['layerNorm'] {
   }
 }
 
+function createRmsNorm(runtime: Runtime): Device['rmsNorm'] {
+  const { commands, memories } = runtime
+  const kernel = byType((type) => commands.compile(rmsNormKernel(type)))
+  return async (x, scale, eps, y, at, { offset = 0 } = {}) => {
+    runtime.check()
+    const { cols } = scale
+    checkColumns('rmsNorm', x, cols)
+    const buffers = {
+      x: memories.matrix(x, totalRows(at)).buffer,
+      scale: memories.plain(scale, at.probes, cols).buffer,
+      y: memories.matrix(y, totalRows(at), x.cols).buffer,
+    }
+    const groups = (at.rows * x.cols) / cols
+    const total = at.probes * groups
+    const params = { groups, total, cols, eps, offset }
+    commands.run(kernel(typeOf(x, y)), buffers, params, commands.flat(total))
+  }
+}
+
 function createAttention(runtime: Runtime): Device['attention'] {
   const { commands, memories } = runtime
   const { software, lanes } = runtime.adapter
-  const compile = (headSize: number, type: Element, place: QueryPlace) => {
+  const compile = (headSize: number, shape: AttentionShape) => {
     const shared = software && lanes > 0 && headSize % 4 === 0
     return shared && headSize <= MAX_SUBGROUP_HEAD_SIZE
       ? {
-          kernel: commands.compile(attentionSubgroupKernel(headSize, lanes, type, place)),
+          kernel: commands.compile(attentionSubgroupKernel(headSize, lanes, shape)),
           rows: subgroupAttentionRows(lanes),
         }
-      : { kernel: commands.compile(attentionKernel(headSize, type, place)), rows: ATTENTION_ROWS }
+      : { kernel: commands.compile(attentionKernel(headSize, shape)), rows: ATTENTION_ROWS }
   }
   type Compiled = ReturnType<typeof compile>
   const kernels = new Map<string, Compiled>()
-  const kernelOf = (headSize: number, type: Element, place: QueryPlace) => {
+  const kernelOf = (headSize: number, shape: AttentionShape) => {
     if (headSize > MAX_HEAD_SIZE) {
       throw new UserError(
         `attention heads of ${headSize} columns do not run on the webgpu device, which takes ` +
           `sizes up to ${MAX_HEAD_SIZE}: use --device cpu`,
       )
     }
-    const key = `${headSize} ${type} ${place}`
+    const key = `${headSize} ${Object.values(shape).join(' ')}`
     let kernel = kernels.get(key)
-    if (!kernel) kernels.set(key, (kernel = compile(headSize, type, place)))
+    if (!kernel) kernels.set(key, (kernel = compile(headSize, shape)))
     return kernel
   }
   return async (q, k, v, y, probes, sees, dims) => {
     const { scratch } = runtime.reserved()
     checkAttention(q, k, dims)
-    const { heads, kvHeads, headSize, scale } = dims
+    const { heads, kvHeads, headSize, scale, cap = 0 } = dims
     const { queries, keys } = sees
     const place = q === y ? 'y' : 'q'
-    const { kernel, rows } = kernelOf(headSize, typeOf(q, k, v, y), place)
+    const shape = { type: typeOf(q, k, v, y), place, capped: cap > 0 } as const
+    const { kernel, rows } = kernelOf(headSize, shape)
     const operand = (tensor: Tensor, count: number, cols: number) =>
       memories.matrix(tensor, probes * count, cols).buffer
     const k0 = operand(k, keys, k.cols)
@@ -132,7 +177,7 @@ function createAttention(runtime: Runtime): Device['attention'] {
     commands.run(
       kernel,
       { ...operands, table: buffer },
-      { queries, keys, heads, kv_heads: kvHeads, blocks, groups, scale },
+      { queries, keys, heads, kv_heads: kvHeads, blocks, groups, scale, cap },
       commands.flat(groups),
     )
   }
@@ -141,22 +186,40 @@ function createAttention(runtime: Runtime): Device['attention'] {
 function createElementwise(runtime: Runtime): Elementwise {
   const { commands, memories } = runtime
   const elementGroups = (count: number) => commands.flat(Math.ceil(count / 256))
-  const activations = {
-    relu: byType((type) => commands.compile(activationKernel('relu', type))),
-    gelu: byType((type) => commands.compile(activationKernel('gelu', type))),
-    gelu_new: byType((type) => commands.compile(activationKernel('gelu_new', type))),
-  } satisfies Record<Activation, unknown>
+  const activations = byKind((kind, type) => commands.compile(activationKernel(kind, type)))
+  const gates = byKind((kind, type) => commands.compile(gateKernel(kind, type)))
+  const rope = byType((type) => commands.compile(ropeKernel(type)))
   const addition = byType((type) => commands.compile(addKernel(type)))
   const columns = byType((type) => commands.compile(columnsKernel(type)))
   const gather = byType((type) => commands.compile(gatherKernel(type)))
   const scatter = byType((type) => commands.compile(scatterKernel({ x: type, y: type })))
   const narrowing = once(() => commands.compile(scatterKernel({ x: 'f32', y: 'f16' })))
   return {
+    async rope(x, table, headSize, at) {
+      runtime.check()
+      checkRope(x, table, headSize)
+      const buffers = {
+        x: memories.matrix(x, totalRows(at)).buffer,
+        table: memories.plain(table, at.rows, table.cols).buffer,
+      }
+      const [heads, half] = [x.cols / headSize, table.cols / 2]
+      const count = totalRows(at) * heads * half
+      const params = { count, rows: at.rows, heads, head: headSize, half }
+      commands.run(rope(typeOf(x)), buffers, params, elementGroups(count))
+    },
     async activation(kind, x, at) {
       runtime.check()
       const { buffer, cols } = memories.matrix(x, totalRows(at))
       const count = totalRows(at) * cols
-      commands.run(activations[kind](typeOf(x)), { x: buffer }, { count }, elementGroups(count))
+      commands.run(activations(kind, typeOf(x)), { x: buffer }, { count }, elementGroups(count))
+    },
+    async gate(kind, x, y, at) {
+      runtime.check()
+      const input = memories.matrix(x, totalRows(at)).buffer
+      const output = memories.matrix(y, totalRows(at), x.cols).buffer
+      const count = totalRows(at) * x.cols
+      const kernel = gates(kind, typeOf(x, y))
+      commands.run(kernel, { x: input, y: output }, { count }, elementGroups(count))
     },
     async add(x, y, at) {
       runtime.check()

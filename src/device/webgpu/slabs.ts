@@ -13,6 +13,7 @@ import {
   type Weights,
 } from '../device.ts'
 import { crossEntropyKernel } from './kernels/cross-entropy.ts'
+import { softCapKernel } from './kernels/soft-cap.ts'
 import { type Job, Products, type Target } from './products.ts'
 import type { Runtime } from './runtime.ts'
 import { type VariantChoice, createMatmuls } from './variants.ts'
@@ -23,6 +24,14 @@ export function createSlabPart(runtime: Runtime, choice: VariantChoice): SlabPar
   const { commands, memories, readback } = runtime
   const products = new Products(commands, createMatmuls(commands, runtime.adapter, choice))
   const crossEntropy = commands.compile(crossEntropyKernel)
+  const softCap = commands.compile(softCapKernel)
+  /** Caps the logits of a tile where they are. */
+  const capLogits = ({ scratch, at }: Job, tile: Tile, cap: number | undefined) => {
+    if (cap === undefined) return
+    const count = at.probes * at.rows * tile.rows
+    const params = { count, cap }
+    commands.run(softCap, { x: scratch.logits }, params, commands.flat(Math.ceil(count / 256)))
+  }
   return {
     async project(x, addend, at) {
       const { scratch } = runtime.reserved()
@@ -46,7 +55,7 @@ export function createSlabPart(runtime: Runtime, choice: VariantChoice): SlabPar
       Array.from(products.tiles(job, target))
       markUsed(runtime, slot)
     },
-    async crossEntropy(x, slot, targets, state, at, addend) {
+    async crossEntropy(x, slot, targets, state, at, { addend, cap } = {}) {
       const job = takeJob(runtime, x, slot, at, checkHead)
       const rows = at.probes * at.rows
       const carried = memories.plain(state, rows).buffer
@@ -57,14 +66,16 @@ export function createSlabPart(runtime: Runtime, choice: VariantChoice): SlabPar
       const { logits } = job.scratch
       const buffers = { logits, targets: job.scratch.indices(targets), state: carried }
       for (const tile of products.tiles(job, intoLogits(job, addend))) {
+        capLogits(job, tile, cap)
         const params = { rows, cols: tile.rows, first: tile.row0, n }
         commands.run(crossEntropy, buffers, params, commands.flat(rows))
       }
       markUsed(runtime, slot)
     },
-    async logits(x, slot, at, sink, addend) {
+    async logits(x, slot, at, sink, { addend, cap } = {}) {
       const job = takeJob(runtime, x, slot, at, checkHead)
       for (const tile of products.tiles(job, intoLogits(job, addend))) {
+        capLogits(job, tile, cap)
         markUsed(runtime, slot)
         const bytes = 4 * at.probes * at.rows * tile.rows
         sink(tile, new Float32Array(await readback.read(job.scratch.logits, 0, bytes)))

@@ -8,12 +8,13 @@
 import { defineKernel } from '../kernel.ts'
 import {
   ATTENTION_PARAMS,
+  type AttentionShape,
+  attentionSnippets,
   type AttentionSpec,
-  placeSuffix,
-  type QueryPlace,
-  WORK_WGSL,
+  shapeSuffix,
+  USUAL_ATTENTION,
 } from './attention.ts'
-import { type Element, elementSpec, read4, stored4, suffix } from './elements.ts'
+import { elementSpec, read4, stored4 } from './elements.ts'
 import { lines } from './matmul-common.ts'
 
 /** Largest head size: beyond it the driver takes seconds to compile. */
@@ -25,7 +26,7 @@ export const subgroupAttentionRows = (lanes: number) => own * lanes
 /** Queries of a lane. */
 const own = 2
 
-interface Shape {
+interface Shape extends AttentionShape {
   readonly lanes: number
   /** Query rows of a workgroup: row r is query r / lanes of lane r % lanes. */
   readonly rows: number
@@ -33,22 +34,24 @@ interface Shape {
   readonly depth: number
   /** Groups of columns, four to each lane; the last may be incomplete. */
   readonly groups: number
-  readonly type: Element
-  readonly place: QueryPlace
 }
 
 export function attentionSubgroupKernel(
   headSize: number,
   lanes: number,
-  type: Element = 'f32',
-  place: QueryPlace = 'q',
+  options: AttentionShape = USUAL_ATTENTION,
 ): AttentionSpec {
+  const { type } = options
   const depth = headSize / 4
   const groups = Math.ceil(depth / lanes)
-  const shape: Shape = { lanes, rows: subgroupAttentionRows(lanes), depth, groups, type, place }
+  const shape: Shape = { ...options, lanes, rows: subgroupAttentionRows(lanes), depth, groups }
   return defineKernel({
-    name: `attention ${headSize} subgroup${suffix({ x: type, y: type })}${placeSuffix(place)}`,
-    ...elementSpec({ x: type, y: type }, [WORK_WGSL, WEIGH_WGSL], ['subgroups']),
+    name: `attention ${headSize} subgroup${shapeSuffix(options)}`,
+    ...elementSpec(
+      { x: type, y: type },
+      [...attentionSnippets(options), WEIGH_WGSL],
+      ['subgroups'],
+    ),
     bindings: {
       q: `read vec4<${type}>`,
       k: `read vec4<${type}>`,
@@ -105,7 +108,7 @@ ${lines(
 ${lines(rows, (r) => lines(groups, (c) => `  var sums${r}_${c} = vec4<f32>();`))}`
 
 /** Scores of the tile's keys for a lane's queries. */
-const scores = ({ lanes, type, place }: Shape) => /* wgsl */ `
+const scores = ({ lanes, type, place, capped }: Shape) => /* wgsl */ `
 ${lines(own, (h) => lines(lanes, (l) => `    var score${h}_${l} = 0f;`))}
     for (var d = 0u; d < D; d++) {
 ${lines(own, (h) => `      let q${h} = ${read4(type, `${place}[row${h} + d]`)} * params.scale;`)}
@@ -116,7 +119,12 @@ ${lines(
   (l) => `      b = subgroupBroadcast(part, ${l}u);
 ${lines(own, (h) => lines(4, (i) => `      score${h}_${l} += q${h}[${i}] * b[${i}];`))}`,
 )}
-    }`
+    }${capped ? capScores(lanes) : ''}`
+
+const capScores = (lanes: number) =>
+  lines(own, (h) =>
+    lines(lanes, (l) => `\n    score${h}_${l} = capped(score${h}_${l}, params.cap);`),
+  )
 
 /** Weights of the tile's keys, and what the sums so far shrink to; a tile that a row does not see leaves both. */
 const softmax = ({ lanes }: Shape) =>

@@ -8,6 +8,7 @@
 
 import { type Binding, defineKernel, type KernelSpec, type Params } from '../kernel.ts'
 import { type Element, elementSpec, read, stored, suffix } from './elements.ts'
+import { CAPPED_WGSL } from './soft-cap.ts'
 
 /** Largest head size: q and the sums of a row live in registers (beyond 128 GPUs spill some). */
 export const MAX_HEAD_SIZE = 256
@@ -26,6 +27,7 @@ export const ATTENTION_PARAMS = {
   blocks: 'u32', // of a probe
   groups: 'u32', // workgroups: probes * blocks * heads
   scale: 'f32',
+  cap: 'f32', // of scores, where they are capped
 } as const satisfies Params
 
 export type AttentionSpec = KernelSpec<
@@ -78,19 +80,33 @@ fn seen_by(query: u32) -> vec2<u32> {
 }
 `
 
-/** Where queries are: in q, or in y, whose rows become the results (no buffer may be bound for both). */
-export type QueryPlace = 'q' | 'y'
+/** What kernels of one head size differ in. */
+export interface AttentionShape {
+  readonly type: Element
+  /** Where queries are: in q, or in y, whose rows become the results (no buffer may be bound for both). */
+  readonly place: 'q' | 'y'
+  /** Whether scores are capped (soft-cap.ts). */
+  readonly capped: boolean
+}
 
-export const placeSuffix = (place: QueryPlace) => (place === 'y' ? ' in place' : '')
+export const USUAL_ATTENTION: AttentionShape = { type: 'f32', place: 'q', capped: false }
+
+/** Behind a kernel's name. */
+export const shapeSuffix = ({ type, place, capped }: AttentionShape) =>
+  `${suffix({ x: type, y: type })}${place === 'y' ? ' in place' : ''}${capped ? ' capped' : ''}`
+
+/** Snippets of a kernel. */
+export const attentionSnippets = ({ capped }: AttentionShape) =>
+  capped ? [WORK_WGSL, CAPPED_WGSL] : [WORK_WGSL]
 
 export const attentionKernel = (
   headSize: number,
-  type: Element = 'f32',
-  place: QueryPlace = 'q',
-): AttentionSpec =>
-  defineKernel({
-    name: `attention ${headSize}${suffix({ x: type, y: type })}${placeSuffix(place)}`,
-    ...elementSpec({ x: type, y: type }, [WORK_WGSL]),
+  shape: AttentionShape = USUAL_ATTENTION,
+): AttentionSpec => {
+  const { type, place, capped } = shape
+  return defineKernel({
+    name: `attention ${headSize}${shapeSuffix(shape)}`,
+    ...elementSpec({ x: type, y: type }, attentionSnippets(shape)),
     bindings: {
       q: `read ${type}`,
       k: `read ${type}`,
@@ -133,7 +149,7 @@ fn main(
     for (var d = 0u; d < D; d++) {
       score += query[d] * ${read(type, 'k[key + d]')};
     }
-    let next = select(largest, score, score > largest); // max() may drop a NaN
+${capped ? '    score = capped(score, params.cap);\n' : ''}    let next = select(largest, score, score > largest); // max() may drop a NaN
     let shrink = exp(largest - next);
     let weight = exp(score - next);
     total = total * shrink + weight;
@@ -150,3 +166,4 @@ fn main(
 }
 `,
   })
+}

@@ -1,0 +1,54 @@
+// Checkpoints whose weights are a formula of name and index, so that none are stored: scripts/fixtures/decoders.py
+// has the same formula and says what the numbers are.
+
+import { mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Config } from '../../models/config.ts'
+import { createModel } from '../../models/index.ts'
+import { distinctMatrices } from '../../models/model.ts'
+import { writeSafetensors } from '../../src/checkpoint/safetensors-writer.ts'
+
+/** The finalizer of MurmurHash3. */
+function mixed(x: number): number {
+  x = Math.imul(x ^ (x >>> 16), 0x85ebca6b)
+  x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35)
+  return (x ^ (x >>> 16)) >>> 0
+}
+
+export function hashedValues(name: string, shape: readonly number[], gemma = false): Float32Array {
+  let start = 2166136261
+  for (const byte of Buffer.from(name)) start = Math.imul(start ^ byte, 16777619)
+  const bits = (n: number) => 32 - Math.clz32(n)
+  const norm = name.includes('norm')
+  const scale = norm
+    ? 0.25
+    : shape.length === 1 || name.includes('embed')
+      ? 0.5
+      : 2 ** -(Math.floor(bits(shape[1]!) / 2) - 1)
+  const base = norm && !gemma ? 1 : 0
+  const count = shape.reduce((product, d) => product * d, 1)
+  return Float32Array.from({ length: count }, (_, i) => {
+    const unit = ((mixed(start + Math.imul(i, 0x9e3779b9)) >>> 8) - 2 ** 23) / 2 ** 23
+    return unit * scale + base
+  })
+}
+
+/** Writes config.json and model.safetensors of the config's model to `dir`. */
+export async function writeHashed(dir: string, config: Config): Promise<void> {
+  const model = createModel(config)
+  const gemma = model.modelType.startsWith('gemma')
+  const tensors = [
+    ...distinctMatrices(model).map(({ name, rows, cols }) => ({ name, shape: [rows, cols] })),
+    ...model.vectors.map(({ name, size }) => ({ name, shape: [size] })),
+  ]
+  await mkdir(dir, { recursive: true })
+  await writeFile(join(dir, 'config.json'), JSON.stringify(config))
+  await writeSafetensors(
+    join(dir, 'model.safetensors'),
+    { tensors: tensors.map((tensor) => ({ ...tensor, dtype: 'F32' as const })) },
+    async (index, sink) => {
+      const { name, shape } = tensors[index]!
+      await sink.write(new Uint8Array(hashedValues(name, shape, gemma).buffer))
+    },
+  )
+}
