@@ -21,8 +21,8 @@ import { PREFIX_FILE, withPrefixFile, writePrefix } from './prefix.ts'
 import { createTracedEngine } from './trace.ts'
 import { kernelChoices } from './tuned-kernels.ts'
 
-/** How the activations of a configuration are kept. */
-export const activationsOf = ({ activationDtype }: Pick<Config, 'activationDtype'>): TensorDType =>
+/** How a configuration wants activations kept. */
+const activationsOf = ({ activationDtype }: Pick<Config, 'activationDtype'>): TensorDType =>
   activationDtype === 'float16' ? 'F16' : 'F32'
 
 /**
@@ -142,7 +142,7 @@ export async function withEngine<T>(
   return withScratchFolder(async (scratchDir) => {
     const opened = await openEngine(loaded, config, { ...UNTRAINED, trains, scratchDir })
     try {
-      report.line(deviceLine(opened.device))
+      openedLines(opened, config).forEach((line) => report.line(line))
       return await use(opened.engine)
     } finally {
       await opened.close()
@@ -150,8 +150,13 @@ export async function withEngine<T>(
   })
 }
 
-export const deviceLine = ({ info }: Pick<Device, 'info'>) =>
-  `device ${info.kind}: ${info.name} (${info.detail})`
+/** What is said of an engine once it is open: its device, and whether activations are kept otherwise than asked. */
+export function openedLines({ device: { info }, engine }: Omit<OpenEngine, 'close'>, config: Config) {
+  const { model, options } = engine
+  const line = `device ${info.kind}: ${info.name} (${info.detail})`
+  if (options.activations === activationsOf(config)) return [line]
+  return [line, `activations are kept in float32: those of ${model.modelType} overflow float16`]
+}
 
 /** The design that a configuration means; `trains`: whether updates may come to be folded. */
 export function designOf(
@@ -167,7 +172,7 @@ export function designOf(
     slabBytes: config.slab,
     resident: config.resident,
     folds: trains && chosen.method.folds(chosen.methodOptions, config.steps),
-    activations: activationsOf(config),
+    activations: model.needsF32 ? 'F32' : activationsOf(config),
     ramBytes: config.ram,
     threads: config.threads,
   }

@@ -14,7 +14,7 @@ import { packTexts } from '../data/packing.ts'
 import { passesOf, type Split } from '../engine/split.ts'
 import type { Engine } from '../engine/engine.ts'
 import type { LoadedModel } from '../engine/load.ts'
-import { deviceLine, openEngine, type EngineState, type OpenEngine } from '../engine/open.ts'
+import { openedLines, openEngine, type EngineState, type OpenEngine } from '../engine/open.ts'
 import { exportLora } from '../export/adapter.ts'
 import { writeTrained } from '../export/result.ts'
 import { lockRun } from '../run/lock.ts'
@@ -158,7 +158,7 @@ async function trainAndFinish(run: Running): Promise<RunSummary> {
   let open = await engineAfter(run, journal.entries.length)
   try {
     const { engine, device } = open
-    report.line(deviceLine(device))
+    openedLines(open, config).forEach((line) => report.line(line))
     showPlan(run, engine)
     const notify = run.listen?.(engine)
     const result = await train({
