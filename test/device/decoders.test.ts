@@ -5,24 +5,18 @@
 import { readdirSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import type { Config } from '../../models/config.ts'
+import { DECODERS, hashedModel } from '../helpers/hashed.ts'
 import { devices, expectBatch, openOn, type Expected } from '../helpers/parity.ts'
-import { writeHashed } from '../helpers/hashed.ts'
-import { temporaryFolder } from '../helpers/hostile.ts'
 
-const FIXTURES = fileURLToPath(new URL('../fixtures/decoders/', import.meta.url))
-const VARIANTS = readdirSync(FIXTURES).map((file) => file.replace('.json', ''))
+const VARIANTS = readdirSync(DECODERS).map((file) => file.replace('.json', ''))
 
 describe.each(devices)('decoders on $name', ({ options }) => {
   it.each(VARIANTS)('%s gives the logits and losses of transformers', async (variant) => {
-    const text = await readFile(join(FIXTURES, `${variant}.json`), 'utf8')
-    const { config, batches } = JSON.parse(text) as { config: Config; batches: Expected[] }
+    const text = await readFile(join(DECODERS, `${variant}.json`), 'utf8')
+    const { batches } = JSON.parse(text) as { batches: Expected[] }
     expect(batches.length).toBeGreaterThan(3)
-    const dir = join(temporaryFolder(), variant)
-    await writeHashed(dir, config)
-    const model = await openOn(dir, options)
+    const model = await openOn(await hashedModel(variant), options)
     try {
       for (const batch of batches) await expectBatch(model, batch)
     } finally {

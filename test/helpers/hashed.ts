@@ -1,12 +1,32 @@
 // Checkpoints whose weights are a formula of name and index, so that none are stored: scripts/fixtures/decoders.py
 // has the same formula and says what the numbers are.
 
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import type { Config } from '../../models/config.ts'
 import { createModel } from '../../models/index.ts'
 import { distinctMatrices } from '../../models/model.ts'
 import { writeSafetensors } from '../../src/checkpoint/safetensors-writer.ts'
+import { temporaryFolder } from './hostile.ts'
+
+export const DECODERS = fileURLToPath(new URL('../fixtures/decoders/', import.meta.url))
+
+const folder = temporaryFolder()
+const written = new Map<string, Promise<string>>()
+
+/** The folder of a variant of test/fixtures/decoders, written once for each test file. */
+export function hashedModel(variant: string): Promise<string> {
+  const write = async () => {
+    const dir = join(folder, variant)
+    const text = await readFile(join(DECODERS, `${variant}.json`), 'utf8')
+    await writeHashed(dir, (JSON.parse(text) as { config: Config }).config)
+    return dir
+  }
+  let dir = written.get(variant)
+  if (!dir) written.set(variant, (dir = write()))
+  return dir
+}
 
 /** The finalizer of MurmurHash3. */
 function mixed(x: number): number {
@@ -34,7 +54,7 @@ export function hashedValues(name: string, shape: readonly number[], gemma = fal
 }
 
 /** Writes config.json and model.safetensors of the config's model to `dir`. */
-export async function writeHashed(dir: string, config: Config): Promise<void> {
+async function writeHashed(dir: string, config: Config): Promise<void> {
   const model = createModel(config)
   const gemma = model.modelType.startsWith('gemma')
   const tensors = [
