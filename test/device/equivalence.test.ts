@@ -17,6 +17,7 @@ import type { JournalEntry } from '../../src/run/journal.ts'
 import type { DType } from '../../src/util/dtypes.ts'
 import { TEST_ADAPTER } from '../helpers/adapter.ts'
 import { openDevices, type TestDevice } from '../helpers/devices.ts'
+import { hashedModel } from '../helpers/hashed.ts'
 import { evenShape } from '../helpers/shape.ts'
 import {
   exportedDigests,
@@ -288,6 +289,28 @@ describe.each(openDevices().map((test, i) => ({ ...test, i })))(
     })
   },
 )
+
+describe.each(openDevices())('decoders on $name', (test) => {
+  let device: Device
+  beforeAll(async () => {
+    device = await test.open()
+  })
+  afterAll(() => device?.close())
+
+  it.each([
+    ['llama3', { replayWindow: 2 }],
+    ['qwen3', KRONZO],
+    ['gemma2', LOZO],
+    ['phi3-longrope', { replayWindow: 1 }],
+  ] as const)('%s gives the same bits resident as streamed: %j', async (variant, method) => {
+    const dir = await hashedModel(variant)
+    const run = (options: RunOptions) =>
+      train({ device }, dir, { ...method, ...options }, { steps: 4, vocab: 61 })
+    const streamed = await run({ resident: 'none' })
+    expect(await run({ resident: 'all' })).toEqual(streamed)
+    expect(await run({ resident: 'none', slabBytes: 1, ramBytes: 1 })).toEqual(streamed)
+  })
+})
 
 describe.each([{ replayWindow: 2 }, LOZO, KRONZO])('%j', (method: RunOptions) => {
   const results = async (opens: readonly (() => Promise<Device>)[]) => {

@@ -29,8 +29,8 @@ const MODELS = {
     meanLoss: opt.meanLoss,
     vocabulary: 97,
   },
-  llama: { dir: () => hashedModel('llama'), meanLoss: decoder.meanLoss, vocabulary: 53 },
-  qwen3: { dir: () => hashedModel('qwen3'), meanLoss: decoder.meanLoss, vocabulary: 53 },
+  llama: { dir: () => hashedModel('llama'), meanLoss: decoder.meanLoss, vocabulary: 61 },
+  qwen3: { dir: () => hashedModel('qwen3'), meanLoss: decoder.meanLoss, vocabulary: 61 },
 }
 
 const base: Paper = {

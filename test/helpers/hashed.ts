@@ -10,7 +10,12 @@ import { distinctMatrices } from '../../models/model.ts'
 import { writeSafetensors } from '../../src/checkpoint/safetensors-writer.ts'
 import { temporaryFolder } from './hostile.ts'
 
-export const DECODERS = fileURLToPath(new URL('../fixtures/decoders/', import.meta.url))
+const FIXTURES = fileURLToPath(new URL('../fixtures/', import.meta.url))
+export const DECODERS = join(FIXTURES, 'decoders')
+
+/** The folder of a model of test/fixtures by its path there; decoders/VARIANT is made. */
+export const fixtureModel = async (name: string): Promise<string> =>
+  name.startsWith('decoders/') ? hashedModel(name.slice('decoders/'.length)) : join(FIXTURES, name)
 
 const folder = temporaryFolder()
 const written = new Map<string, Promise<string>>()
