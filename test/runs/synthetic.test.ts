@@ -10,7 +10,8 @@ import { parseConfig } from '../../src/config/options.ts'
 import { planReport } from '../../src/plan/report.ts'
 import { silent } from '../../src/util/console.ts'
 import { syntheticModel } from '../../src/engine/load.ts'
-import { fillSynthetic, SYNTHETIC_SIZES } from '../../src/checkpoint/synthetic.ts'
+import { SYNTHETIC_SIZES } from '../../src/checkpoint/sizes.ts'
+import { fillSynthetic } from '../../src/checkpoint/synthetic.ts'
 import { here, hereJson, makeFolder } from '../helpers/cli.ts'
 
 const stop = new AbortController().signal
