@@ -6,8 +6,13 @@ import { readdirSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { packTexts } from '../../src/data/packing.ts'
+import type { Sequence } from '../../src/data/types.ts'
+import { openCpu } from '../../src/device/cpu/device.ts'
+import { lossesOf, lossesOfTexts } from '../../src/engine/forward.ts'
 import { DECODERS, hashedModel } from '../helpers/hashed.ts'
 import { devices, expectBatch, openOn, type Expected } from '../helpers/parity.ts'
+import { openRun } from '../helpers/runs.ts'
 
 const VARIANTS = readdirSync(DECODERS).map((file) => file.replace('.json', ''))
 
@@ -23,5 +28,28 @@ describe.each(devices)('decoders on $name', ({ options }) => {
       await model.close()
     }
     expect(model.device.ledger.total()).toBe(0)
+  })
+})
+
+describe('longrope', () => {
+  it('gives short texts their angles beside long ones that begin alike', async () => {
+    const device = await openCpu()
+    const engine = await openRun({ device }, await hashedModel('phi3-longrope'))
+    try {
+      // Original length: 16 tokens.
+      const text = (length: number): Sequence => {
+        const inputIds = Array.from({ length }, (_, t) => 3 + t)
+        return { inputIds, labels: inputIds.map((id, t) => (t === length - 1 ? id : -100)) }
+      }
+      const texts = [text(16), text(17), text(30), text(12)]
+      const alone = []
+      for (const one of texts) alone.push((await lossesOf(engine, packTexts([one]), null))[0]![0]!)
+      const [together] = await lossesOf(engine, packTexts(texts), null)
+      expect([...together!]).toEqual(alone)
+      expect([...(await lossesOfTexts(engine, texts))]).toEqual(alone)
+    } finally {
+      await engine.close()
+      await device.close()
+    }
   })
 })
