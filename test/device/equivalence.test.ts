@@ -6,9 +6,9 @@
 import { copyFile, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import type { Plan } from '../../scheduler/plan.ts'
-import { TILE_ELEMENTS } from '../../scheduler/tiles.ts'
+import { TILE_ELEMENTS } from '../../scheduler/tile-elements.ts'
 import type { Batch } from '../../src/data/types.ts'
 import { openCpu } from '../../src/device/cpu/device.ts'
 import type { Device } from '../../src/device/device.ts'
@@ -28,8 +28,13 @@ import {
   type OpenDevice,
   type RunOptions,
 } from '../helpers/runs.ts'
-import { SEVERAL_TILES, writeSyntheticOpt } from '../helpers/synthetic-opt.ts'
+import { writeSyntheticOpt, type OptShape } from '../helpers/synthetic-opt.ts'
 
+// A sixteenth of the usual: models are as much smaller. At the usual size: test/runs/synthetic.test.ts.
+vi.mock('../../scheduler/tile-elements.ts', () => ({ TILE_ELEMENTS: (768 * 3072) / 16 }))
+
+/** fc1 and fc2 have two compute tiles each, the tied head three. */
+const SEVERAL_TILES: OptShape = { hidden: 128, ffn: 1160, vocab: 2350, layers: 1, heads: 8 }
 const TILE = 4 * TILE_ELEMENTS // a compute tile in f32, which is how a training run plans its slabs
 const STEPS = 3
 const LAYOUTS = fileURLToPath(new URL('../fixtures/layouts/', import.meta.url))
