@@ -2,7 +2,6 @@
 // test/fixtures/decoders on every device, through the public API; texts go beyond windows and original rope lengths.
 // Alone: npx vitest run test/device/decoders.test.ts
 
-import { readdirSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -10,14 +9,12 @@ import { packTexts } from '../../src/data/packing.ts'
 import type { Sequence } from '../../src/data/types.ts'
 import { openCpu } from '../../src/device/cpu/device.ts'
 import { lossesOf, lossesOfTexts } from '../../src/engine/forward.ts'
-import { DECODERS, hashedModel } from '../helpers/hashed.ts'
+import { DECODERS, DECODER_VARIANTS, hashedModel } from '../helpers/hashed.ts'
 import { devices, expectBatch, openOn, type Expected } from '../helpers/parity.ts'
 import { openRun } from '../helpers/runs.ts'
 
-const VARIANTS = readdirSync(DECODERS).map((file) => file.replace('.json', ''))
-
 describe.each(devices)('decoders on $name', ({ options }) => {
-  it.each(VARIANTS)('%s gives the logits and losses of transformers', async (variant) => {
+  it.each(DECODER_VARIANTS)('%s gives the logits and losses of transformers', async (variant) => {
     const text = await readFile(join(DECODERS, `${variant}.json`), 'utf8')
     const { batches } = JSON.parse(text) as { batches: Expected[] }
     expect(batches.length).toBeGreaterThan(3)

@@ -1,7 +1,8 @@
 // Checkpoints whose weights are a formula of name and index, so that none are stored: scripts/fixtures/decoders.py
 // has the same formula and says what the numbers are.
 
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { readdirSync, readFileSync } from 'node:fs'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Config } from '../../models/config.ts'
@@ -17,6 +18,14 @@ export const DECODERS = join(FIXTURES, 'decoders')
 export const fixtureModel = async (name: string): Promise<string> =>
   name.startsWith('decoders/') ? hashedModel(name.slice('decoders/'.length)) : join(FIXTURES, name)
 
+export const DECODER_VARIANTS = readdirSync(DECODERS).map((file) => file.replace('.json', ''))
+
+/** A variant's config.json. */
+export function decoderConfig(variant: string): Config {
+  const text = readFileSync(join(DECODERS, `${variant}.json`), 'utf8')
+  return (JSON.parse(text) as { config: Config }).config
+}
+
 const folder = temporaryFolder()
 const written = new Map<string, Promise<string>>()
 
@@ -24,8 +33,7 @@ const written = new Map<string, Promise<string>>()
 export function hashedModel(variant: string): Promise<string> {
   const write = async () => {
     const dir = join(folder, variant)
-    const text = await readFile(join(DECODERS, `${variant}.json`), 'utf8')
-    await writeHashed(dir, (JSON.parse(text) as { config: Config }).config)
+    await writeHashed(dir, decoderConfig(variant))
     return dir
   }
   let dir = written.get(variant)
