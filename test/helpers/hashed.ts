@@ -9,7 +9,7 @@ import { distinctMatrices } from '../../models/model.ts'
 import { writeSafetensors } from '../../src/checkpoint/safetensors-writer.ts'
 
 /** The finalizer of MurmurHash3. */
-function mixed(x: number): number {
+export function mixed(x: number): number {
   x = Math.imul(x ^ (x >>> 16), 0x85ebca6b)
   x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35)
   return (x ^ (x >>> 16)) >>> 0
