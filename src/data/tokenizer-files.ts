@@ -12,6 +12,7 @@ import { fromTokenizerJson } from './tokenizer-json.ts'
 import { defaultsFor, type Defaults } from './tokenizer-defaults.ts'
 import {
   checkAdded,
+  checkAddedIds,
   checkByteTokens,
   checkIds,
   checkVocab,
@@ -140,7 +141,8 @@ function finish(
   for (const token of special.added) ids.set(token.content, token.id)
   const isGpt2 = pipeline.kind === 'bytes' && pipeline.isGpt2
   const tokens = checkIds(path, ids, isGpt2 ? 0 : HOLES)
-  const frame = frameOf(parts, settings, special, defaults)
+  if (!isGpt2) checkAddedIds(path, vocab, special.added)
+  const frame = frameOf(parts, settings, special.bosId, defaults)
   const beyond = [...frame.prefix, ...frame.suffix].find((id) => tokens[id] === undefined)
   if (beyond !== undefined) {
     throw new UserError(
@@ -162,7 +164,7 @@ function finish(
   }
 }
 
-/** Ids that may be left out: Phi-4's vocabulary has some between its tokens and its added ones. */
+/** Ids that a vocabulary may leave out: Phi-4's has some before its last tokens. */
 const HOLES = 1024
 
 /** The classes of one model pass their own flag, by default false, over the file's. */
@@ -171,27 +173,16 @@ function addsSpace({ addPrefixSpace }: { addPrefixSpace: boolean }, config: Json
   return flag(config, 'add_prefix_space', isGeneric && addPrefixSpace)
 }
 
-/**
- * What stands around a text. GPT-2's and OPT's tokenizer.json has the last word; of other families the
- * settings have it where they name add_bos_token or add_eos_token.
- */
+/** What stands around a text: a tokenizer.json has the last word over add_bos_token, as in `transformers` 5. */
 function frameOf(
-  { frame, pipeline }: Parts,
+  { frame }: Parts,
   { config, isConfigured }: Settings,
-  { bosId, eosId, hasBos }: { bosId: number; eosId: number; hasBos: boolean },
+  bosId: number,
   defaults: Defaults,
 ): Frame {
-  if (pipeline.kind === 'bytes' && pipeline.isGpt2 && frame) return frame
-  const { prefix, suffix } = frame ?? { prefix: [], suffix: [] }
-  const usual = frame ? prefix.length > 0 : !isConfigured && defaults.addsBos
-  const asks = (name: string, otherwise: boolean) =>
-    config[name] === undefined ? otherwise : flag(config, name)
-  const around = (own: readonly number[], id: number, isAsked: boolean) =>
-    isAsked ? (own.length > 0 ? own : [id]) : []
-  return {
-    prefix: around(prefix, bosId, asks('add_bos_token', usual) && (hasBos || !frame)),
-    suffix: around(suffix, eosId, asks('add_eos_token', suffix.length > 0)),
-  }
+  if (frame) return frame
+  const asks = isConfigured ? flag(config, 'add_bos_token') : defaults.addsBos
+  return { prefix: asks ? [bosId] : [], suffix: [] }
 }
 
 /** A setting that is on or off; null or absent is `usual`. */
@@ -207,7 +198,7 @@ function specialTokens(
   { vocab, added: fromFile }: Parts,
   { config, added: fromSettings }: Settings,
   defaults: Defaults,
-): Pick<TokenizerFiles, 'added' | 'bosId' | 'eosId' | 'padId'> & { readonly hasBos: boolean } {
+): Pick<TokenizerFiles, 'added' | 'bosId' | 'eosId' | 'padId'> {
   const added = new Map([...fromSettings, ...fromFile].map((token) => [token.content, token]))
   const resolve = (role: string, token: unknown, habit?: string): number | undefined => {
     const named = tokenText(role, token)
@@ -223,8 +214,7 @@ function specialTokens(
     return id
   }
   const eosId = resolve('eos_token', config['eos_token'], defaults.eos)
-  const ownBos = resolve('bos_token', config['bos_token'], defaults.bos)
-  const bosId = ownBos ?? eosId
+  const bosId = resolve('bos_token', config['bos_token'], defaults.bos) ?? eosId
   if (eosId === undefined || bosId === undefined) {
     throw new UserError(
       `${path}: the vocabulary has no ${defaults.eos}, and tokenizer_config.json names no ` +
@@ -240,7 +230,7 @@ function specialTokens(
     const tokens = isObject(further) ? Object.values(further) : further
     for (const token of Array.isArray(tokens) ? tokens : []) resolve('special token', token)
   }
-  return { added: [...added.values()], bosId, eosId, padId, hasBos: ownBos !== undefined }
+  return { added: [...added.values()], bosId, eosId, padId }
 }
 
 /** A special token stands as a string or as an object with its content. */

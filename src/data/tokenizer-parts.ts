@@ -69,6 +69,28 @@ export function checkIds(
   return owners
 }
 
+/**
+ * Hugging Face gives an added token the id that its text has in the vocabulary, else the next one,
+ * whatever a file says.
+ * @throws UserError for a token whose id is another
+ */
+export function checkAddedIds(
+  path: string,
+  vocab: ReadonlyMap<string, number>,
+  added: readonly AddedToken[],
+): void {
+  let next = vocab.size
+  for (const { id, content } of [...added].sort((a, b) => a.id - b.id)) {
+    const expected = vocab.get(content) ?? next++
+    if (id !== expected) {
+      throw new UserError(
+        `${path}: the added token ${quote(content)} has id ${id}, but Hugging Face reads it as ` +
+          `${expected}: expected the id of its text in the vocabulary, else the next free one`,
+      )
+    }
+  }
+}
+
 /** merges.txt: a `#version` line, then two tokens a line, in order of rank; blank lines say nothing. */
 export function parseMerges(path: string, text: string): [string, string][] {
   const lines = text

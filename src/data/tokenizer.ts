@@ -29,6 +29,7 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
   const { bosId, eosId, padId, prefix, suffix, tokens, cleansUp } = files
   const idsOf = encoder(files)
   const decode = tokenDecoder(files.pipeline)
+  const spelled = spellings(files)
   const special = new Set(files.added.filter((token) => token.special).map(({ id }) => id))
   // A byte's token stands for it; byte-level vocabularies may lack some.
   const lost = files.pipeline.kind === 'bytes' ? lostCharacters(files) : () => new Set<string>()
@@ -45,10 +46,8 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
       if (!Array.isArray(ids)) {
         throw new UserError(`decode: expected a list of token ids, found ${describe(ids)}`)
       }
-      const shown = ids.filter(
-        (id) => tokens[id] !== undefined && !(skipSpecial && special.has(id)),
-      )
-      const text = decode(shown.map((id) => tokens[id]!))
+      const shown = skipSpecial ? ids.filter((id) => !special.has(id)) : ids
+      const text = decode(shown.map((id) => spelled[id]).filter((token) => token !== undefined))
       return cleansUp ? cleanedUp(text) : text
     },
     tokenOf: (id) => tokens[id],
@@ -71,6 +70,16 @@ function checkText(text: unknown): void {
   throw new UserError(
     'the text has half a surrogate pair (as \\ud800), which is no character: correct or remove it',
   )
+}
+
+/** The tokens as they are decoded: an added token that is normalized is what it has become. */
+function spellings({ tokens, added, pipeline }: TokenizerFiles): readonly (string | undefined)[] {
+  const spelled = [...tokens]
+  const normalize = normalizer(pipeline)
+  for (const { id, content, normalized } of added) {
+    if (normalized) spelled[id] = normalize(content)
+  }
+  return spelled
 }
 
 /** Old configurations ask for spaces before punctuation to be removed. */
