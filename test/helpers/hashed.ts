@@ -42,7 +42,7 @@ export function hashedModel(variant: string): Promise<string> {
 }
 
 /** The finalizer of MurmurHash3. */
-function mixed(x: number): number {
+export function mixed(x: number): number {
   x = Math.imul(x ^ (x >>> 16), 0x85ebca6b)
   x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35)
   return (x ^ (x >>> 16)) >>> 0
