@@ -1,8 +1,8 @@
 // Matrix products of the cpu device, and what they start from: nothing, a bias, or what is in the memory
 // of the result, where the left product of a factored addend is put before (CHANGELOG, 2026-11-23:
 // a start value in memory of its own costs a tenth of the product). Which rows and tiles meet is said
-// in matrices.ts, how factors are laid out in addends.ts. `Gemm` and `MatMul` are MLAS sgemm (stableThreads); where the system has a BLAS that is used
-// (blas.ts), products with large matrices are its.
+// in matrices.ts, how factors are laid out in addends.ts. `Gemm` and `MatMul` are MLAS sgemm
+// (stableThreads); where the system has a BLAS that is used (blas.ts), products with large matrices are its.
 
 import type { Blas } from './blas.ts'
 import { constant, type OnnxGraph, type OnnxNode } from './onnx.ts'
