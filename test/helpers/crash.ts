@@ -54,10 +54,11 @@ export function runArgs(
   name: string,
   variant = 0,
   method: readonly string[] = ['--replay-window', '3'],
+  model = SMALL,
 ): string[] {
   const data = join(home, 'train.txt')
   return [
-    ...['finetune', SMALL, '--device', 'cpu', '--threads', '1', '--train', data],
+    ...['finetune', model, '--device', 'cpu', '--threads', '1', '--train', data],
     ...['--eval-file', data, '--eval-samples', '4', '--eval-steps', '12', '--logging-steps', '1'],
     ...['--steps', String(STEPS), '--batch-size', '2', '--max-length', '16', '--lr', '1e-4'],
     ...method,

@@ -67,7 +67,7 @@ export function hashedValues(name: string, shape: readonly number[], gemma = fal
 }
 
 /** Writes config.json and model.safetensors of the config's model to `dir`. */
-async function writeHashed(dir: string, config: Config): Promise<void> {
+export async function writeHashed(dir: string, config: Config): Promise<void> {
   const model = createModel(config)
   const gemma = model.modelType.startsWith('gemma')
   const tensors = [

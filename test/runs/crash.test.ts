@@ -16,7 +16,7 @@ import {
 import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openJournal, readJournal } from '../../src/run/journal.ts'
-import { here, makeFolder, startCli } from '../helpers/cli.ts'
+import { here, makeFolder, SMALL, startCli } from '../helpers/cli.ts'
 import {
   differences,
   finish,
@@ -29,6 +29,7 @@ import {
   twoAtATime,
   type Outcome,
 } from '../helpers/crash.ts'
+import { decoderConfig, writeHashed } from '../helpers/hashed.ts'
 
 const home = makeFolder()
 let reference: Outcome
@@ -109,6 +110,22 @@ describe.each([
       expect(code).toBe(1)
       expect(stderr).toContain(`was run with ${flag}`)
     }
+  })
+})
+
+describe('a killed run of a Llama', () => {
+  it('resumes to the same files', async () => {
+    const model = join(home, 'llama')
+    await writeHashed(model, { ...decoderConfig('llama3'), vocab_size: 4096 })
+    for (const name of ['tokenizer_config.json', 'vocab.json', 'merges.txt']) {
+      copyFileSync(join(SMALL, name), join(model, name))
+    }
+    const args = (name: string) => runArgs(home, `llama-${name}`, 1, undefined, model)
+    await finish(args('whole'))
+    await startAndKill(args('killed'), 0.6, 5)
+    await finish([...args('killed'), '--resume'])
+    const whole = outcome(join(home, 'llama-whole'))
+    expect(differences(whole, outcome(join(home, 'llama-killed')))).toEqual([])
   })
 })
 
