@@ -2,7 +2,7 @@
 """Makes everything under test/fixtures that needs PyTorch; the tests themselves need no Python.
 
   decoders  expected logits of random tiny Llama, Qwen, Mistral, Gemma, SmolLM and Phi models
-  tokenizers  small tokenizers of the families, with the ids of hard strings
+  tokenizers  small tokenizers of the families, with the ids of hard strings, and chats
   layouts   random tiny OPT checkpoints of every layout, with expected logits and losses
   corpus    the public-domain text, from installed Debian packages and one Go module
   pretrain  the tokenizer and the tiny OPT (first-order AdamW), with regular checkpoints
@@ -39,7 +39,10 @@ def main():
         return
     if args.part == 'tokenizers':
         from fixtures.tokenizers import make_tokenizers
-        make_tokenizers(os.path.join(args.out, 'tokenizer-families'))
+        from fixtures.chats import make_chats
+        families = os.path.join(args.out, 'tokenizer-families')
+        make_tokenizers(families)
+        make_chats(families, os.path.join(args.out, 'chats.json'))
         return
     import torch
     torch.set_num_threads(args.threads)

@@ -4,8 +4,10 @@
 
 import type { AddedToken } from './tokenizer-parts.ts'
 
-/** Text between added tokens, or the id of one. */
-export type Section = { readonly text: string; readonly start: number } | { readonly id: number }
+/** Text between added tokens, or the id of one, which has the spaces that belong to it. */
+export type Section = { readonly start: number; readonly end: number } & (
+  { readonly text: string } | { readonly id: number }
+)
 
 type Split = (text: string) => Section[]
 
@@ -22,7 +24,7 @@ export function addedSplitter(
   tokens: readonly AddedToken[],
   spelled: (content: string) => string = (content) => content,
 ): Split {
-  if (tokens.length === 0) return (text) => (text === '' ? [] : [{ text, start: 0 }])
+  if (tokens.length === 0) return (text) => (text === '' ? [] : [textSection(text, 0, text.length)])
   const root: Node = { next: new Map() }
   for (const token of tokens) insert(root, spelled(token.content), token)
   return (text) => split(text, root)
@@ -55,16 +57,22 @@ function split(text: string, root: Node): Section[] {
     const { token, end } = found
     let start = at
     while (token.lstrip && start > done && SPACE.test(text[start - 1]!)) start--
-    if (start > done) sections.push({ text: text.slice(done, start), start: done })
-    sections.push({ id: token.id })
+    if (start > done) sections.push(textSection(text, done, start))
     done = end
     while (token.rstrip && done < text.length && SPACE.test(text[done]!)) done++
+    sections.push({ id: token.id, start, end: done })
     // What follows is looked for from the token's own end, also among spaces that belong to it.
     at = end
   }
-  if (done < text.length) sections.push({ text: text.slice(done), start: done })
+  if (done < text.length) sections.push(textSection(text, done, text.length))
   return sections
 }
+
+const textSection = (text: string, start: number, end: number) => ({
+  text: text.slice(start, end),
+  start,
+  end,
+})
 
 /** The longest token that stands at a place. */
 function longestAt(

@@ -36,7 +36,8 @@ function fromByteCharacters(tokens: readonly string[]): string {
 
 const asText = (bytes: Uint8Array) => new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes)
 
-const BYTE_TOKEN = /^<0x([0-9A-Fa-f]{2})>$/
+/** A token that stands for one byte. */
+export const BYTE_TOKEN = /^<0x([0-9A-Fa-f]{2})>$/
 
 function fromSpaces(tokens: readonly string[], strips: boolean): string {
   const parts: string[] = []

@@ -1,14 +1,24 @@
-// From records to token sequences with labels. Three kinds of data, recognised by their columns:
-// {text} for language modelling, {prompt, completion}, and {text, label} with a template and label
-// words (classification.ts). Labels are not shifted (types.ts); order, batches and padding come
+// From records to token sequences with labels. The kinds of data, recognised by their columns: {text}
+// for language modelling, {prompt, completion}, conversations (chat-data.ts), and {text, label} with a
+// template and label words (classification.ts). Labels are not shifted (types.ts); order, batches and padding come
 // later. Over-long prompts lose their left end but keep BOS, as in MeZO's `encode_prompt`.
 
 import { UserError } from '../util/errors.ts'
+import type { Json } from '../util/untrusted.ts'
+import {
+  alpacaConversation,
+  alpacaPrompt,
+  chatMaker,
+  completionSequence,
+  conversationReader,
+  isAlpaca,
+  type LossOn,
+} from './chat-data.ts'
 import { atPlace } from './lost-characters.ts'
 import { classificationMaker } from './classification.ts'
 import { type SourceRecord } from './whole-file.ts'
 import { readRecords } from './readers.ts'
-import { columnText, columnsOf, fitContext, labelled, type Maker } from './sequences.ts'
+import { columnText, columnsOf, type Maker } from './sequences.ts'
 import { IGNORED, type DataKind, type Example, type Sequence, type Tokenizer } from './types.ts'
 
 /** How to turn a file's records into examples. */
@@ -25,6 +35,8 @@ export interface ExampleOptions {
   textColumn?: string | undefined
   /** Column of the class; `label` by default. */
   labelColumn?: string | undefined
+  /** Conversations, prompts and completions: what is learned; `assistant` by default. */
+  lossOn?: LossOn | undefined
 }
 
 /** A data file, tokenized. */
@@ -51,7 +63,7 @@ export async function loadExamples(
   let maker: Maker | undefined
   let records = 0
   for await (const record of readRecords(path)) {
-    maker ??= chooseMaker(path, record, tokenizer, options)
+    maker ??= await chooseMaker(path, record, tokenizer, options)
     for (const example of atPlace(record.place, () => maker!.make(record))) examples.push(example)
     records++
   }
@@ -83,12 +95,12 @@ function checkLengths({ maxLength, maxPositions }: ExampleOptions): void {
   }
 }
 
-function chooseMaker(
+async function chooseMaker(
   path: string,
   { values }: SourceRecord,
   tokenizer: Tokenizer,
   options: ExampleOptions,
-): Maker {
+): Promise<Maker> {
   const { template, labelWords, textColumn = 'text', labelColumn = 'label' } = options
   if (template !== undefined && labelWords !== undefined) {
     return classificationMaker(path, Object.keys(values), tokenizer, {
@@ -105,25 +117,22 @@ function chooseMaker(
     throw new UserError(`${given} needs ${missing} beside it: give both, or neither`)
   }
   const isText = Object.hasOwn(values, textColumn)
-  if (
-    options.textColumn === undefined &&
-    !isText &&
-    Object.hasOwn(values, 'prompt') &&
-    Object.hasOwn(values, 'completion')
-  ) {
-    return completionMaker(tokenizer, options.maxLength)
+  if (options.textColumn === undefined && !isText) {
+    const maker = await turnsMaker(path, values, tokenizer, options)
+    if (maker) return maker
   }
-  if (isText)
-    return textMaker(
-      path,
-      textColumn,
-      Object.hasOwn(values, labelColumn),
-      tokenizer,
-      options.maxLength,
+  if (isText && options.lossOn === 'assistant') {
+    throw new UserError(
+      `${path} holds texts, in which no turn is the assistant's: leave out --loss-on assistant`,
     )
+  }
+  if (isText) {
+    const hasLabels = Object.hasOwn(values, labelColumn)
+    return textMaker(path, textColumn, hasLabels, tokenizer, options.maxLength)
+  }
   throw new UserError(
-    `${path} has the columns ${columnsOf(Object.keys(values))}, but expected ${textColumn}, or prompt and ` +
-      `completion: name the column of the text with --text-column`,
+    `${path} has the columns ${columnsOf(Object.keys(values))}, but expected ${textColumn}, prompt and ` +
+      `completion, messages, conversations, or instruction and output: name the column of the text with --text-column`,
   )
 }
 
@@ -141,7 +150,8 @@ function textMaker(
   return {
     kind: 'lm',
     make(record) {
-      const ids = tokenizer.encode(columnText(record, column), { bos: false })
+      const text = tokenizer.encode(columnText(record, column), { bos: false })
+      const ids = text.length > 0 ? [...text, ...(tokenizer.suffix ?? [])] : text
       const parts = windows(ids, prefix, maxLength)
       if (parts.length === 0) empty++
       if (parts.length > 1) long++
@@ -190,20 +200,53 @@ export function windows(
   return result
 }
 
+/** Data in which one speaks and another answers, if the columns hold any. */
+async function turnsMaker(
+  path: string,
+  values: Json,
+  tokenizer: Tokenizer,
+  { maxLength, lossOn = 'assistant' }: ExampleOptions,
+): Promise<Maker | undefined> {
+  const options = { maxLength, lossOn }
+  const read = conversationReader(values)
+  const template = read || isAlpaca(values) ? await tokenizer.chatTemplate?.() : undefined
+  if (read) {
+    if (template) return chatMaker(path, read, template, tokenizer, options)
+    throw new UserError(
+      `${path} holds conversations, but the model's folder has no chat template: take a model that is ` +
+        `made for chat, or put a chat_template.jinja into its folder`,
+    )
+  }
+  if (isAlpaca(values)) {
+    if (template) return chatMaker(path, alpacaConversation, template, tokenizer, options)
+    return completionMaker(tokenizer, options, alpacaPrompt, [tokenizer.eosId])
+  }
+  const isPlain = Object.hasOwn(values, 'prompt') && Object.hasOwn(values, 'completion')
+  return isPlain ? completionMaker(tokenizer, options, columnsAsTurns, []) : undefined
+}
+
+const columnsAsTurns = (record: SourceRecord) => ({
+  prompt: columnText(record, 'prompt'),
+  completion: columnText(record, 'completion'),
+})
+
 /** Prompt and completion are tokenized apart, as they are when the model is used. */
-function completionMaker(tokenizer: Tokenizer, maxLength: number): Maker {
+function completionMaker(
+  tokenizer: Tokenizer,
+  options: { maxLength: number; lossOn: LossOn },
+  turns: (record: SourceRecord) => { prompt: string; completion: string },
+  end: readonly number[],
+): Maker {
   const keep = tokenizer.encode('').length
   let truncated = 0
   return {
     kind: 'completion',
     make(record) {
-      const prompt = tokenizer.encode(columnText(record, 'prompt'))
-      const full = tokenizer.encode(columnText(record, 'completion'), { bos: false })
-      // The prompt goes first, down to one token; only then does the completion lose its end.
-      const completion = full.slice(0, maxLength - Math.min(1, prompt.length))
-      const context = fitContext(prompt, keep, maxLength - completion.length)
-      if (context.length + completion.length < prompt.length + full.length) truncated++
-      const sequence = labelled(context, completion)
+      const text = turns(record)
+      const prompt = tokenizer.encode(text.prompt)
+      const completion = [...tokenizer.encode(text.completion, { bos: false }), ...end]
+      const { sequence, isCut } = completionSequence(prompt, completion, keep, options)
+      if (isCut) truncated++
       if (sequence.labels.every((label) => label === IGNORED)) {
         throw new UserError(
           `${record.place}: the completion has no token to learn: give it some text`,

@@ -25,19 +25,27 @@ export async function tokenizerOf(loaded: TokenizerUse): Promise<Tokenizer> {
   }
   const eosIds = (await generationEnds(dir)) ?? tokenizer.eosIds
   if (vocabSize <= model.vocabSize) return { ...tokenizer, eosIds }
-  return { ...tokenizer, eosIds, encode: within(tokenizer, model.vocabSize) }
+  return { ...within(tokenizer, model.vocabSize), eosIds }
 }
 
 /** Gemma 3's tokenizer has a token for images beyond the rows of its text models. */
-function within(tokenizer: Tokenizer, rows: number): Tokenizer['encode'] {
-  return (text, options) => {
-    const ids = tokenizer.encode(text, options)
+function within(tokenizer: Tokenizer, rows: number): Tokenizer {
+  const checked = (ids: number[]) => {
     const beyond = ids.find((id) => id >= rows)
     if (beyond === undefined) return ids
     throw new UserError(
-      `the text has the token ${quote(tokenizer.tokenOf(beyond) ?? '')} (id ${beyond}), but the model has ` +
-        `${rows} tokens: leave it out`,
+      `the text has the token ${quote(tokenizer.tokenOf(beyond) ?? '')} (id ${beyond}), but the model ` +
+        `has ${rows} tokens: leave it out`,
     )
+  }
+  return {
+    ...tokenizer,
+    encode: (text, options) => checked(tokenizer.encode(text, options)),
+    locate(text, places) {
+      const located = tokenizer.locate!(text, places)
+      checked(located.ids)
+      return located
+    },
   }
 }
 

@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { UserError } from '../util/errors.ts'
 import { excerpt, isObject, parseJson, quote, type Json } from '../util/untrusted.ts'
 import { fromTokenizerJson } from './tokenizer-json.ts'
+import type { SpecialTokens } from './chat-template.ts'
 import { defaultsFor, type Defaults } from './tokenizer-defaults.ts'
 import {
   checkAdded,
@@ -37,6 +38,8 @@ export interface TokenizerFiles extends Frame {
   readonly bosId: number
   readonly eosId: number
   readonly padId: number
+  /** The special tokens' texts by their names in settings, such as bos_token. */
+  readonly roles: SpecialTokens
   /** Whether a text (and what follows an added token) is read as if a space stood before it. */
   readonly addsPrefixSpace: boolean
   /** Whether decoding removes spaces before punctuation, as old configurations ask. */
@@ -198,8 +201,9 @@ function specialTokens(
   { vocab, added: fromFile }: Parts,
   { config, added: fromSettings }: Settings,
   defaults: Defaults,
-): Pick<TokenizerFiles, 'added' | 'bosId' | 'eosId' | 'padId'> {
+): Pick<TokenizerFiles, 'added' | 'bosId' | 'eosId' | 'padId' | 'roles'> {
   const added = new Map([...fromSettings, ...fromFile].map((token) => [token.content, token]))
+  const roles: Record<string, string> = {}
   const resolve = (role: string, token: unknown, habit?: string): number | undefined => {
     const named = tokenText(role, token)
     const content = named ?? habit
@@ -208,6 +212,7 @@ function specialTokens(
     if (id === undefined && named !== undefined) {
       throw new UserError(`${path}: the ${role} ${quote(content)} is not in the vocabulary`)
     }
+    if (id !== undefined) roles[role] = content
     if (id !== undefined && !added.get(content)?.special) {
       added.set(content, { ...stripping(token), id, content, special: true })
     }
@@ -230,7 +235,7 @@ function specialTokens(
     const tokens = isObject(further) ? Object.values(further) : further
     for (const token of Array.isArray(tokens) ? tokens : []) resolve('special token', token)
   }
-  return { added: [...added.values()], bosId, eosId, padId }
+  return { added: [...added.values()], bosId, eosId, padId, roles }
 }
 
 /** A special token stands as a string or as an object with its content. */

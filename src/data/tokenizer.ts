@@ -9,7 +9,8 @@ import { UserError } from '../util/errors.ts'
 import { maxOf } from '../util/extremes.ts'
 import { describe } from '../util/untrusted.ts'
 import { addedSplitter } from './added-tokens.ts'
-import { tokenDecoder } from './decode-tokens.ts'
+import { loadChatTemplate } from './chat-template.ts'
+import { BYTE_TOKEN, tokenDecoder } from './decode-tokens.ts'
 import { lostCharacters, refuseLost } from './lost-characters.ts'
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.ts'
 import { SPACE, type Pipeline } from './tokenizer-pipelines.ts'
@@ -27,7 +28,7 @@ const PIECE_UNITS = 2 ** 16
 export async function loadTokenizer(dir: string): Promise<Tokenizer> {
   const files = await readTokenizerFiles(dir)
   const { bosId, eosId, padId, prefix, suffix, tokens, cleansUp } = files
-  const idsOf = encoder(files)
+  const encode = encoder(files)
   const decode = tokenDecoder(files.pipeline)
   const spelled = spellings(files)
   const special = new Set(files.added.filter((token) => token.special).map(({ id }) => id))
@@ -39,8 +40,14 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
       checkText(text)
       refuseLost(lost(text))
       const ids = bos ? [...prefix] : []
-      idsOf(text, ids)
+      encode.append(text, ids)
       return ids
+    },
+    locate(text, places) {
+      checkText(text)
+      refuseLost(lost(text))
+      const ids: number[] = []
+      return { at: encode.locate(text, ids, places), ids }
     },
     decode(ids, { skipSpecial = false } = {}) {
       if (!Array.isArray(ids)) {
@@ -56,6 +63,7 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
     eosIds: [eosId],
     padId,
     suffix,
+    chatTemplate: () => loadChatTemplate(dir, files.roles),
     vocabSize: tokens.length,
     textSize: maxOf([...files.vocab.values()]) + 1,
   }
@@ -90,9 +98,15 @@ const cleanedUp = (text: string) =>
     .replace(/ (n't|'m|'s|'ve|'re)/g, '$1')
 
 /** Appends the ids of a text to a list. */
-type Encode = (text: string, ids: number[]) => void
+type Append = (text: string, ids: number[]) => void
 
-function encoder(files: TokenizerFiles): Encode {
+interface Encoder {
+  readonly append: Append
+  /** The same; returns the indices in the list of the tokens that hold the characters at `places`. */
+  locate(text: string, ids: number[], places: readonly number[]): number[]
+}
+
+function encoder(files: TokenizerFiles): Encoder {
   const { pipeline, added } = files
   const normalize = normalizer(pipeline)
   const inText = addedSplitter(added.filter((token) => !token.normalized))
@@ -102,18 +116,75 @@ function encoder(files: TokenizerFiles): Encode {
   )
   const prepare = beforeWords(files)
   const bpe = bpeEncoder(files)
-  return (text, ids) => {
+  const bytesOf = tokenBytes(files)
+
+  /** Calls `visit` for each section, of `text` or of what normalizing made of a part, after its ids. */
+  function walk(text: string, ids: number[], visit?: Visit): void {
     for (const outer of inText(text)) {
+      const outerFirst = ids.length
       if ('id' in outer) {
         ids.push(outer.id)
+        visit?.(outer, (place) => (place < outer.end ? outerFirst : undefined))
         continue
       }
+      const inside: ((place: number) => number | undefined)[] = []
       for (const inner of inNormalized(normalize(outer.text))) {
-        if ('id' in inner) ids.push(inner.id)
-        else bpe(prepare(inner.text, outer.start + inner.start === 0), ids)
+        const first = ids.length
+        if ('id' in inner) {
+          ids.push(inner.id)
+          if (visit) inside.push((place) => (place < inner.end ? first : undefined))
+          continue
+        }
+        const prepared = prepare(inner.text, outer.start + inner.start === 0)
+        bpe(prepared, ids)
+        const shift = prepared.length - inner.text.length - inner.start
+        const last = ids.length
+        if (!visit) continue
+        inside.push((place) => {
+          if (place >= inner.end) return undefined
+          const before = place === inner.start ? '' : prepared.slice(0, shift + place)
+          let bytes = Buffer.byteLength(before)
+          for (let i = first; i < last; i++) if ((bytes -= bytesOf(ids[i]!)) < 0) return i
+          return last - 1
+        })
       }
+      visit?.(outer, (place) => {
+        // What is put before a text belongs to its first character.
+        const before = outer.text.slice(0, place - outer.start)
+        const normal = before === '' ? 0 : normalize(before).length
+        for (const find of inside) {
+          const found = find(normal)
+          if (found !== undefined) return found
+        }
+        return undefined
+      })
     }
   }
+
+  return {
+    append: (text, ids) => walk(text, ids),
+    locate(text, ids, places) {
+      const found = places.map(() => -1)
+      walk(text, ids, ({ start, end }, find) => {
+        for (const [i, place] of places.entries()) {
+          if (place >= start && place < end) found[i] = find(place) ?? ids.length - 1
+        }
+      })
+      return found
+    },
+  }
+}
+
+/** Told of a part of a text, and how to find the token that holds the character at a place in it. */
+type Visit = (
+  part: { readonly start: number; readonly end: number },
+  find: (place: number) => number | undefined,
+) => void
+
+/** How many bytes of a text a token stands for. */
+function tokenBytes({ tokens, pipeline }: TokenizerFiles): (id: number) => number {
+  if (pipeline.kind === 'bytes') return (id) => tokens[id]!.length
+  return (id) => (BYTE_TOKEN.test(tokens[id]!) ? 1 : Buffer.byteLength(tokens[id]!))
 }
 
 function normalizer(pipeline: Pipeline): (text: string) => string {
@@ -140,7 +211,7 @@ function beforeWords(files: TokenizerFiles): (text: string, isFirst: boolean) =>
   }
 }
 
-function bpeEncoder(files: TokenizerFiles): Encode {
+function bpeEncoder(files: TokenizerFiles): Append {
   const { pipeline, merges } = files
   // A merge across the beginning of a word: then a text is one word, as SentencePiece's form has it.
   const isCrossed = merges.some(([a, b]) => !a.endsWith(SPACE) && b.startsWith(SPACE))

@@ -1,6 +1,8 @@
 // The types that tokenizers, data sets and models share.
 // No functions: padding is batches.ts's matter, reading that of readers.ts.
 
+import type { ChatTemplate } from './chat-template.ts'
+
 /** Position i of a sequence with this label does not enter the loss. */
 export const IGNORED = -100
 
@@ -14,6 +16,11 @@ export interface Tokenizer {
   encode(text: string, options?: { bos?: boolean }): number[]
   /** Text of token ids; ids without a token are left out, special tokens too with `skipSpecial`. */
   decode(ids: readonly number[], options?: { skipSpecial?: boolean }): string
+  /**
+   * Ids without BOS, and for each place in the text, in UTF-16 units, the index of the token that holds
+   * the character there. Tokenizers of characters alone lack it.
+   */
+  locate?(text: string, places: readonly number[]): { ids: number[]; at: number[] }
   /** The token with this id as the vocabulary spells it, or undefined. */
   tokenOf(id: number): string | undefined
   readonly bosId: number
@@ -24,6 +31,8 @@ export interface Tokenizer {
   readonly padId: number
   /** Ids that the folder's own rule puts after a whole text; none where it is absent. */
   readonly suffix?: readonly number[]
+  /** The folder's chat template, or undefined where it has none. */
+  chatTemplate?(): Promise<ChatTemplate | undefined>
   /** One more than the largest id; a model's embedding may have more rows than this. */
   readonly vocabSize: number
   /** One more than the largest id of a text without added tokens; vocabSize where it is absent. */
@@ -86,4 +95,4 @@ export type BatchInput = Pick<Batch, 'inputIds' | 'labels'> &
   Partial<Pick<Batch, 'attentionMask' | 'choices' | 'examples'>>
 
 /** What a data file was read as. */
-export type DataKind = 'lm' | 'completion' | 'classification'
+export type DataKind = 'lm' | 'completion' | 'chat' | 'classification'

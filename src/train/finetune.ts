@@ -125,6 +125,7 @@ export const fileExamples = (
     maxPositions: model.maxPositions,
     textColumn: config.textColumn,
     labelColumn: config.labelColumn,
+    lossOn: config.lossOn,
   })
 
 /** Batches that a random run does not repeat. */

@@ -70,9 +70,9 @@ describe('bad data and options', () => {
     ],
     [
       'other columns',
-      jsonl({ messages: [] }),
+      jsonl({ message: [] }),
       {},
-      /has the columns messages, but expected text, or prompt and completion: name .* --text-column/,
+      /has the columns message, but expected text, prompt and completion, messages, .* --text-column/,
     ],
     [
       'other columns later',
@@ -96,7 +96,7 @@ describe('bad data and options', () => {
       '20,000 columns',
       JSON.stringify(Object.fromEntries(Array.from({ length: 20_000 }, (_, i) => [`c${i}`, i]))),
       {},
-      /^.{0,120}has the columns c0, c1, .* c7 and 19992 more, but expected text.{0,100}$/,
+      /^.{0,120}has the columns c0, c1, .* c7 and 19992 more, but expected text.{0,150}$/,
     ],
     [
       'a column with a line end',

@@ -2,7 +2,16 @@
 // tasks have further ones (tasks.ts).
 
 import { RUNS, type OptionSpec } from '../spec.ts'
-import { MOST_SEQUENCES, count, countAtMost, list, path, text, wholeFrom } from '../values.ts'
+import {
+  MOST_SEQUENCES,
+  count,
+  countAtMost,
+  list,
+  oneOf,
+  path,
+  text,
+  wholeFrom,
+} from '../values.ts'
 
 export const DATA_OPTIONS = {
   train: {
@@ -96,5 +105,14 @@ export const DATA_OPTIONS = {
     commands: ['finetune', 'eval'],
     trajectory: true,
     needs: ['labelWords'],
+  },
+  lossOn: {
+    group: 'data',
+    value: 'what',
+    help: 'what is learned of conversations and completions (default: assistant)',
+    schema: oneOf(['assistant', 'all']),
+    commands: ['finetune', 'eval'],
+    trajectory: true,
+    excludes: ['labelWords', 'task'],
   },
 } as const satisfies Record<string, OptionSpec>
