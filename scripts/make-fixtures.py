@@ -2,6 +2,7 @@
 """Makes everything under test/fixtures that needs PyTorch; the tests themselves need no Python.
 
   decoders  expected logits of random tiny Llama, Qwen, Mistral, Gemma, SmolLM and Phi models
+  gguf      blocks of every GGUF type and tiny GGUF files, with the values that the `gguf` package reads
   layouts   random tiny OPT checkpoints of every layout, with expected logits and losses
   corpus    the public-domain text, from installed Debian packages and one Go module
   pretrain  the tokenizer and the tiny OPT (first-order AdamW), with regular checkpoints
@@ -23,7 +24,7 @@ sys.path.insert(0, os.path.join(ROOT, 'scripts'))
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('part', choices=['decoders', 'layouts', 'corpus', 'pretrain', 'tiny-opt'])
+    parser.add_argument('part', choices=['decoders', 'gguf', 'layouts', 'corpus', 'pretrain', 'tiny-opt'])
     parser.add_argument('--work', default=os.path.join(ROOT, '.cache', 'fixtures'),
                         help='folder for the corpus and training checkpoints')
     parser.add_argument('--out', default=os.path.join(ROOT, 'test', 'fixtures'))
@@ -34,6 +35,10 @@ def main():
     if args.part == 'corpus':
         from fixtures.corpus import make_corpus
         make_corpus(args.work)
+        return
+    if args.part == 'gguf':  # with the `gguf` package alone
+        from fixtures.gguf import make_gguf
+        make_gguf(os.path.join(args.out, 'gguf'))
         return
     import torch
     torch.set_num_threads(args.threads)

@@ -26,7 +26,11 @@ const PIECE_UNITS = 2 ** 16
  * @throws UserError where files are missing, damaged, inconsistent or of another kind
  */
 export async function loadTokenizer(dir: string): Promise<Tokenizer> {
-  const files = await readTokenizerFiles(dir)
+  return tokenizerOfFiles(await readTokenizerFiles(dir))
+}
+
+/** The tokenizer of checked files. */
+export function tokenizerOfFiles(files: TokenizerFiles): Tokenizer {
   const { bosId, eosId, padId, prefix } = files
   const engine = new HuggingFaceTokenizer(tokenizerJson(files), {})
   if (files.addsPrefixSpace) engine.normalizer = withSpace as unknown as typeof engine.normalizer

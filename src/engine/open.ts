@@ -151,7 +151,10 @@ export async function withEngine<T>(
 }
 
 /** What is said of an engine once it is open: its device, and whether activations are kept otherwise than asked. */
-export function openedLines({ device: { info }, engine }: Omit<OpenEngine, 'close'>, config: Config) {
+export function openedLines(
+  { device: { info }, engine }: Omit<OpenEngine, 'close'>,
+  config: Config,
+) {
   const { model, options } = engine
   const line = `device ${info.kind}: ${info.name} (${info.detail})`
   if (options.activations === activationsOf(config)) return [line]
