@@ -2,7 +2,15 @@
 // one sentence, quickly, without large allocations; and so does whatever reads what it answered.
 // Alone: npx vitest run test/unit/gguf-hostile.test.ts
 
-import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -126,12 +134,13 @@ describe('the GGUF reader', () => {
     const header = original.subarray(0, first)
     const random = seeded(3)
     const path = join(folder, 'mutant.gguf')
+    const fd = openSync(path, 'w')
     let count = 0
     for (let i = 0; i < 10_000; i++) {
       const mutant = mutate(header, random)
-      writeFileSync(path, mutant)
-      // Zeros for data; some files have none.
-      if (i % 4 > 0) truncateSync(path, mutant.length + original.length - first)
+      writeSync(fd, mutant, 0, mutant.length, 0)
+      // Any data; some files have none.
+      ftruncateSync(fd, i % 4 > 0 ? original.length : mutant.length)
       const label = `mutation ${i}`
       const message = await answersOrRefuses(() => openGguf(path), checkInside, label)
       if (message !== undefined) count++
@@ -142,6 +151,7 @@ describe('the GGUF reader', () => {
           label,
         )
     }
+    closeSync(fd)
     expect(count).toBeGreaterThan(3000)
   }, 60_000)
 })
@@ -149,10 +159,11 @@ describe('the GGUF reader', () => {
 /** What the reader accepted must lie in the file. */
 function checkInside({ tensors, files }: Checkpoint): void {
   const { size } = statSync(files[0]!)
-  for (const entry of tensors.values()) {
-    expect(entry.offsetBytes + fileBytes(entry)).toBeLessThanOrEqual(size)
-    expect(Number.isSafeInteger(entry.bytes)).toBe(true)
-  }
+  const outside = [...tensors.values()].filter(
+    (entry) =>
+      !(entry.offsetBytes + fileBytes(entry) <= size) || !Number.isSafeInteger(entry.bytes),
+  )
+  expect(outside).toEqual([])
 }
 
 /** Model, tensors, tokenizer and bytes of what was accepted. */
