@@ -45,7 +45,7 @@ interface Pre {
 }
 
 /** Pre-tokenizers of byte-level BPE by tokenizer.ggml.pre. */
-const PRE: Readonly<Record<string, Pre>> = {
+export const PRE: Readonly<Record<string, Pre>> = {
   default: { pre_tokenizer: byteLevel(true) },
   'gpt-2': { pre_tokenizer: byteLevel(true) },
   smollm: {

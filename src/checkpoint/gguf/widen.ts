@@ -89,7 +89,7 @@ function* widenRows(encoding: Encoding, offsetBytes: number, into: Uint8Array) {
 }
 
 /** Row of the file of a row of the tensor. */
-function rawRow(row: number, headRows: number): number {
+export function rawRow(row: number, headRows: number): number {
   const [head, within] = [Math.floor(row / headRows), row % headRows]
   const half = headRows / 2
   return head * headRows + 2 * (within % half) + Math.floor(within / half)
