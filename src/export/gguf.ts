@@ -2,7 +2,8 @@
 // come from the model's program and not from config.json, so that no default of a class is known here. What
 // llama.cpp cannot say of a model is refused. Bytes are src/checkpoint/gguf/write.ts's.
 
-import { basename, resolve } from 'node:path'
+import { mkdir } from 'node:fs/promises'
+import { basename, dirname, resolve } from 'node:path'
 import { convertChecked } from '../checkpoint/convert.ts'
 import { openFiles } from '../checkpoint/files.ts'
 import { FAMILIES, ggufName, treatmentOf, type Family } from '../checkpoint/gguf/names.ts'
@@ -62,6 +63,7 @@ export async function exportGguf(
   ]
   const files = await openFiles(checkpoint.files)
   try {
+    await mkdir(dirname(resolve(out)), { recursive: true })
     await writeGguf(out, metadata, tensors, files, convertChecked, onProgress)
   } finally {
     await files.close()
