@@ -3,6 +3,7 @@
 
   decoders  expected logits of random tiny Llama, Qwen, Mistral, Gemma, SmolLM and Phi models
   tokenizers  small tokenizers of the families, with the ids of hard strings, and chats
+  gguf      blocks of every GGUF type and tiny GGUF files, with the values that the `gguf` package reads
   layouts   random tiny OPT checkpoints of every layout, with expected logits and losses
   corpus    the public-domain text, from installed Debian packages and one Go module
   pretrain  the tokenizer and the tiny OPT (first-order AdamW), with regular checkpoints
@@ -24,7 +25,7 @@ sys.path.insert(0, os.path.join(ROOT, 'scripts'))
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('part', choices=['decoders', 'tokenizers', 'layouts', 'corpus', 'pretrain',
+    parser.add_argument('part', choices=['decoders', 'tokenizers', 'gguf', 'layouts', 'corpus', 'pretrain',
                                          'tiny-opt'])
     parser.add_argument('--work', default=os.path.join(ROOT, '.cache', 'fixtures'),
                         help='folder for the corpus and training checkpoints')
@@ -43,6 +44,10 @@ def main():
         families = os.path.join(args.out, 'tokenizer-families')
         make_tokenizers(families)
         make_chats(families, os.path.join(args.out, 'chats.json'))
+        return
+    if args.part == 'gguf':  # with the `gguf` package alone
+        from fixtures.gguf import make_gguf
+        make_gguf(os.path.join(args.out, 'gguf'))
         return
     import torch
     torch.set_num_threads(args.threads)

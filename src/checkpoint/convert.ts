@@ -7,8 +7,9 @@
 import { access, mkdir, open, readdir, rename, rm, rmdir } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { UserError } from '../util/errors.ts'
-import { SMALL_FILES } from '../hub/files.ts'
+import { CONFIG_FILE, SMALL_FILES } from '../hub/files.ts'
 import { syncDirectory, temporaryBeside, writeTextAtomically } from '../io/atomic.ts'
+import { ggufTokenizer } from './gguf/tokenizer.ts'
 import { openCheckpoint } from './open.ts'
 import { convertElements, type DType } from '../util/dtypes.ts'
 import { asUserError, readJsonObject } from '../io/read.ts'
@@ -50,7 +51,7 @@ export async function convertCheckpoint(
 ): Promise<void> {
   const checkpoint = typeof source === 'string' ? await openCheckpoint(source) : source
   await buildFolder(outDir, async (folder) => {
-    await copyModelFiles(checkpoint.dir, folder)
+    await copyModelFiles(checkpoint, folder)
     if (options.dtype !== undefined) await setConfigDtype(folder, options.dtype)
     const files = await openFiles(checkpoint.files)
     try {
@@ -98,9 +99,14 @@ export async function buildFolder(
 
 /**
  * Copies config, generation config and tokenizer files, those that are there, and syncs them. A
- * synthetic model has a config only.
+ * synthetic model has a config only; a GGUF file's are made from its metadata.
  */
-export async function copyModelFiles(srcDir: string, outDir: string): Promise<void> {
+export async function copyModelFiles(
+  checkpoint: Pick<Checkpoint, 'dir' | 'config' | 'gguf' | 'files'>,
+  outDir: string,
+): Promise<void> {
+  const { dir: srcDir, gguf } = checkpoint
+  if (gguf) return writeMadeFiles({ ...checkpoint, gguf }, outDir)
   const synthetic = parseSynthetic(srcDir)
   if (synthetic) {
     const config = JSON.stringify(syntheticConfig(synthetic), null, 2)
@@ -122,6 +128,25 @@ export async function copyModelFiles(srcDir: string, outDir: string): Promise<vo
       throw asUserError(error, `${source}: cannot be copied to ${copy}`)
     }
   }
+}
+
+async function writeMadeFiles(
+  {
+    config,
+    gguf,
+    files,
+  }: Pick<Checkpoint, 'config' | 'files'> & Required<Pick<Checkpoint, 'gguf'>>,
+  outDir: string,
+): Promise<void> {
+  const write = (name: string, value: object) =>
+    writeTextAtomically(join(outDir, name), `${JSON.stringify(value, null, 2)}\n`)
+  await write(CONFIG_FILE, config)
+  // A model of ids alone is one too.
+  if (!gguf.has('tokenizer.ggml.tokens')) return
+  const { tokenizer, settings, ends } = ggufTokenizer(files[0]!, gguf)
+  await write('tokenizer.json', tokenizer)
+  await write('tokenizer_config.json', settings)
+  if (ends.length > 1) await write('generation_config.json', { eos_token_id: ends })
 }
 
 /** The tensors to write, each range once where that loses nothing, and the names left out. */

@@ -7,6 +7,7 @@ import { resolve } from 'node:path'
 import { openDirect, type DirectReader } from '../io/direct.ts'
 import { openForReading, readRange, cannotOpen, type OpenFile } from '../io/read.ts'
 import type { ByteRange } from './types.ts'
+import { widen } from './gguf/widen.ts'
 import { fillSynthetic, isSynthetic } from './synthetic.ts'
 
 /** Weight files held open for reading. */
@@ -66,7 +67,13 @@ export async function openFiles(
       const at = entry.offsetBytes + offsetBytes
       if (isSynthetic(entry.file)) return fillSynthetic(at, into)
       const file = find(entry.file)
-      const read = readRange(file, at, into, direct ? reader : undefined)
+      const readRaw = (at: number, bytes: Uint8Array) =>
+        readRange(file, at, bytes, direct ? reader : undefined)
+      const readWidened = async () => {
+        for (const raw of widen(entry.encoding!, offsetBytes, into))
+          await readRaw(raw.at, raw.bytes)
+      }
+      const read = entry.encoding ? readWidened() : readRaw(at, into)
       reading.add(read)
       try {
         await read

@@ -1,6 +1,6 @@
-// A Hugging Face model folder: its config and where every tensor lies, from safetensors or PyTorch
-// files, single or sharded. Only headers are read; all of them are checked before anything is used.
-// Leaves file formats to safetensors.ts and src/checkpoint/torch/bin.ts, fetching to src/hub/resolve.ts, meaning to models/.
+// A model folder: its config and where every tensor lies, from safetensors or PyTorch files, single or sharded, or from
+// GGUF alone. Only headers are read; all of them are checked before anything is used.
+// Leaves file formats to safetensors.ts, src/checkpoint/torch/bin.ts and src/checkpoint/gguf/open.ts, fetching to src/hub/resolve.ts, meaning to models/.
 // Source: transformers' file names, looked for in its order; safetensors' convert.py for aliases.
 import { stat } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
@@ -14,6 +14,7 @@ import {
 import { UserError } from '../util/errors.ts'
 import { readJsonObject } from '../io/read.ts'
 import { describe, isObject, quote } from '../util/untrusted.ts'
+import { ggufIn, isGgufName, openGguf } from './gguf/open.ts'
 import { readSafetensorsHeader } from './safetensors.ts'
 import { readTorchBin } from './torch/bin.ts'
 import type { Checkpoint, TensorEntry } from './types.ts'
@@ -38,8 +39,11 @@ export async function openCheckpoint(dir: string, weights?: string): Promise<Che
   if (!(await isThere(folder, 'directory'))) {
     throw new UserError(`${folder}: expected a model folder, found none; check the path`)
   }
+  if (weights !== undefined && isGgufName(weights)) return openGguf(join(folder, weights))
   const configPath = join(folder, CONFIG_FILE)
   if (!(await isThere(configPath, 'file'))) {
+    const gguf = weights === undefined ? await ggufIn(folder) : undefined
+    if (gguf !== undefined) return openGguf(gguf)
     await refuseAdapter(folder)
     throw new UserError(
       `${folder}: expected a model folder with config.json, found no such file; check the path`,

@@ -2,6 +2,8 @@
 // Reading is open.ts's matter, the bytes themselves files.ts's.
 
 import type { DType } from '../util/dtypes.ts'
+import type { Metadata } from './gguf/header.ts'
+import { rawBytes, type Encoding } from './gguf/widen.ts'
 
 /** A tensor of an element type that no model here uses: it is passed over, and missed only by name. */
 export interface OtherTensor {
@@ -25,9 +27,18 @@ export interface ByteRange {
   /** First byte in that file. */
   readonly offsetBytes: number
   readonly bytes: number
+  /** How they become the tensor's, where they are not. */
+  readonly encoding?: Encoding
 }
 
-/** Where one tensor's row-major little-endian bytes lie; `bytes` is always the product of shape times the element size. */
+/** Bytes that the file has of a tensor. */
+export const fileBytes = ({ bytes, encoding }: Pick<ByteRange, 'bytes' | 'encoding'>): number =>
+  encoding ? rawBytes(encoding) : bytes
+
+/**
+ * Where one tensor's row-major little-endian bytes lie; `bytes` is always the product of shape times the element size.
+ * With an encoding they are not in the file but made of what is: files.ts reads them.
+ */
 export interface TensorEntry extends ByteRange {
   /** Tensor name exactly as the checkpoint has it. */
   readonly name: string
@@ -35,16 +46,18 @@ export interface TensorEntry extends ByteRange {
   readonly shape: readonly number[]
 }
 
-/** A Hugging Face model folder whose headers are read and checked; weights stay on disk. */
+/** A model folder, or a GGUF file, whose headers are read and checked; weights stay on disk. */
 export interface Checkpoint {
   readonly dir: string
-  /** config.json, parsed, unchecked beyond being an object. */
+  /** config.json, parsed, unchecked beyond being an object; of a GGUF file made from its metadata. */
   readonly config: Readonly<Record<string, unknown>>
-  readonly format: 'safetensors' | 'torch-bin'
+  readonly format: 'safetensors' | 'torch-bin' | 'gguf'
   /** Every tensor by name; two names may share one range (tied weights). */
   readonly tensors: ReadonlyMap<string, TensorEntry>
   /** Element types of the tensors beside these, by name. */
   readonly others?: ReadonlyMap<string, string>
   /** Weight files, absolute paths, in order. */
   readonly files: readonly string[]
+  /** Metadata of a GGUF file. */
+  readonly gguf?: Metadata
 }

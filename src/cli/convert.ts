@@ -1,27 +1,29 @@
 // The command that rewrites checkpoints: convert.
-// Formats are src/checkpoint's; nanoGPT's ckpt.pt is src/export/nanogpt.ts's.
+// Formats are src/checkpoint's; nanoGPT's ckpt.pt and GGUF files are src/export's.
 
 import { resolve } from 'node:path'
 import { Command } from 'commander'
 import { convertCheckpoint } from '../checkpoint/convert.ts'
+import type { WrittenType } from '../checkpoint/gguf/write.ts'
 import { loadModel } from '../engine/load.ts'
+import { exportGguf } from '../export/gguf.ts'
 import { convertNanogpt } from '../export/nanogpt.ts'
-import { DTYPES, type DType } from '../util/dtypes.ts'
+import { DTYPES } from '../util/dtypes.ts'
 import { UserError } from '../util/errors.ts'
 import { addOptions, configOf, sourceOf, type ContextOf, type Flags } from './flags.ts'
 
 export function convertCommand(contextOf: ContextOf): Command {
   const command = new Command('convert')
     .description(
-      "rewrite a checkpoint (.bin, safetensors, nanoGPT's ckpt.pt) as a safetensors folder, or a nanoGPT as ckpt.pt",
+      "rewrite a checkpoint (.bin, safetensors, GGUF, nanoGPT's ckpt.pt) as a safetensors folder or a .gguf file, or a nanoGPT as ckpt.pt",
     )
-    .argument('[model]', 'folder or hub id; left out with --synthetic')
-    .argument('[out]', 'new folder, or NAME.pt')
-    .option('--to <type>', 'float32, float16 or bfloat16 (default: as it is)')
+    .argument('[model]', 'folder, file or hub id; left out with --synthetic')
+    .argument('[out]', 'new folder, NAME.gguf or NAME.pt')
+    .option('--to <type>', 'float32, float16, bfloat16, of a .gguf also q8_0 (default: as it is)')
   addOptions(command, 'convert')
   return command.action(async (first?: string, second?: string, flags: Flags = {}) => {
     const { report, result, stop } = contextOf(flags)
-    const dtype = dtypeFlag(flags['to'])
+    const type = typeFlag(flags['to'])
     // With --synthetic the folder is the only argument.
     const config = configOf(flags, 'convert')
     const alone = config.synthetic !== undefined && second === undefined
@@ -32,24 +34,38 @@ export function convertCommand(contextOf: ContextOf): Command {
       result({ path: resolve(out) }, () => [`wrote ${out}`])
       return
     }
+    const onProgress = (done: number, total: number) => {
+      stop.throwIfAborted()
+      report.live(`converting ${percent(done, total)}`)
+    }
+    if (out.endsWith('.gguf')) {
+      await exportGguf(await loadModel(source, config, report), out, { type, onProgress })
+      result({ path: resolve(out) }, () => [`wrote ${out}`])
+      return
+    }
+    if (type === 'Q8_0') {
+      throw new UserError('--to q8_0 is a type of GGUF files: name one, NAME.gguf', { exitCode: 2 })
+    }
     const loaded = await loadModel(source, config, report)
-    await convertCheckpoint(loaded.checkpoint, out, {
-      dtype,
-      onProgress: (done, total) => {
-        stop.throwIfAborted()
-        report.live(`converting ${percent(done, total)}`)
-      },
-    })
+    await convertCheckpoint(loaded.checkpoint, out, { dtype: type, onProgress })
     result({ model_dir: resolve(out) }, () => [`wrote ${out}`])
   })
 }
 
 const percent = (done: number, total: number) => `${((100 * done) / total).toFixed(0)} %`
 
-function dtypeFlag(value: unknown): DType | undefined {
+/** Types by the names of the option, and by those of llama.cpp. */
+const TYPES: Readonly<Record<string, WrittenType>> = {
+  ...DTYPES,
+  f32: 'F32',
+  f16: 'F16',
+  bf16: 'BF16',
+  q8_0: 'Q8_0',
+}
+
+function typeFlag(value: unknown): WrittenType | undefined {
   if (value === undefined) return undefined
-  const dtype = DTYPES[value as keyof typeof DTYPES] as DType | undefined
-  if (dtype) return dtype
-  const names = Object.keys(DTYPES).join(', ')
+  if (typeof value === 'string' && Object.hasOwn(TYPES, value)) return TYPES[value]
+  const names = [...Object.keys(DTYPES), 'q8_0'].join(', ')
   throw new UserError(`--to: expected ${names}, found ${JSON.stringify(value)}`, { exitCode: 2 })
 }

@@ -2,6 +2,7 @@
 // Reading is src/checkpoint/open.ts's.
 
 import { Command } from 'commander'
+import { fileBytes } from '../checkpoint/types.ts'
 import { loadModel } from '../engine/load.ts'
 import { fingerprint } from '../run/fingerprint.ts'
 import { table } from '../util/console.ts'
@@ -20,12 +21,10 @@ export function inspectCommand(contextOf: ContextOf): Command {
       configOf(flags, 'inspect'),
       report,
     )
-    const tensors = [...checkpoint.tensors.values()].map(({ name, dtype, shape, bytes }) => ({
-      name,
-      dtype,
-      shape,
-      bytes,
-    }))
+    const tensors = [...checkpoint.tensors.values()].map((entry) => {
+      const { name, dtype, shape, encoding } = entry
+      return { name, dtype: encoding?.type ?? dtype, shape, bytes: fileBytes(entry) }
+    })
     const { heads, kvHeads, headSize } = model.attention
     const headsText = kvHeads === heads ? `${heads} heads` : `${heads} heads (${kvHeads} of keys)`
     const json = {

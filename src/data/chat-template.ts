@@ -60,7 +60,16 @@ export async function loadChatTemplate(
   const path = join(dir, 'tokenizer_config.json')
   const text = await readText(path, MAX_CONFIG_BYTES)
   const config = text === undefined ? undefined : parseJson(text, path)
-  const found = isObject(config) ? (config['chat_template'] ?? undefined) : undefined
+  return isObject(config) ? chatTemplateIn(path, config, tokens) : undefined
+}
+
+/** The same of a parsed tokenizer_config.json. */
+export function chatTemplateIn(
+  path: string,
+  config: Readonly<Record<string, unknown>>,
+  tokens: SpecialTokens,
+): ChatTemplate | undefined {
+  const found = config['chat_template'] ?? undefined
   return found === undefined ? undefined : chatTemplate(path, ofSeveral(path, found), tokens)
 }
 

@@ -3,6 +3,7 @@
 // generated text by the folder's own word, and the one change that MeZO's code makes.
 
 import { join } from 'node:path'
+import { loadGgufTokenizer } from './gguf-tokenizer.ts'
 import { loadGpt2Tokenizer } from './gpt-tokenizers.ts'
 import { modelMeta, preparedTokenizer, type TokenizerUse } from './prepared.ts'
 import { loadTokenizer } from './tokenizer.ts'
@@ -23,7 +24,8 @@ export async function tokenizerOf(loaded: TokenizerUse): Promise<Tokenizer> {
       `${dir}: the tokenizer has ${vocabSize} tokens, config.json means a vocab_size of ${model.vocabSize}; take tokenizer and weights of the same model`,
     )
   }
-  const eosIds = (await generationEnds(dir)) ?? tokenizer.eosIds
+  const ends = loaded.checkpoint?.gguf ? undefined : await generationEnds(dir)
+  const eosIds = ends ?? tokenizer.eosIds
   if (vocabSize <= model.vocabSize) return { ...tokenizer, eosIds }
   return { ...within(tokenizer, model.vocabSize), eosIds }
 }
@@ -68,6 +70,7 @@ async function generationEnds(dir: string): Promise<readonly number[] | undefine
 
 /** A model of zo2 pretrain has its data's meta.json; a nanoGPT without one speaks GPT-2's BPE. */
 async function tokenizerIn(loaded: TokenizerUse): Promise<Tokenizer> {
+  if (loaded.checkpoint?.gguf) return loadGgufTokenizer(loaded.checkpoint)
   if (loaded.model.modelType !== 'nanogpt') return loadTokenizer(loaded.dir)
   const meta = await modelMeta(loaded)
   return meta ? preparedTokenizer(meta) : loadGpt2Tokenizer()

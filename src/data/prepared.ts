@@ -5,6 +5,7 @@ import { open, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { UserError } from '../util/errors.ts'
 import { noiseKey, threefry2x32, uniform53 } from '../noise/threefry.ts'
+import type { Checkpoint } from '../checkpoint/types.ts'
 import { readText } from './whole-file.ts'
 import { isObject, parseJson, quote, type Json } from '../util/untrusted.ts'
 import { characterTokenizer, loadGpt2Tokenizer } from './gpt-tokenizers.ts'
@@ -56,6 +57,7 @@ function isMeta(value: Json): value is Json & Meta {
 /** What a tokenizer has to fit: a model's folder, its model_type and rows of its embedding. */
 export interface TokenizerUse {
   readonly dir: string
+  readonly checkpoint?: Pick<Checkpoint, 'files' | 'gguf'>
   readonly model: { readonly modelType: string; readonly vocabSize: number }
 }
 

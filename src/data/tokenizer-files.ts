@@ -90,6 +90,15 @@ export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
   return finish(vocabPath, parts, settings, defaults, mergesPath)
 }
 
+/**
+ * Checks a tokenizer.json and the tokenizer_config.json beside it that were made from another file, `path`.
+ * @throws UserError naming their first fault
+ */
+export function tokenizerFilesOf(path: string, whole: Json, config: Json): TokenizerFiles {
+  const settings = { config, added: [], isConfigured: true }
+  return finish(path, fromTokenizerJson(path, whole), settings, defaultsFor('gpt2'))
+}
+
 /** What stands beside the vocabulary. */
 interface Settings {
   readonly config: Json

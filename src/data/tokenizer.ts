@@ -27,6 +27,14 @@ const PIECE_UNITS = 2 ** 16
  */
 export async function loadTokenizer(dir: string): Promise<Tokenizer> {
   const files = await readTokenizerFiles(dir)
+  return tokenizerOfFiles(files, () => loadChatTemplate(dir, files.roles))
+}
+
+/** The tokenizer of checked files. */
+export function tokenizerOfFiles(
+  files: TokenizerFiles,
+  chatTemplate: NonNullable<Tokenizer['chatTemplate']>,
+): Tokenizer {
   const { bosId, eosId, padId, prefix, suffix, tokens, cleansUp } = files
   const encode = encoder(files)
   const decode = tokenDecoder(files.pipeline)
@@ -63,7 +71,7 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
     eosIds: [eosId],
     padId,
     suffix,
-    chatTemplate: () => loadChatTemplate(dir, files.roles),
+    chatTemplate,
     vocabSize: tokens.length,
     textSize: maxOf([...files.vocab.values()]) + 1,
   }

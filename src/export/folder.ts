@@ -48,7 +48,7 @@ export async function exportModel(engine: Engine, outDir: string, options: Expor
   // One set of buffers for all tiles: garbage of this size is collected far too late.
   const ring = Array.from({ length: TILES_AHEAD + 1 }, () => new SharedArrayBuffer(tileBytes(kept)))
   await buildFolder(outDir, async (folder) => {
-    await copyModelFiles(checkpoint.dir, folder)
+    await copyModelFiles(checkpoint, folder)
     await setConfigDtype(folder, options.dtype)
     await options.extra?.(folder)
     await writeShardedSafetensors(

@@ -136,12 +136,12 @@ async function localModel(model: string): Promise<Pick<ResolvedModel, 'dir' | 'w
     await refuseEmpty(model, path)
     return { dir: path }
   }
-  if (/\.(safetensors|bin)(\.index\.json)?$/.test(path)) {
+  if (/\.((safetensors|bin)(\.index\.json)?|gguf)$/.test(path)) {
     return { dir: dirname(path), weights: basename(path) }
   }
   throw new UserError(
     `'${model}' is a file, and a model is a folder with ${CONFIG_FILE} or a weights file ` +
-      `(.safetensors, .bin) in one: give that`,
+      `(.safetensors, .bin, .gguf) in one: give that`,
   )
 }
 

@@ -234,13 +234,14 @@ async function shapes(source: string, config: Config, report: Reporter) {
     ...(config.revision === undefined ? {} : { revision: config.revision }),
     ...(config.cacheDir === undefined ? {} : { cacheDir: config.cacheDir }),
   })
-  const json = await readJsonObject(join(dir, 'config.json'))
-  const model = createModel(json)
   if (where === 'local') {
     const checkpoint = await openCheckpoint(dir, weights)
+    const model = createModel(checkpoint.config)
     const tensors = findTensors(model, checkpoint)
     return { model, tensors, dtype: tensors.matrices[0]!.entry.dtype, files: checkpoint.files }
   }
+  const json = await readJsonObject(join(dir, 'config.json'))
+  const model = createModel(json)
   const name = String(json['dtype'] ?? json['torch_dtype'] ?? 'float32')
   const dtype = Object.hasOwn(DTYPES, name) ? DTYPES[name as Config['dtype']] : 'F32'
   return { model, tensors: imagined(model, dtype), dtype, files: [] }

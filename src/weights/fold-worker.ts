@@ -8,6 +8,7 @@ import type { Change } from '../noise/factors.ts'
 import type { NoiseKey } from '../noise/threefry.ts'
 import { createNoiseKernel } from '../noise/wasm.ts'
 import { alignedBytes, BLOCK_BYTES, blocksAround, isRefusal } from '../io/direct.ts'
+import { widen, type Encoding } from '../checkpoint/gguf/widen.ts'
 import { fillSynthetic } from '../checkpoint/synthetic.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 
@@ -17,6 +18,8 @@ interface FilePlace {
   readonly directFd?: number
   readonly path: string
   readonly offsetBytes: number
+  /** The offset is then one of the tensor's bytes, which are made of those of the file. */
+  readonly encoding?: Encoding
 }
 
 /** A place for bytes: a file position, shared memory, or a synthetic checkpoint. */
@@ -89,6 +92,19 @@ function transfer(place: Place, atBytes: number, bytes: Uint8Array, way: 'read' 
   if ('memory' in place) return
   const offset = place.offsetBytes + atBytes
   if ('synthetic' in place) return fillSynthetic(offset, bytes)
+  if (place.encoding === undefined) return transferRaw(place, offset, bytes, way)
+  for (const raw of widen(place.encoding, offset, bytes)) {
+    transferRaw(place, raw.at, raw.bytes, 'read')
+  }
+}
+
+/** Between a position of a file and a workspace. */
+function transferRaw(
+  place: FilePlace,
+  offset: number,
+  bytes: Uint8Array,
+  way: 'read' | 'write',
+): void {
   for (let done = way === 'read' ? readDirect(place, offset, bytes) : 0; done < bytes.length;) {
     const [at, left] = [offset + done, bytes.length - done]
     const moved =
@@ -105,6 +121,7 @@ function transfer(place: Place, atBytes: number, bytes: Uint8Array, way: 'read' 
 function readDirect({ directFd }: FilePlace, offset: number, bytes: Uint8Array): number {
   if (directFd === undefined) return 0
   const { first, skip, length } = blocksAround(offset, bytes.length)
+  if (length > blocks.length) return 0
   const moved = unlessRefused(() => readSync(directFd, blocks, 0, length, first)) ?? 0
   const got = Math.min(Math.max(0, moved - skip), bytes.length)
   bytes.set(blocks.subarray(skip, skip + got))

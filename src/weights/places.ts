@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import type { Tile } from '../device/device.ts'
 import type { WeightFiles } from '../checkpoint/files.ts'
 import { isSynthetic } from '../checkpoint/synthetic.ts'
-import type { TensorEntry } from '../checkpoint/types.ts'
+import { fileBytes, type TensorEntry } from '../checkpoint/types.ts'
 import { BLOCK_BYTES, openDirect, type DirectReader } from '../io/direct.ts'
 import { asUserError, readRange, type OpenFile } from '../io/read.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
@@ -68,7 +68,7 @@ export function storeTier(
 ): StoreTier {
   const inMemory = overlayBytes <= ramBytes
   const bytesOf = (some: readonly StoredMatrix[]) =>
-    some.reduce((sum, { entry }) => sum + (isSynthetic(entry.file) ? 0 : entry.bytes), 0)
+    some.reduce((sum, { entry }) => sum + (isSynthetic(entry.file) ? 0 : fileBytes(entry)), 0)
   const roomBytes = cacheBytes - (inMemory ? overlayBytes : 0)
   const frozen = bytesOf(matrices.filter((m) => !m.trains))
   return {
@@ -111,7 +111,7 @@ export function createPlaces(
   const share = createCacheShare(roomBytes)
 
   const basePasses = (m: Stored) =>
-    basePast && (m.once || !share.keeps(`base ${m.name}`, m.entry.bytes))
+    basePast && (m.once || !share.keeps(`base ${m.name}`, fileBytes(m.entry)))
   /** Directly only if every tile begins and ends with a block: no block is then written both ways. */
   const scratchPasses = (m: Stored) =>
     scratchPast &&
@@ -131,11 +131,13 @@ export function createPlaces(
     overlay: overlayPlace,
     current(m, first) {
       if (m.version > 0) return overlayPlace(m, first)
-      const { file: path, dtype } = m.entry
-      const offsetBytes = m.entry.offsetBytes + first * DTYPE_BYTES[dtype]
+      const { file: path, dtype, encoding } = m.entry
+      const within = first * DTYPE_BYTES[dtype]
+      const offsetBytes = m.entry.offsetBytes + within
       if (isSynthetic(path)) return { synthetic: true, offsetBytes }
       const { fd, ...direct } = files.descriptors(path)
-      return { fd, ...(basePasses(m) && direct), path, offsetBytes }
+      const file = { fd, ...(basePasses(m) && direct), path }
+      return encoding ? { ...file, offsetBytes: within, encoding } : { ...file, offsetBytes }
     },
     async read(m, row0, into) {
       if (m.version === 0) {

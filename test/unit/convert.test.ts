@@ -202,7 +202,7 @@ describe('convertCheckpoint', () => {
       writeFileSync(join(source, name), `"${name}"`)
     }
     const out = mkdtempSync(join(root, 'copy-'))
-    await copyModelFiles(source, out)
+    await copyModelFiles({ dir: source, config: {}, files: [] }, out)
     expect(readdirSync(out).sort()).toEqual(kept)
     for (const name of kept) expect(readFileSync(join(out, name), 'utf8')).toBe(`"${name}"`)
   })

@@ -17,7 +17,7 @@ describe('the small files beside the weights', () => {
     const names = new Set([...SMALL_FILES, 'README.md', 'adapter_config.json'])
     const dir = folder(OPT, Object.fromEntries([...names].map((name) => [name, `"${name}"`])))
     const copy = mkdtempSync(join(root, 'copy-'))
-    await copyModelFiles(dir, copy)
+    await copyModelFiles({ dir, config: {}, files: [] }, copy)
     const wanted = [
       'tokenizer.model',
       'chat_template.jinja',
