@@ -3,7 +3,9 @@
 
 import { Command } from 'commander'
 import { trimAtStop, generate } from '../generate/generate.ts'
+import type { Tokenizer } from '../data/types.ts'
 import { UserError } from '../util/errors.ts'
+import { idsOf, templateOf } from './chat.ts'
 import { addOptions, configOf, type ContextOf, type Flags } from './flags.ts'
 import { withModel } from './model.ts'
 
@@ -20,7 +22,7 @@ export function generateCommand(contextOf: ContextOf): Command {
     await withModel(source, config, report, async (engine, tokenizer) => {
       let count = 0
       const decode = (ids: readonly number[]) => tokenizer.decode(ids, { skipSpecial: true })
-      const ids = prompts.map((prompt) => tokenizer.encode(prompt))
+      const ids = await promptIds(tokenizer, prompts, config.chat)
       const tokens = await generate(engine, ids, {
         maxNewTokens: config.maxNewTokens,
         temperature: config.temperature,
@@ -39,7 +41,15 @@ export function generateCommand(contextOf: ContextOf): Command {
       })
       const texts = tokens.map((of) => trimAtStop(decode(of), strings))
       const promptOf = (i: number) => prompts[Math.floor(i / numReturnSequences)]!
-      result({ prompts, texts, tokens }, () => texts.map((text, i) => promptOf(i) + text))
+      result({ prompts, texts, tokens }, () =>
+        config.chat ? texts : texts.map((text, i) => promptOf(i) + text),
+      )
     })
   })
+}
+
+async function promptIds(tokenizer: Tokenizer, prompts: readonly string[], chat: boolean) {
+  if (!chat) return prompts.map((prompt) => tokenizer.encode(prompt))
+  const template = await templateOf(tokenizer)
+  return prompts.map((content) => idsOf(tokenizer, template, [{ role: 'user', content }]))
 }

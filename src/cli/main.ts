@@ -23,6 +23,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<MakeCommand>>> = {
   finetune: async () => (await import('./finetune.ts')).finetuneCommand,
   eval: async () => (await import('./eval.ts')).evalCommand,
   generate: async () => (await import('./generate.ts')).generateCommand,
+  chat: async () => (await import('./chat.ts')).chatCommand,
   plan: async () => (await import('./plan.ts')).planCommand,
   bench: async () => (await import('./bench.ts')).benchCommand,
   prepare: async () => (await import('./prepare.ts')).prepareCommand,

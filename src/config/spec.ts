@@ -9,6 +9,7 @@ export type Command =
   | 'pretrain'
   | 'eval'
   | 'generate'
+  | 'chat'
   | 'sample'
   | 'plan'
   | 'bench'
@@ -28,6 +29,7 @@ export const ON_DEVICE = [
   'pretrain',
   'eval',
   'generate',
+  'chat',
   'sample',
   'plan',
   'bench',

@@ -37,6 +37,7 @@ const COMMANDS = [
   'finetune',
   'eval',
   'generate',
+  'chat',
   'plan',
   'inspect',
   'export',

@@ -33,7 +33,7 @@ import { startMockHub, type MockFile, type MockHub } from '../helpers/mock-hub.t
 const EXPECTED: Record<string, [run: number, programs: number, other: number, indented: number]> = {
   'README.md': [3, 1, 0, 2],
   'docs/api.md': [0, 3, 0, 0],
-  'docs/data.md': [8, 0, 0, 0],
+  'docs/data.md': [8, 0, 0, 1],
   'docs/install.md': [2, 0, 6, 0],
   'docs/methods.md': [2, 0, 0, 0],
   'docs/nanogpt.md': [3, 0, 0, 1],

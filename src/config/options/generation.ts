@@ -1,4 +1,4 @@
-// The options of `zo2 generate` and `zo2 sample`.
+// The options of `zo2 generate`, `zo2 chat` and `zo2 sample`.
 // What they do is src/generate's.
 
 import { z } from 'zod'
@@ -8,6 +8,7 @@ import {
   MOST_SEQUENCES,
   countAtMost,
   finite,
+  isOn,
   nonnegative,
   share,
   textList,
@@ -25,6 +26,22 @@ export const GENERATION_OPTIONS = {
     help: 'prompt; several make one batch',
     schema: z.array(text, 'expected a list of texts'),
     commands: ['generate'],
+    trajectory: false,
+  },
+  chat: {
+    group: 'generation',
+    help: "each prompt is a user's turn in the model's own chat template; the text is the answer",
+    schema: isOn,
+    default: false,
+    commands: ['generate'],
+    trajectory: false,
+  },
+  system: {
+    group: 'generation',
+    value: 'text',
+    help: 'what the conversation begins with: the turn of the system',
+    schema: text,
+    commands: ['chat'],
     trajectory: false,
   },
   start: {
@@ -51,7 +68,7 @@ export const GENERATION_OPTIONS = {
     schema: nonnegative,
     default: 0,
     defaults: { sample: 0.8 },
-    commands: ['generate', 'sample'],
+    commands: ['generate', 'chat', 'sample'],
     trajectory: false,
   },
   topK: {
@@ -61,7 +78,7 @@ export const GENERATION_OPTIONS = {
     schema: whole,
     default: 0,
     defaults: { sample: 200 },
-    commands: ['generate', 'sample'],
+    commands: ['generate', 'chat', 'sample'],
     trajectory: false,
     onlyWhen: draws,
     otherwise: OF_DRAWS,
@@ -72,7 +89,7 @@ export const GENERATION_OPTIONS = {
     help: 'sample within this probability; 1: all',
     schema: share,
     default: 1,
-    commands: ['generate'],
+    commands: ['generate', 'chat'],
     trajectory: false,
     onlyWhen: draws,
     otherwise: OF_DRAWS,

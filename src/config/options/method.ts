@@ -67,7 +67,7 @@ export const METHOD_OPTIONS = {
     schema: whole,
     default: 0,
     defaults: { sample: 1337 },
-    commands: [...ON_METHOD, 'generate', 'sample'],
+    commands: [...ON_METHOD, 'generate', 'chat', 'sample'],
     trajectory: true,
   },
   noise: {

@@ -129,8 +129,11 @@ export const TASK_OPTIONS = {
     help: 'tokens to add to a prompt at most (generation tasks: of an answer)',
     schema: count,
     default: 50,
-    defaults: { generate: 64, sample: 500 },
-    commands: ['finetune', 'eval', 'generate', 'sample', 'zoInit', 'ZOTrainer', 'loadTask'],
+    defaults: { generate: 64, chat: 512, sample: 500 },
+    commands: [
+      ...(['finetune', 'eval', 'generate', 'chat', 'sample'] as const),
+      ...(['zoInit', 'ZOTrainer', 'loadTask'] as const),
+    ],
     trajectory: true,
     onlyWhen: ({ task }, commands) =>
       !commands.some((command) => ['finetune', 'eval', 'loadTask'].includes(command)) ||
