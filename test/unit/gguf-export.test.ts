@@ -69,27 +69,16 @@ const shapeOf = (model: Model): unknown =>
     ),
   )
 
-const WRITTEN: readonly (readonly [string, object?])[] = [
-  ['llama'],
-  ['llama-mha-defaults'],
-  ['llama3'],
-  ['llama3-v4'],
-  ['llama-linear'],
-  ['llama-yarn'],
-  ['smollm2'],
-  ['mistral-full'],
-  ['qwen2'],
-  ['qwen3'],
-  ['phi3'],
-  ['phi3-longrope'],
-  ['gemma'],
-  ['gemma2', { query_pre_attn_scalar: 16 }],
-  ['gemma3_text', { query_pre_attn_scalar: 16 }],
-  ['gemma3_text-v5', { query_pre_attn_scalar: 16 }],
+const WRITTEN: readonly string[] = [
+  ...['llama', 'llama-mha-defaults', 'llama3', 'llama3-v4', 'llama-linear', 'llama-yarn'],
+  ...['smollm2', 'mistral-full', 'qwen2', 'qwen3', 'phi3', 'phi3-longrope'],
+  ...['gemma', 'gemma2', 'gemma3_text', 'gemma3_text-v5'],
 ]
 
 describe('a model written as GGUF', () => {
-  it.each(WRITTEN)('of %s is the same when it is read', async (name, changes = {}) => {
+  it.each(WRITTEN)('of %s is the same when it is read', async (name) => {
+    // As the format means it: the head's size.
+    const changes = /^gemma[23]/.test(name) && { query_pre_attn_scalar: 16 }
     const { before, after } = await written({ ...variant(name), ...changes })
     expect(shapeOf(after.model)).toEqual(shapeOf(before.model))
     const gemma = name.startsWith('gemma')
