@@ -103,26 +103,29 @@ function attention(c: Decoder, b: Build, x: Rows, i: number): Rows {
   const [Q, K] = [heads * headSize, kvHeads * headSize]
   const project = (part: string, cols: number) =>
     b.linear(x, `${name}.${part}_proj`, cols, { bias: c.bias.qkv })
-  let [q, k, v] = c.fused
-    ? columnsOf(b, project('qkv', Q + 2 * K), [Q, K, K])
-    : [project('q', Q), project('k', K), project('v', K)]
-  if (c.qkNorm) {
-    q = norm(c, b, q!, `${name}.q_norm`, headSize)
-    k = norm(c, b, k!, `${name}.k_norm`, headSize)
-  }
-  if (rope !== null) for (const rows of [q!, k!]) b.rope(rows, rope)
-  const y = b.attend(q!, k!, v!, window)
+  const [q0, k0, v] = (
+    c.fused
+      ? columnsOf(b, project('qkv', Q + 2 * K), [Q, K, K])
+      : [project('q', Q), project('k', K), project('v', K)]
+  ) as [Rows, Rows, Rows]
+  const headNorm = (rows: Rows, part: string) =>
+    c.qkNorm ? norm(c, b, rows, `${name}.${part}_norm`, headSize) : rows
+  const [q, k] = [headNorm(q0, 'q'), headNorm(k0, 'k')]
+  if (rope !== null) for (const rows of [q, k]) b.rope(rows, rope)
+  const y = b.attend(q, k, v, window)
   return b.linear(y, `${name}.o_proj`, c.C, { bias: c.bias.output })
 }
 
 function feedForward(c: Decoder, b: Build, x: Rows, layer: string): Rows {
   const name = `${layer}.mlp`
   const bias = { bias: c.bias.mlp }
-  const [gate, up] = c.fused
-    ? columnsOf(b, b.linear(x, `${name}.gate_up_proj`, 2 * c.F, bias), [c.F, c.F])
-    : ['gate', 'up'].map((part) => b.linear(x, `${name}.${part}_proj`, c.F, bias))
-  b.gate(c.activation, up!, gate!)
-  return b.linear(gate!, `${name}.down_proj`, c.C, bias)
+  const [gate, up] = (
+    c.fused
+      ? columnsOf(b, b.linear(x, `${name}.gate_up_proj`, 2 * c.F, bias), [c.F, c.F])
+      : ['gate', 'up'].map((part) => b.linear(x, `${name}.${part}_proj`, c.F, bias))
+  ) as [Rows, Rows]
+  b.gate(c.activation, up, gate)
+  return b.linear(gate, `${name}.down_proj`, c.C, bias)
 }
 
 /** The parts of a fused product. */

@@ -148,6 +148,6 @@ export function distinctMatrices({
 
 /** Tokens and their positions, those of a prefix before them counted. */
 export interface ModelInput extends Pick<Packed, 'ids' | 'positions'> {
-  /** [R] tokens of the longest text that a row belongs to, a prefix counted: what longrope goes by. */
-  readonly lengths: Uint32Array
+  /** [R] tokens of the text that a row belongs to, a prefix counted; there where a rope goes by them. */
+  readonly lengths?: Uint32Array
 }

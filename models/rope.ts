@@ -47,12 +47,12 @@ export function readRope(config: Config, defaults: RopeDefaults, part?: string):
 /** [rows, d]: of each row the cosines of its d/2 angles, then the sines. */
 export function ropeTable(
   { frequencies, long, factor }: Rope,
-  { positions, lengths }: { readonly positions: Uint32Array; readonly lengths: Uint32Array },
+  { positions, lengths }: { readonly positions: Uint32Array; readonly lengths?: Uint32Array },
 ): Float32Array {
   const half = frequencies.length
   const table = new Float32Array(positions.length * 2 * half)
   positions.forEach((position, row) => {
-    const own = long && lengths[row]! > long.after ? long.frequencies : frequencies
+    const own = long && lengths![row]! > long.after ? long.frequencies : frequencies
     for (let i = 0; i < half; i++) {
       const angle = position * own[i]!
       table[row * 2 * half + i] = Math.cos(angle) * factor
@@ -61,6 +61,10 @@ export function ropeTable(
   })
   return table
 }
+
+/** Tokens up to which texts have other angles than longer ones; undefined where all have the same. */
+export const longAfter = (ropes: readonly Rope[] = []): number | undefined =>
+  ropes.find(({ long }) => long)?.long!.after
 
 /** The columns of the table. */
 export const ropeCols = ({ frequencies }: Rope) => 2 * frequencies.length

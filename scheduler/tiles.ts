@@ -3,9 +3,7 @@
 // whole tiles and are what travels.
 
 import type { Tile } from '../src/device/device.ts'
-
-/** Elements of a compute tile at most, unless a single row has more: 9 MiB of f32, OPT-125m's largest matrix. */
-export const TILE_ELEMENTS = 768 * 3072
+import { TILE_ELEMENTS } from './tile-elements.ts'
 
 /** Rows of the highest tile of a matrix [rows, cols]. */
 export function tileHeight(rows: number, cols: number): number {

@@ -3,6 +3,7 @@
 
   decoders  expected logits of random tiny Llama, Qwen, Mistral, Gemma, SmolLM and Phi models
   gguf      blocks of every GGUF type and tiny GGUF files, with the values that the `gguf` package reads
+  tokenizers  small tokenizers of the families, with the ids of hard strings
   layouts   random tiny OPT checkpoints of every layout, with expected logits and losses
   corpus    the public-domain text, from installed Debian packages and one Go module
   pretrain  the tokenizer and the tiny OPT (first-order AdamW), with regular checkpoints
@@ -24,7 +25,8 @@ sys.path.insert(0, os.path.join(ROOT, 'scripts'))
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('part', choices=['decoders', 'gguf', 'layouts', 'corpus', 'pretrain', 'tiny-opt'])
+    parser.add_argument('part', choices=['decoders', 'gguf', 'tokenizers', 'layouts', 'corpus', 'pretrain',
+                                         'tiny-opt'])
     parser.add_argument('--work', default=os.path.join(ROOT, '.cache', 'fixtures'),
                         help='folder for the corpus and training checkpoints')
     parser.add_argument('--out', default=os.path.join(ROOT, 'test', 'fixtures'))
@@ -39,6 +41,10 @@ def main():
     if args.part == 'gguf':  # with the `gguf` package alone
         from fixtures.gguf import make_gguf
         make_gguf(os.path.join(args.out, 'gguf'))
+        return
+    if args.part == 'tokenizers':
+        from fixtures.tokenizers import make_tokenizers
+        make_tokenizers(os.path.join(args.out, 'tokenizer-families'))
         return
     import torch
     torch.set_num_threads(args.threads)

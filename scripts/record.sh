@@ -7,7 +7,7 @@ sizes=() devices=cpu methods='mezo-sgd lozo' batch=1 tokens=2048 memory=24GiB la
 
 usage() {
   cat >&2 <<USAGE
-usage: $0 [options] SIZE... | all        sizes: ${all[*]}
+usage: $0 [options] SIZE... | all        all: ${all[*]}; others: zo2 plan --help
   --methods 'a b'   default '$methods'           --batch n, --tokens n   default $batch x $tokens
   --devices 'a b'   default cpu, and webgpu if   --layers n              that many at full width
                     there is a hardware adapter  --steps n               default $steps
@@ -23,8 +23,8 @@ while [ $# -gt 0 ]; do
     --methods | --devices | --batch | --tokens | --layers | --steps | --slab | --memory)
       declare "${1#--}=${2:?}" ;;
     all) sizes=("${all[@]}") && shift && continue ;;
-    opt-*) sizes+=("$1") && shift && continue ;;
-    *) usage ;;
+    -*) usage ;;
+    *) sizes+=("$1") && shift && continue ;;
   esac
   shift 2
 done

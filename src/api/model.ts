@@ -13,6 +13,7 @@ import { IGNORED, type Batch, type BatchInput, type Tokenizer } from '../data/ty
 import type { Device, DeviceInfo } from '../device/device.ts'
 import type { Ledger } from '../device/ledger.ts'
 import type { Engine } from '../engine/engine.ts'
+import { apartIn } from '../engine/forward.ts'
 import { logitsOf } from '../train/logits.ts'
 import { loadModel, prefixed, type LoadedModel } from '../engine/load.ts'
 import { methodOf } from '../engine/method.ts'
@@ -323,7 +324,7 @@ async function modelForward(engine: Engine, batch: Batch, logits: boolean): Prom
   const [B, T, V] = [batch.inputIds.length, batch.inputIds[0]!.length, engine.model.vocabSize]
   const loss = labelledTokens(batch) > 0 ? (await evaluateBatches(engine, [batch])).loss : NaN
   if (!logits) return { loss }
-  const packed = packBatch(batch, { whole: true })
+  const packed = packBatch(batch, { whole: true, apart: apartIn(engine.model) })
   const [byRow] = await logitsOf(engine, packed, upTo(packed.packed.ids.length), null)
   const all = new Float32Array(B * T * V)
   batch.attentionMask.forEach((mask, b) => {

@@ -4,22 +4,8 @@
 
 import { UserError } from '../util/errors.ts'
 import { noiseKey, threefry2x32 } from '../noise/threefry.ts'
+import { configOfSize, SYNTHETIC_SIZES } from './sizes.ts'
 import type { Checkpoint, TensorEntry } from './types.ts'
-
-/** hidden_size, num_hidden_layers, num_attention_heads, ffn_dim, word_embed_proj_dim of facebook/opt-*. */
-const OPT: Readonly<Record<string, readonly [number, number, number, number, number]>> = {
-  'opt-125m': [768, 12, 12, 3072, 768],
-  'opt-350m': [1024, 24, 16, 4096, 512],
-  'opt-1.3b': [2048, 24, 32, 8192, 2048],
-  'opt-2.7b': [2560, 32, 32, 10240, 2560],
-  'opt-6.7b': [4096, 32, 32, 16384, 4096],
-  'opt-13b': [5120, 40, 40, 20480, 5120],
-  'opt-30b': [7168, 48, 56, 28672, 7168],
-  'opt-66b': [9216, 64, 72, 36864, 9216],
-  'opt-175b': [12288, 96, 96, 49152, 12288],
-}
-
-export const SYNTHETIC_SIZES = Object.keys(OPT)
 
 const SCHEME = 'synthetic:'
 
@@ -41,9 +27,9 @@ export const syntheticSource = ({ size, layers }: Synthetic) =>
 export function parseSynthetic(source: string): Synthetic | null {
   if (!isSynthetic(source)) return null
   const [size = '', layers, ...more] = source.slice(SCHEME.length).split('/')
-  if (!Object.hasOwn(OPT, size)) {
+  if (!configOfSize(size)) {
     throw new UserError(
-      `--synthetic ${size} is no size of OPT; expected ${SYNTHETIC_SIZES.join(', ')}`,
+      `--synthetic ${size} is not known; expected one of ${SYNTHETIC_SIZES.join(', ')}`,
       { exitCode: 2 },
     )
   }
@@ -52,28 +38,11 @@ export function parseSynthetic(source: string): Synthetic | null {
   throw new UserError(`${source}: expected a number of layers after the size`, { exitCode: 2 })
 }
 
-/** config.json of the size, as facebook/opt-* has it; `layers` cuts the depth at full width. */
-export function syntheticConfig({ size, layers }: Synthetic): Record<string, unknown> {
-  const [hidden, depth, heads, ffn, embed] = OPT[size]!
-  const postNorm = size === 'opt-350m'
-  return {
-    model_type: 'opt',
-    architectures: ['OPTForCausalLM'],
-    hidden_size: hidden,
-    num_hidden_layers: layers ?? depth,
-    num_attention_heads: heads,
-    ffn_dim: ffn,
-    word_embed_proj_dim: embed,
-    vocab_size: 50272,
-    max_position_embeddings: 2048,
-    activation_function: 'relu',
-    do_layer_norm_before: !postNorm,
-    torch_dtype: 'float16',
-    bos_token_id: 2,
-    eos_token_id: 2,
-    pad_token_id: 1,
-  }
-}
+/** config.json of the size; `layers` cuts the depth at full width. */
+export const syntheticConfig = ({ size, layers }: Synthetic): Record<string, unknown> => ({
+  ...configOfSize(size),
+  ...(layers !== undefined && { num_hidden_layers: layers }),
+})
 
 /** A checkpoint of these tensors in f16; nothing of it exists. */
 export function syntheticCheckpoint(

@@ -25,6 +25,8 @@ export function inspectCommand(contextOf: ContextOf): Command {
       const { name, dtype, shape, encoding } = entry
       return { name, dtype: encoding?.type ?? dtype, shape, bytes: fileBytes(entry) }
     })
+    const { heads, kvHeads, headSize } = model.attention
+    const headsText = kvHeads === heads ? `${heads} heads` : `${heads} heads (${kvHeads} of keys)`
     const json = {
       model: source,
       dir,
@@ -34,7 +36,9 @@ export function inspectCommand(contextOf: ContextOf): Command {
       files: checkpoint.files,
       layers: model.layers,
       hidden: model.hidden,
-      heads: model.attention.heads,
+      heads,
+      kv_heads: kvHeads,
+      head_size: headSize,
       vocab_size: model.vocabSize,
       max_positions: model.maxPositions,
       fingerprint: await fingerprint(checkpoint),
@@ -42,7 +46,7 @@ export function inspectCommand(contextOf: ContextOf): Command {
     }
     result(json, () => [
       `${source}: ${model.modelType}, ${checkpoint.format}, ${checkpoint.files.length} file(s)`,
-      `  ${model.layers} layers, hidden ${model.hidden}, ${model.attention.heads} heads, vocabulary ${model.vocabSize}, ${model.maxPositions} positions`,
+      `  ${model.layers} layers, hidden ${model.hidden}, ${headsText} of ${headSize}, vocabulary ${model.vocabSize}, ${model.maxPositions} positions`,
       ...table(
         tensors.map((t) => [t.name, t.dtype, `[${t.shape.join(', ')}]`, formatBytes(t.bytes)]),
       ),

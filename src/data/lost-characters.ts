@@ -3,6 +3,7 @@
 
 import { UserError } from '../util/errors.ts'
 import { quote } from '../util/untrusted.ts'
+import { byteCharacters } from './decode-tokens.ts'
 
 /** The distinct characters of a text that a tokenizer has no token for. */
 type Lost = (text: string) => ReadonlySet<string>
@@ -27,16 +28,6 @@ export function lostCharacters({ vocab, added }: Vocabulary): Lost {
     const bytesOf = (character: string) => new TextEncoder().encode(character)
     return new Set([...new Set(rest)].filter((c) => bytesOf(c).some((byte) => isMissing[byte])))
   }
-}
-
-/** The character that stands for each byte in a vocabulary, as GPT-2's `bytes_to_unicode` has it. */
-function byteCharacters(): string[] {
-  const isVisible = (byte: number) =>
-    (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174
-  let hidden = 0
-  return Array.from({ length: 256 }, (_, byte) =>
-    String.fromCharCode(isVisible(byte) ? byte : 256 + hidden++),
-  )
 }
 
 const SHOWN_CHARACTERS = 8

@@ -10,7 +10,7 @@ import { loadTokenizer } from './tokenizer.ts'
 import type { Tokenizer } from './types.ts'
 import { readText } from './whole-file.ts'
 import { UserError } from '../util/errors.ts'
-import { excerpt, isObject, parseJson } from '../util/untrusted.ts'
+import { excerpt, isObject, parseJson, quote } from '../util/untrusted.ts'
 
 const MAX_CONFIG_BYTES = 2 ** 24
 
@@ -18,13 +18,29 @@ const MAX_CONFIG_BYTES = 2 ** 24
 export async function tokenizerOf(loaded: TokenizerUse): Promise<Tokenizer> {
   const { dir, model } = loaded
   const tokenizer = await tokenizerIn(loaded)
-  if (tokenizer.vocabSize <= model.vocabSize) {
-    if (loaded.checkpoint?.gguf) return tokenizer
-    return { ...tokenizer, eosIds: (await generationEnds(dir)) ?? tokenizer.eosIds }
+  const { vocabSize, textSize = vocabSize } = tokenizer
+  if (textSize > model.vocabSize) {
+    throw new UserError(
+      `${dir}: the tokenizer has ${vocabSize} tokens, config.json means a vocab_size of ${model.vocabSize}; take tokenizer and weights of the same model`,
+    )
   }
-  throw new UserError(
-    `${dir}: the tokenizer has ${tokenizer.vocabSize} tokens, config.json means a vocab_size of ${model.vocabSize}; take tokenizer and weights of the same model`,
-  )
+  const isMade = loaded.checkpoint?.gguf !== undefined
+  const eosIds = (isMade ? undefined : await generationEnds(dir)) ?? tokenizer.eosIds
+  if (vocabSize <= model.vocabSize) return { ...tokenizer, eosIds }
+  return { ...tokenizer, eosIds, encode: within(tokenizer, model.vocabSize) }
+}
+
+/** Gemma 3's tokenizer has a token for images beyond the rows of its text models. */
+function within(tokenizer: Tokenizer, rows: number): Tokenizer['encode'] {
+  return (text, options) => {
+    const ids = tokenizer.encode(text, options)
+    const beyond = ids.find((id) => id >= rows)
+    if (beyond === undefined) return ids
+    throw new UserError(
+      `the text has the token ${quote(tokenizer.tokenOf(beyond) ?? '')} (id ${beyond}), but the model has ` +
+        `${rows} tokens: leave it out`,
+    )
+  }
 }
 
 /** The ids that `transformers` ends a text by: those of generation_config.json, else of config.json. */

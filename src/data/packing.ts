@@ -24,20 +24,29 @@ export interface PackedBatch {
   readonly examples?: readonly Example[]
   /** What a program gave, for objectives of its own. */
   readonly given?: Batch
+  /** Texts of more tokens share nothing with others: their positions mean other angles. */
+  readonly apart?: number
+}
+
+interface PackingOptions {
+  /** Every token has a row, also where nothing is predicted from it. */
+  readonly whole?: boolean
+  readonly apart?: number | undefined
 }
 
 /** Beginnings of fewer tokens are not worth a segment of their own. */
 const SHORTEST_SHARED = 8
 
-/** @param whole every token has a row, also where nothing is predicted from it */
-export function packTexts(texts: readonly Sequence[], { whole = false } = {}): PackedBatch {
-  const root = edge([], 0, 0)
+export function packTexts(texts: readonly Sequence[], options: PackingOptions = {}): PackedBatch {
+  const { whole = false, apart } = options
+  const roots = [edge([], 0, 0), edge([], 0, 0)] as const
   const labels = texts.map(labelsOf)
   texts.forEach(({ inputIds }, i) => {
     const rows = whole ? inputIds.length : (labels[i]!.at(-1) ?? 0)
-    insert(root, inputIds, rows, i)
+    const isLong = apart !== undefined && inputIds.length > apart
+    insert(roots[isLong ? 1 : 0], inputIds, rows, i)
   })
-  const { packed, segmentOf } = layOut(root)
+  const { packed, segmentOf } = layOut(roots)
   const textRows = texts.map((_, i) => rowsOf(packed.segments, segmentOf.get(i)))
   const rows = labels.flatMap((places, i) => places.map((t) => textRows[i]![t - 1]!))
   const targets = labels.flatMap((places, i) => places.map((t) => texts[i]!.labels[t]!))
@@ -48,7 +57,22 @@ export function packTexts(texts: readonly Sequence[], { whole = false } = {}): P
     rows: Uint32Array.from(rows),
     targets: Uint32Array.from(targets),
     counts: labels.map((places) => places.length),
+    ...(apart !== undefined && { apart }),
   }
+}
+
+/** The batch with texts of more than `apart` tokens sharing nothing with others. */
+export const packedApart = (batch: PackedBatch, apart: number | undefined): PackedBatch =>
+  apart === batch.apart ? batch : { ...batch, ...packTexts(batch.texts, { apart }) }
+
+/** [R] tokens of the texts that the rows belong to. */
+export function lengthsOf({ packed, texts, textRows }: PackedBatch): Uint32Array {
+  const lengths = new Uint32Array(packed.ids.length)
+  textRows.forEach((rows, i) => {
+    const { length } = texts[i]!.inputIds
+    for (const row of rows) lengths[row] = Math.max(lengths[row]!, length)
+  })
+  return lengths
 }
 
 /** Examples as a batch; with `options` every option of each is a text, and the batch says whose. */
@@ -75,7 +99,7 @@ export function choicesOf(examples: readonly Example[]): Choice[] {
  * A rectangle's real tokens as texts. A label on a text's first token is none: there is nothing to predict
  * it from.
  */
-export function packBatch(batch: Batch, options: { whole?: boolean } = {}): PackedBatch {
+export function packBatch(batch: Batch, options: PackingOptions = {}): PackedBatch {
   const { inputIds, attentionMask, labels, choices, examples } = batch
   const texts = inputIds.map((ids, b): Sequence => {
     const isReal = (_: number, t: number) => attentionMask[b]![t] === 1
@@ -164,8 +188,8 @@ function split(above: Edge, below: Edge, count: number): Edge {
   return upper
 }
 
-/** The tree as segments, parents before children, and the segment that each text ends with. */
-function layOut(root: Edge): { packed: Packed; segmentOf: Map<number, number> } {
+/** The trees as segments, parents before children, and the segment that each text ends with. */
+function layOut(roots: readonly Edge[]): { packed: Packed; segmentOf: Map<number, number> } {
   const ids: number[] = []
   const positions: number[] = []
   const segments: Segment[] = []
@@ -191,7 +215,7 @@ function layOut(root: Edge): { packed: Packed; segmentOf: Map<number, number> } 
       else visit(below, own, depth, parent)
     }
   }
-  for (const below of root.next.values()) visit(below, [], 0)
+  for (const { next } of roots) for (const below of next.values()) visit(below, [], 0)
   const packed = { ids: Uint32Array.from(ids), positions: Uint32Array.from(positions), segments }
   return { packed, segmentOf }
 }

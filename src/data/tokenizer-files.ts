@@ -1,7 +1,7 @@
 // A folder's tokenizer files, and what they say together, as Hugging Face `transformers` reads them;
 // tokenizer.ts turns the result into ids. Two forms: `tokenizer.json`, and GPT-2's older `vocab.json` +
 // `merges.txt`, each with the optional `tokenizer_config.json`, `special_tokens_map.json` and
-// `added_tokens.json`. What these leave open, the tokenizer class of the folder's model_type says.
+// `added_tokens.json`. What these leave open, tokenizer-defaults.ts says by the folder's model_type.
 // Source of the rules: transformers `tokenization_utils_base.py`, `convert_slow_tokenizer.py`
 // (GPT2Converter), tokenizers `bpe`; test/fixtures/tokenizers.json holds what they give.
 
@@ -9,28 +9,34 @@ import { join } from 'node:path'
 import { UserError } from '../util/errors.ts'
 import { excerpt, isObject, parseJson, quote, type Json } from '../util/untrusted.ts'
 import { fromTokenizerJson } from './tokenizer-json.ts'
+import { defaultsFor, type Defaults } from './tokenizer-defaults.ts'
 import {
   checkAdded,
+  checkAddedIds,
+  checkByteTokens,
   checkIds,
   checkVocab,
   parseMerges,
   stripping,
   type AddedToken,
+  type Frame,
   type Parts,
 } from './tokenizer-parts.ts'
+import { GPT2_PIPELINE, type Pipeline } from './tokenizer-pipelines.ts'
 import { readText } from './whole-file.ts'
 
-/** A checked byte-level BPE tokenizer. */
-export interface TokenizerFiles {
-  /** Token to id; with the added tokens, the ids are 0 .. n-1, each once. */
+/** A checked BPE tokenizer. */
+export interface TokenizerFiles extends Frame {
+  readonly pipeline: Pipeline
+  /** Token to id; with the added tokens, every id is there once. */
   readonly vocab: ReadonlyMap<string, number>
+  /** The tokens by their ids, the added ones among them; holes are undefined. */
+  readonly tokens: readonly (string | undefined)[]
   readonly merges: readonly (readonly [string, string])[]
   readonly added: readonly AddedToken[]
   readonly bosId: number
   readonly eosId: number
   readonly padId: number
-  /** Ids that this tokenizer's own rule puts before a text: BOS, or none. */
-  readonly prefix: readonly number[]
   /** Whether a text (and what follows an added token) is read as if a space stood before it. */
   readonly addsPrefixSpace: boolean
   /** Whether decoding removes spaces before punctuation, as old configurations ask. */
@@ -39,18 +45,6 @@ export interface TokenizerFiles {
 
 // The largest tokenizer.json in wide use has 33 MB.
 const MAX_FILE_BYTES = 128 * 2 ** 20
-
-interface Defaults {
-  readonly bos: string
-  readonly eos: string
-  readonly pad?: string
-  /** Whether a folder without tokenizer_config.json begins texts with BOS. */
-  readonly addsBos: boolean
-}
-
-// OPT's folders name their tokens; one without any settings is taken as facebook/opt-*.
-const OPT: Defaults = { bos: '</s>', eos: '</s>', pad: '<pad>', addsBos: true }
-const GPT2: Defaults = { bos: '<|endoftext|>', eos: '<|endoftext|>', addsBos: false }
 
 /** Tokenizer classes that are GPT-2's, or whatever tokenizer.json says. */
 const CLASSES = /^(GPT2Tokenizer|PreTrainedTokenizer|TokenizersBackend)(Fast)?$/
@@ -62,7 +56,7 @@ const GENERIC = /^(PreTrainedTokenizerFast|TokenizersBackend)$/
  */
 export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
   const model = await readJson(join(dir, 'config.json'))
-  const defaults = model?.['model_type'] === 'gpt2' ? GPT2 : OPT
+  const defaults = defaultsFor(model?.['model_type'])
   const settings = await readSettings(dir)
   const path = join(dir, 'tokenizer.json')
   const whole = await readJson(path)
@@ -88,7 +82,7 @@ export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
     vocab: checkVocab(vocabPath, vocab),
     merges: parseMerges(mergesPath, merges),
     added: [],
-    addPrefixSpace: false,
+    pipeline: GPT2_PIPELINE,
   }
   return finish(vocabPath, parts, settings, defaults, mergesPath)
 }
@@ -99,7 +93,7 @@ export async function readTokenizerFiles(dir: string): Promise<TokenizerFiles> {
  */
 export function tokenizerFilesOf(path: string, whole: Json, config: Json): TokenizerFiles {
   const settings = { config, added: [], isConfigured: true }
-  return finish(path, fromTokenizerJson(path, whole), settings, GPT2)
+  return finish(path, fromTokenizerJson(path, whole), settings, defaultsFor('gpt2'))
 }
 
 /** What stands beside the vocabulary. */
@@ -149,30 +143,55 @@ function finish(
       )
     }
   }
-  const { config } = settings
+  const { pipeline } = parts
+  if (pipeline.kind === 'spaces') checkByteTokens(path, vocab)
   const special = specialTokens(path, parts, settings, defaults)
   const ids = new Map(vocab)
   for (const token of special.added) ids.set(token.content, token.id)
-  checkIds(path, ids)
-  const asks = settings.isConfigured ? flag(config, 'add_bos_token') : defaults.addsBos
-  const prefix = parts.prefix ?? (asks ? [special.bosId] : [])
-  const beyond = prefix.find((id) => id < 0 || id >= ids.size)
+  const isGpt2 = pipeline.kind === 'bytes' && pipeline.isGpt2
+  const tokens = checkIds(path, ids, isGpt2 ? 0 : HOLES)
+  if (!isGpt2) checkAddedIds(path, vocab, special.added)
+  const frame = frameOf(parts, settings, special.bosId, defaults)
+  const beyond = [...frame.prefix, ...frame.suffix].find((id) => tokens[id] === undefined)
   if (beyond !== undefined) {
     throw new UserError(
-      `${path}: the post_processor puts id ${beyond} before a text, but there are ${ids.size} tokens`,
+      `${path}: the post_processor puts id ${beyond} before or after a text, but there are ` +
+        `${ids.size} tokens`,
     )
   }
-  // The classes of one model pass their own flag, by default false, over the file's.
-  const isGeneric = GENERIC.test(String(config['tokenizer_class']))
-  const ownFlag = isGeneric && parts.addPrefixSpace
+  const { config } = settings
   return {
+    pipeline,
     vocab,
+    tokens,
     merges,
     ...special,
-    prefix,
-    addsPrefixSpace: flag(config, 'add_prefix_space', ownFlag),
-    cleansUp: flag(config, 'clean_up_tokenization_spaces'),
+    ...frame,
+    addsPrefixSpace: isGpt2 ? addsSpace(pipeline, config) : false,
+    // Of the other families `transformers` 5 ignores the setting, which Llama-3's files have.
+    cleansUp: isGpt2 && flag(config, 'clean_up_tokenization_spaces'),
   }
+}
+
+/** Ids that a vocabulary may leave out: Phi-4's has some before its last tokens. */
+const HOLES = 1024
+
+/** The classes of one model pass their own flag, by default false, over the file's. */
+function addsSpace({ addPrefixSpace }: { addPrefixSpace: boolean }, config: Json): boolean {
+  const isGeneric = GENERIC.test(String(config['tokenizer_class']))
+  return flag(config, 'add_prefix_space', isGeneric && addPrefixSpace)
+}
+
+/** What stands around a text: a tokenizer.json has the last word over add_bos_token, as in `transformers` 5. */
+function frameOf(
+  { frame }: Parts,
+  { config, isConfigured }: Settings,
+  bosId: number,
+  defaults: Defaults,
+): Frame {
+  if (frame) return frame
+  const asks = isConfigured ? flag(config, 'add_bos_token') : defaults.addsBos
+  return { prefix: asks ? [bosId] : [], suffix: [] }
 }
 
 /** A setting that is on or off; null or absent is `usual`. */
@@ -215,8 +234,11 @@ function specialTokens(
     resolve(role, config[role])
   }
   const padId = resolve('pad_token', config['pad_token'], defaults.pad) ?? eosId
-  const further = config['additional_special_tokens']
-  for (const token of Array.isArray(further) ? further : []) resolve('special token', token)
+  for (const name of ['additional_special_tokens', 'extra_special_tokens']) {
+    const further = config[name]
+    const tokens = isObject(further) ? Object.values(further) : further
+    for (const token of Array.isArray(tokens) ? tokens : []) resolve('special token', token)
+  }
   return { added: [...added.values()], bosId, eosId, padId }
 }
 

@@ -1,20 +1,19 @@
 // A model folder's tokenizer: text to ids and back, equal to Hugging Face `tokenizers` for the same
-// files. Byte-level BPE is done by `@huggingface/tokenizers`, from an object that is built here out
-// of checked parts (tokenizer-files.ts), so nothing unchecked from a file reaches the package.
+// files. Added tokens, normalizers and decoders are done here; the BPE between them is done by
+// `@huggingface/tokenizers`, from an object that is built here out of checked parts
+// (tokenizer-files.ts), so nothing unchecked from a file reaches the package.
 // Padding and truncation are batches.ts's and examples.ts's matter.
 
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
 import { UserError } from '../util/errors.ts'
+import { maxOf } from '../util/extremes.ts'
 import { describe } from '../util/untrusted.ts'
+import { addedSplitter } from './added-tokens.ts'
+import { tokenDecoder } from './decode-tokens.ts'
 import { lostCharacters, refuseLost } from './lost-characters.ts'
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.ts'
-import type { AddedToken } from './tokenizer-parts.ts'
+import { SPACE, type Pipeline } from './tokenizer-pipelines.ts'
 import type { Tokenizer } from './types.ts'
-
-// GPT-2's pattern. The package has it too, but with JavaScript's \s, which takes U+FEFF for a space
-// and U+0085 for none; a `Split` pattern is read with Unicode's White_Space, as Hugging Face does.
-const CONTRACTIONS = "'s|'t|'re|'ve|'m|'ll|'d"
-const GPT2_WORDS = String.raw`${CONTRACTIONS}| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
 
 // Long texts go through the package in pieces of about this many UTF-16 units, because it holds a
 // dozen objects per token while it works.
@@ -31,42 +30,38 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
 
 /** The tokenizer of checked files. */
 export function tokenizerOfFiles(files: TokenizerFiles): Tokenizer {
-  const { bosId, eosId, padId, prefix } = files
-  const engine = new HuggingFaceTokenizer(tokenizerJson(files), {})
-  if (files.addsPrefixSpace) engine.normalizer = withSpace as unknown as typeof engine.normalizer
-  const vocabSize = new Set([...files.vocab.keys(), ...files.added.map((t) => t.content)]).size
-  // A piece that begins with a line end would be given a space.
-  const boundary = files.addsPrefixSpace ? ' ' : ' \n'
-  const isCut = canCut(files.added)
-  const lost = lostCharacters(files)
+  const { bosId, eosId, padId, prefix, suffix, tokens, cleansUp } = files
+  const idsOf = encoder(files)
+  const decode = tokenDecoder(files.pipeline)
+  const spelled = spellings(files)
+  const special = new Set(files.added.filter((token) => token.special).map(({ id }) => id))
+  // A byte's token stands for it; byte-level vocabularies may lack some.
+  const lost = files.pipeline.kind === 'bytes' ? lostCharacters(files) : () => new Set<string>()
 
   return {
     encode(text, { bos = true } = {}) {
       checkText(text)
       refuseLost(lost(text))
       const ids = bos ? [...prefix] : []
-      for (const piece of isCut ? cutBeforeSpaces(text, boundary) : [text]) {
-        for (const id of engine.encode(piece, { add_special_tokens: false }).ids) ids.push(id)
-      }
+      idsOf(text, ids)
       return ids
     },
     decode(ids, { skipSpecial = false } = {}) {
       if (!Array.isArray(ids)) {
         throw new UserError(`decode: expected a list of token ids, found ${describe(ids)}`)
       }
-      const known = ids.filter((id) => engine.id_to_token(id) !== undefined)
-      if (known.length === 0) return ''
-      return engine.decode(known, {
-        skip_special_tokens: skipSpecial,
-        clean_up_tokenization_spaces: files.cleansUp,
-      })
+      const shown = skipSpecial ? ids.filter((id) => !special.has(id)) : ids
+      const text = decode(shown.map((id) => spelled[id]).filter((token) => token !== undefined))
+      return cleansUp ? cleanedUp(text) : text
     },
-    tokenOf: (id) => engine.id_to_token(id),
+    tokenOf: (id) => tokens[id],
     bosId,
     eosId,
     eosIds: [eosId],
     padId,
-    vocabSize,
+    suffix,
+    vocabSize: tokens.length,
+    textSize: maxOf([...files.vocab.values()]) + 1,
   }
 }
 
@@ -81,20 +76,113 @@ function checkText(text: unknown): void {
   )
 }
 
+/** The tokens as they are decoded: an added token that is normalized is what it has become. */
+function spellings({ tokens, added, pipeline }: TokenizerFiles): readonly (string | undefined)[] {
+  const spelled = [...tokens]
+  const normalize = normalizer(pipeline)
+  for (const { id, content, normalized } of added) {
+    if (normalized) spelled[id] = normalize(content)
+  }
+  return spelled
+}
+
+/** Old configurations ask for spaces before punctuation to be removed. */
+const cleanedUp = (text: string) =>
+  text
+    .replace(/ ([.?!,])/g, '$1')
+    .replaceAll(" ' ", "'")
+    .replace(/ (n't|'m|'s|'ve|'re)/g, '$1')
+
+/** Appends the ids of a text to a list. */
+type Encode = (text: string, ids: number[]) => void
+
+function encoder(files: TokenizerFiles): Encode {
+  const { pipeline, added } = files
+  const normalize = normalizer(pipeline)
+  const inText = addedSplitter(added.filter((token) => !token.normalized))
+  const inNormalized = addedSplitter(
+    added.filter((token) => token.normalized),
+    normalize,
+  )
+  const prepare = beforeWords(files)
+  const bpe = bpeEncoder(files)
+  return (text, ids) => {
+    for (const outer of inText(text)) {
+      if ('id' in outer) {
+        ids.push(outer.id)
+        continue
+      }
+      for (const inner of inNormalized(normalize(outer.text))) {
+        if ('id' in inner) ids.push(inner.id)
+        else bpe(prepare(inner.text, outer.start + inner.start === 0), ids)
+      }
+    }
+  }
+}
+
+function normalizer(pipeline: Pipeline): (text: string) => string {
+  if (pipeline.kind === 'bytes') {
+    return pipeline.nfc ? (text) => text.normalize('NFC') : (text) => text
+  }
+  if (!pipeline.isNormalizer) return (text) => text
+  const first = pipeline.prepend === 'each' ? SPACE : ''
+  return (text) => first + text.replaceAll(' ', SPACE)
+}
+
+/** What a pre-tokenizer does to a text between added tokens before it looks for words. */
+function beforeWords(files: TokenizerFiles): (text: string, isFirst: boolean) => string {
+  const { pipeline, addsPrefixSpace } = files
+  if (pipeline.kind === 'bytes') {
+    const isAdded = addsPrefixSpace || (!pipeline.isGpt2 && pipeline.addPrefixSpace)
+    return (text) => (isAdded && !text.startsWith(' ') ? ` ${text}` : text)
+  }
+  if (pipeline.isNormalizer) return (text) => text
+  return (text, isFirst) => {
+    const spaced = text.replaceAll(' ', SPACE)
+    const asks = pipeline.prepend === 'always' || (pipeline.prepend === 'first' && isFirst)
+    return asks && !spaced.startsWith(SPACE) ? SPACE + spaced : spaced
+  }
+}
+
+function bpeEncoder(files: TokenizerFiles): Encode {
+  const { pipeline, merges } = files
+  // A merge across the beginning of a word: then a text is one word, as SentencePiece's form has it.
+  const isCrossed = merges.some(([a, b]) => !a.endsWith(SPACE) && b.startsWith(SPACE))
+  const words = pipeline.kind === 'bytes' ? pipeline.words : isCrossed ? [] : [SPACED_WORDS]
+  const engine = new HuggingFaceTokenizer(tokenizerJson(files, words), {})
+  const pieces = (text: string) => {
+    if (pipeline.kind === 'bytes') return cutBeforeSpaces(text, pipeline.isGpt2 ? LINES : undefined)
+    return isCrossed ? [text] : cutBeforeSpaces(text, SPACED)
+  }
+  return (text, ids) => {
+    for (const piece of pieces(text)) {
+      for (const id of engine.encode(piece, { add_special_tokens: false }).ids) ids.push(id)
+    }
+  }
+}
+
+const SPACED_WORDS = `${SPACE}+[^${SPACE}]*|[^${SPACE}]+`
+
 /** The object that a `tokenizer.json` for these files would hold. */
-function tokenizerJson({ vocab, merges, added }: TokenizerFiles): object {
+function tokenizerJson(
+  { vocab, merges, pipeline }: TokenizerFiles,
+  words: readonly string[],
+): object {
+  const isBytes = pipeline.kind === 'bytes'
+  const splits = words.map((pattern) => ({
+    type: 'Split',
+    pattern: { Regex: pattern },
+    behavior: 'Isolated',
+    invert: false,
+  }))
+  const bytes = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: false }
+  const pretokenizers = [...splits, ...(isBytes ? [bytes] : [])]
   return {
-    added_tokens: added.map((token) => ({ ...token, single_word: false, normalized: false })),
+    added_tokens: [],
     normalizer: null,
-    pre_tokenizer: {
-      type: 'Sequence',
-      pretokenizers: [
-        { type: 'Split', pattern: { Regex: GPT2_WORDS }, behavior: 'Isolated', invert: false },
-        { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: false },
-      ],
-    },
+    pre_tokenizer: pretokenizers.length > 0 ? { type: 'Sequence', pretokenizers } : null,
     post_processor: null,
-    decoder: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: false },
+    decoder: null,
     model: {
       type: 'BPE',
       vocab: Object.fromEntries(vocab),
@@ -103,34 +191,30 @@ function tokenizerJson({ vocab, merges, added }: TokenizerFiles): object {
       continuing_subword_prefix: '',
       end_of_word_suffix: '',
       fuse_unk: false,
-      byte_fallback: false,
+      byte_fallback: !isBytes,
+      ignore_merges: isBytes && pipeline.ignoreMerges,
     },
   }
 }
 
-/** Of each text between added tokens, as ByteLevel's add_prefix_space does it before it splits. */
-const withSpace = (text: string) => (text.startsWith(' ') ? text : ` ${text}`)
+// Where a text may be cut: between two words of every pattern here (tokenizer-pipelines.ts). Whatever
+// matches a visible character ends before the next space and looks no further; line ends may follow
+// punctuation in one word, though not in GPT-2's.
+const SPACES = /[^\s\u0085] |[\p{L}\p{N}]\n/gu
+const LINES = /[^\s\u0085][ \n]/gu
+const SPACED = new RegExp(`[^${SPACE}]${SPACE}`, 'gu')
 
-/** Whether no added token reaches across a space, so that texts can be cut there. */
-function canCut(added: readonly AddedToken[]): boolean {
-  return added.every(({ content, lstrip, rstrip }) => !lstrip && !rstrip && !/\s/.test(content))
-}
-
-/**
- * Cuts a text before `spaces` that follow a visible character. Every alternative of GPT2_WORDS that
- * matches a visible character ends before the next space and looks no further, so the pieces'
- * tokens are the text's.
- */
-export function cutBeforeSpaces(text: string, spaces = ' \n'): string[] {
+/** Cuts a long text at `boundary`, whose matches are two characters that belong to two words. */
+export function cutBeforeSpaces(text: string, boundary: RegExp = SPACES): string[] {
   const pieces: string[] = []
-  const boundary = new RegExp(`[^\\s\\u0085][${spaces}]`, 'g')
   let start = 0
   while (text.length - start > PIECE_UNITS) {
     boundary.lastIndex = start + PIECE_UNITS - 2
     const match = boundary.exec(text)
     if (!match) break
-    pieces.push(text.slice(start, match.index + 1))
-    start = match.index + 1
+    const end = match.index + match[0].length - 1
+    pieces.push(text.slice(start, end))
+    start = end
   }
   pieces.push(text.slice(start))
   return pieces

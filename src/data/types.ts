@@ -22,8 +22,12 @@ export interface Tokenizer {
   readonly eosIds: readonly number[]
   /** The padding id; the end-of-sequence id where the folder names no padding token. */
   readonly padId: number
+  /** Ids that the folder's own rule puts after a whole text; none where it is absent. */
+  readonly suffix?: readonly number[]
   /** One more than the largest id; a model's embedding may have more rows than this. */
   readonly vocabSize: number
+  /** One more than the largest id of a text without added tokens; vocabSize where it is absent. */
+  readonly textSize?: number
 }
 
 /** One token sequence. */

@@ -79,20 +79,6 @@ export function rowsOf(segments: readonly Segment[], index: number | undefined):
   return rows
 }
 
-/** [R] how many tokens the longest text has that a row belongs to, as far as it has rows. */
-export function longestTexts(segments: readonly Segment[]): Uint32Array {
-  const ends: number[] = []
-  for (const { rows, parent } of segments) {
-    ends.push(rows + (parent === undefined ? 0 : ends[parent]!))
-  }
-  // Children come behind their parents.
-  for (let i = segments.length - 1; i >= 0; i--) {
-    const { parent } = segments[i]!
-    if (parent !== undefined) ends[parent] = Math.max(ends[parent]!, ends[i]!)
-  }
-  return Uint32Array.from(segments.flatMap(({ rows }, i) => new Array<number>(rows).fill(ends[i]!)))
-}
-
 /**
  * What the rows of a batch see of each other. Keys and values of row r are in row r + `offset`, behind
  * `offset` rows that every text begins with (a prefix).

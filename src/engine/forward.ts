@@ -2,10 +2,17 @@
 // program (run.ts), and brings the losses home. The step (src/train/step.ts) sees only losses.
 
 import type { Model } from '../../models/model.ts'
+import { longAfter } from '../../models/rope.ts'
 import { stream } from '../../scheduler/stream.ts'
-import { checkLabels, packTexts, type PackedBatch } from '../data/packing.ts'
+import {
+  checkLabels,
+  lengthsOf,
+  packedApart,
+  packTexts,
+  type PackedBatch,
+} from '../data/packing.ts'
 import type { Sequence } from '../data/types.ts'
-import { longestTexts, queryGroups } from '../device/packed.ts'
+import { queryGroups } from '../device/packed.ts'
 import type { Fold, Probes } from '../methods/method.ts'
 import type { Engine } from './engine.ts'
 import { headRows, type Wanted } from './head.ts'
@@ -29,11 +36,12 @@ export interface ForwardOptions {
  */
 export async function lossesOf(
   engine: Engine,
-  batch: PackedBatch,
+  given: PackedBatch,
   probes: Probes | null,
   onSlab?: ForwardOptions['onSlab'],
 ): Promise<Float64Array[]> {
-  checkLabels(batch)
+  checkLabels(given)
+  const batch = packedApart(given, apartIn(engine.model))
   const P = probes?.list.length ?? 1
   const split = engine.split(batch, P)
   const losses = Array.from({ length: P }, () => new Float64Array(batch.rows.length))
@@ -100,7 +108,7 @@ export async function lossesOfTexts(
   texts: readonly Sequence[],
   onProgress?: (done: number) => void,
 ): Promise<Float64Array> {
-  const whole = packTexts(texts)
+  const whole = packTexts(texts, { apart: apartIn(engine.model) })
   const losses = new Float64Array(whole.rows.length)
   let [done, label] = [0, 0]
   for (const part of inPasses(whole, passesFor(engine, shapeOf(whole, 1)))) {
@@ -117,14 +125,19 @@ export async function lossesOfTexts(
   return losses
 }
 
+/** Tokens up to which texts of the model have other angles than longer ones. */
+export function apartIn({ ropes, prefixTokens: n = 0 }: Model): number | undefined {
+  const after = longAfter(ropes)
+  return after === undefined ? undefined : after - n
+}
+
 /** The pass over a whole batch. */
-export function passOver(
-  { prefixTokens: n = 0 }: Model,
-  { packed: { ids, positions, segments } }: Pick<PackedBatch, 'packed'>,
-  wanted: Wanted,
-): PassInput {
+export function passOver(model: Model, batch: PackedBatch, wanted: Wanted): PassInput {
+  const { prefixTokens: n = 0 } = model
+  const { ids, positions, segments } = batch.packed
   const behind = (places: Uint32Array) => (n === 0 ? places : places.map((place) => place + n))
-  const input = { ids, positions: behind(positions), lengths: behind(longestTexts(segments)) }
+  const lengths = apartIn(model) !== undefined && { lengths: behind(lengthsOf(batch)) }
+  const input = { ids, positions: behind(positions), ...lengths }
   return { input, sees: queryGroups(segments, undefined, n), wanted }
 }
 

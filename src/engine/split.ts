@@ -108,7 +108,7 @@ export function inPasses(batch: PackedBatch, passes: number): PackedBatch[] {
   })
   if (ends.length === 0) return [batch]
   return [...ends, batch.texts.length].map((end, i) => {
-    return packTexts(batch.texts.slice(ends[i - 1] ?? 0, end))
+    return packTexts(batch.texts.slice(ends[i - 1] ?? 0, end), { apart: batch.apart })
   })
 }
 
@@ -131,7 +131,7 @@ export function planThatFits(plan: () => Plan): Plan | null {
 function partsOf(batch: PackedBatch, texts: number): PackedBatch[] {
   if (texts >= batch.texts.length) return [batch]
   return Array.from({ length: Math.ceil(batch.texts.length / texts) }, (_, i) => {
-    return packTexts(batch.texts.slice(i * texts, (i + 1) * texts))
+    return packTexts(batch.texts.slice(i * texts, (i + 1) * texts), { apart: batch.apart })
   })
 }
 

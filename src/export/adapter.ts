@@ -69,30 +69,35 @@ interface Written {
   }[]
 }
 
-/** PEFT's PrefixEncoder without projection: prompt_embeddings [n, layers * 2 * C], keys before values. */
+/**
+ * PEFT's PrefixEncoder without projection: prompt_embeddings [n, layers * 2 * kvHeads*D], keys before values. PEFT
+ * itself writes the heads of keys into its configuration where queries share them.
+ */
 function prefixOf({ model, vectors }: Engine): Written {
-  const { layers, hidden, prefixTokens: n = 0 } = model
-  const width = layers * 2 * hidden
+  const { layers, prefixTokens: n = 0 } = model
+  const { kvHeads, headSize } = model.attention
+  const cols = kvHeads * headSize
+  const width = layers * 2 * cols
   const values = new Float32Array(n * width)
   for (let layer = 0; layer < layers; layer++) {
     for (const [i, part] of (['keys', 'values'] as const).entries()) {
       const rows = vectors.values.get(prefixName(layer, part))!
       for (let t = 0; t < n; t++) {
-        const row = rows.subarray(t * hidden, (t + 1) * hidden)
-        values.set(row, t * width + (2 * layer + i) * hidden)
+        const row = rows.subarray(t * cols, (t + 1) * cols)
+        values.set(row, t * width + (2 * layer + i) * cols)
       }
     }
   }
   return {
     config: {
-      encoder_hidden_size: hidden,
-      num_attention_heads: model.attention.heads,
+      encoder_hidden_size: cols,
+      num_attention_heads: kvHeads,
       num_layers: layers,
       num_transformer_submodules: 1,
       num_virtual_tokens: n,
       peft_type: 'PREFIX_TUNING',
       prefix_projection: false,
-      token_dim: hidden,
+      token_dim: cols,
     },
     tensors: [{ name: 'prompt_embeddings', shape: [n, width], values }],
   }

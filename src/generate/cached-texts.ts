@@ -5,7 +5,7 @@
 import { packTexts, type PackedBatch } from '../data/packing.ts'
 import { upTo, type QueryGroup } from '../device/packed.ts'
 import type { Engine } from '../engine/engine.ts'
-import { passOver } from '../engine/forward.ts'
+import { apartIn, passOver } from '../engine/forward.ts'
 import { wantLogits } from '../engine/head.ts'
 import type { PassInput } from '../engine/run.ts'
 import { sizeOf, type BatchShape } from '../engine/shape.ts'
@@ -43,7 +43,7 @@ export function createTexts(
   }
   const packed = packTexts(
     prompts.map((inputIds) => ({ inputIds, labels: [] })),
-    { whole: true },
+    { whole: true, apart: apartIn(model) },
   )
   const shape = shapeFor(packed, longest, maxNewTokens)
   /** Rows of the cache, a prefix's first, that each text is. */

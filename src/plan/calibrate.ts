@@ -7,7 +7,8 @@ import type { Addend, Device, Rows, Slot, Tensor, Weights } from '../device/devi
 import { queryGroups } from '../device/packed.ts'
 import type { Noise, Recipe } from '../noise/distributions.ts'
 import type { Rates } from './predict.ts'
-import { TILE_ELEMENTS, tilesOf } from '../../scheduler/tiles.ts'
+import { TILE_ELEMENTS } from '../../scheduler/tile-elements.ts'
+import { tilesOf } from '../../scheduler/tiles.ts'
 import { fillSynthetic } from '../checkpoint/synthetic.ts'
 import { DTYPE_BYTES, type DType } from '../util/dtypes.ts'
 

@@ -1,9 +1,9 @@
 // Logits where a batch has labels, and nowhere else: a vocabulary's width for every token of a batch
 // would be gigabytes.
 
-import { checkLabels, type PackedBatch } from '../data/packing.ts'
+import { checkLabels, packedApart, type PackedBatch } from '../data/packing.ts'
 import type { Engine } from '../engine/engine.ts'
-import { forward, passOver } from '../engine/forward.ts'
+import { apartIn, forward, passOver } from '../engine/forward.ts'
 import { headRows, wantLogits } from '../engine/head.ts'
 import type { Probes } from '../methods/method.ts'
 
@@ -16,10 +16,11 @@ export type LabelLogits = readonly (readonly Float32Array[])[]
  */
 export async function labelLogits(
   engine: Engine,
-  batch: PackedBatch,
+  given: PackedBatch,
   probes: Probes | null,
 ): Promise<LabelLogits[]> {
-  checkLabels(batch)
+  checkLabels(given)
+  const batch = packedApart(given, apartIn(engine.model))
   const { rows } = headRows(batch)
   const P = probes?.list.length ?? 1
   const byRow = await logitsOf(engine, batch, rows, probes)

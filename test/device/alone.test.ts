@@ -71,11 +71,27 @@ describe.each(openInDtypes())('a row on $name, activations $dtype', ({ name, ope
     })
   })
 
-  it.each(['relu', 'gelu', 'gelu_new'] as Activation[])('%s, and add', async (kind) => {
+  it.each([64, 96])('rmsNorm of %d columns and rope of their heads', async (cols) => {
+    await expectAlone(device, 'rmsNorm, rope', async (d, rows) => {
+      const x = inputsOf(d, rows, cols)
+      const y = d.tensor('activations', 'y', x.rows, cols)
+      const scale = fixed(d, PROBES, 32, values(PROBES * 32, 2))
+      await d.rmsNorm(x, scale, 1e-5, y, atOf(rows))
+      // Not real angles; each row has its own.
+      const angles = rows.flatMap((row) => [...values(32 * (row + 1), 3).subarray(32 * row)])
+      const table = fixed(d, rows.length, 32, Float32Array.from(angles))
+      await d.rope(y, table, 32, atOf(rows))
+      return d.read(y, 0, y.rows)
+    })
+  })
+
+  const ACTIVATIONS: Activation[] = ['relu', 'gelu', 'gelu_new', 'silu']
+  it.each(ACTIVATIONS)('%s, gate and add', async (kind) => {
     await expectAlone(device, kind, async (d, rows) => {
       const [x, y] = [inputsOf(d, rows, 37), inputsOf(d, rows, 37)]
       await d.activation(kind, x, atOf(rows))
       await d.add(x, y, atOf(rows))
+      await d.gate(kind, x, y, atOf(rows))
       return d.read(y, 0, y.rows)
     })
   })

@@ -10,6 +10,7 @@ import { replay, type JournalEntry } from '../../src/run/journal.ts'
 import type { Update } from '../../src/methods/method.ts'
 import type { Noise } from '../../src/noise/distributions.ts'
 import { openDevices } from '../helpers/devices.ts'
+import { hashedModel } from '../helpers/hashed.ts'
 import { evenShape } from '../helpers/shape.ts'
 import { observerOf, type Observed } from '../helpers/observe.ts'
 import {
@@ -43,8 +44,9 @@ async function withEngine<T>(
   name: string,
   options: RunOptions,
   use: (engine: Engine) => Promise<T>,
+  dir = folder,
 ): Promise<T> {
-  const engine = await openRun(opened.get(name)!, folder, options)
+  const engine = await openRun(opened.get(name)!, dir, options)
   try {
     return await use(engine)
   } finally {
@@ -127,6 +129,26 @@ describe.each([
     const updates = replay(made.journal, weightDecay)
     expect(await withEngine(to, { ...options, updates }, exportedDigests)).toEqual(made.weights)
     expect(await withEngine(to, options, exportedDigests)).not.toEqual(made.weights)
+  })
+})
+
+describe.each([
+  ['qwen3', 'mezo-sgd', 'cpu', 'webgpu'],
+  ['gemma3_text', 'lozo', 'webgpu', 'cpu'],
+] as const)('a journal of a %s made with %s on %s', (variant, method, from, to) => {
+  it('gives the same weights on the other device', async () => {
+    const dir = await hashedModel(variant)
+    const options: RunOptions = { method, window: 2, replayWindow: 2 }
+    const own = batches.map((_, i) => [syntheticBatch(3, 8, 61, i)])
+    const training = { batches: own, lr: 1e-3, eps: 1e-3, weightDecay: 0.1 }
+    const run = async (engine: Engine) => ({
+      journal: await trainSteps(engine, training),
+      weights: await exportedDigests(engine),
+    })
+    const made = await withEngine(from, options, run, dir)
+    const updates = replay(made.journal, 0.1)
+    const again = await withEngine(to, { ...options, updates }, exportedDigests, dir)
+    expect(again).toEqual(made.weights)
   })
 })
 

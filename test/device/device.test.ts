@@ -108,6 +108,65 @@ describe.each(openInDtypes())('$name, activations $dtype', ({ name, open, dtype 
     expect(difference).toBeLessThan(1e-5)
   })
 
+  it.each([
+    [1, 1, 8, 1, 0],
+    [2, 5, 33, 1, 1],
+    [3, 7, 64, 3, 0],
+    [2, 300, 1000, 1, 1],
+    [2, 40, 20, 6, 1],
+  ])(
+    'rmsNorm: %d probes of %d rows of %d, %d groups a row, offset %d',
+    async (probes, rows, size, groups, offset) => {
+      const cols = size * groups
+      const difference = await inRows(async (d) => {
+        const data = values(probes * rows * cols, 3).map((v, i) => v * (1 + Math.floor(i / size)))
+        data.fill(0, 0, size) // the first group is nothing but eps
+        const x = filled(d, probes * rows, cols, data)
+        const scale = fixed(d, probes, size, values(probes * size, 4))
+        const y = d.tensor('activations', 'y', probes * rows, cols)
+        await d.rmsNorm(x, scale, 1e-5, y, { probes, rows }, { offset })
+        return d.read(y, 0, probes * rows)
+      })
+      expect(difference).toBeLessThan(1e-5)
+    },
+  )
+
+  it.each([
+    [1, 1, 1, 8, 8],
+    [2, 5, 3, 10, 10],
+    [3, 7, 2, 12, 8],
+    [2, 500, 9, 64, 64],
+  ])(
+    'rope: %d probes of %d rows, %d heads of %d, %d columns of them',
+    async (probes, rows, heads, headSize, d0) => {
+      const cols = heads * headSize
+      const angles = values((rows + 1) * (d0 / 2), 5, 3)
+      const table = Float32Array.from({ length: (rows + 1) * d0 }, (_, i) => {
+        const [row, at] = [Math.floor(i / d0), i % d0]
+        const angle = angles[row * (d0 / 2) + (at % (d0 / 2))]!
+        return at < d0 / 2 ? Math.cos(angle) : Math.sin(angle)
+      })
+      const difference = await inRows(async (d) => {
+        const x = filled(d, probes * rows + 1, cols, values((probes * rows + 1) * cols, 6))
+        await d.rope(x, fixed(d, rows + 1, d0, table), headSize, { probes, rows })
+        return d.read(x, 0, probes * rows + 1) // the last row is not touched
+      })
+      expect(difference).toBeLessThan(1e-6)
+    },
+  )
+
+  it('norms and ropes of other columns are refused', async () => {
+    await scoped(device, async (d) => {
+      const x = filled(d, 4, 12, values(48, 1))
+      const y = d.tensor('activations', 'y', 4, 12)
+      const at = { probes: 1, rows: 4 }
+      const odd = fixed(d, 4, 5, values(20, 2))
+      await expect(d.rmsNorm(x, odd, 1e-5, y, at)).rejects.toThrow('groups of 5 columns in the 12')
+      await expect(d.rope(x, odd, 5, at)).rejects.toThrow('groups of 5 columns in the 12')
+      await expect(d.rope(x, odd, 6, at)).rejects.toThrow('5 columns of angles for heads of 6')
+    })
+  })
+
   /** Everything that attention gives, rows of q, k and v being of twice unit size: sharp soft-max rows. */
   const attended =
     (probes: number, sees: QueryGroups, dims: AttentionDims) =>
@@ -139,6 +198,16 @@ describe.each(openInDtypes())('$name, activations $dtype', ({ name, open, dtype 
     expect(await inRows(attended(1, sees, dims))).toBeLessThan(3e-5)
   })
 
+  it.each([
+    ['of eight columns', 8],
+    ['of five', 5],
+  ])('attention: scores are capped, heads %s', async (_name, headSize) => {
+    for (const [, sees] of SEEN.filter(([, { queries }]) => queries > 0)) {
+      const dims = { heads: 4, kvHeads: 2, headSize, scale: 0.5, cap: 2.5 }
+      expect(await inRows(attended(2, sees, dims))).toBeLessThan(3e-5)
+    }
+  })
+
   it('attention: what another text holds may be infinite or NaN', async () => {
     await scoped(device, async (d) => {
       const sees = queryGroups(textsOf([9, 23]), { causal: true, window: 12 })
@@ -164,15 +233,26 @@ describe.each(openInDtypes())('$name, activations $dtype', ({ name, open, dtype 
     })
   })
 
-  it.each(['relu', 'gelu', 'gelu_new'] as Activation[])('activation: %s', async (kind) => {
-    const special = [0, -0, 1e-30, -1e-30, 0.5, -0.5, 3, -3, 9, -9, 30, -30, 1e4, -1e4]
-    const data = Float32Array.from([...special, ...values(21 * 40 - special.length, 9, 2)])
+  const special = [0, -0, 1e-30, -1e-30, 0.5, -0.5, 3, -3, 9, -9, 30, -30, 1e4, -1e4]
+  const data = Float32Array.from([...special, ...values(21 * 40 - special.length, 9, 2)])
+  const ACTIVATIONS: Activation[] = ['relu', 'gelu', 'gelu_new', 'silu']
+
+  it.each(ACTIVATIONS)('activation: %s', async (kind) => {
     const difference = await inRows(async (d) => {
       const x = filled(d, 21, 40, data)
       await d.activation(kind, x, { probes: 2, rows: 10 }) // the last row is not touched
       return d.read(x, 0, 21)
     })
     expect(difference).toBeLessThan(2e-6)
+  })
+
+  it.each(ACTIVATIONS)('gate: %s', async (kind) => {
+    const difference = await inRows(async (d) => {
+      const [x, y] = [filled(d, 21, 40, values(21 * 40, 10)), filled(d, 21, 40, data)]
+      await d.gate(kind, x, y, { probes: 2, rows: 10 }) // the last row is not touched
+      return d.read(y, 0, 21)
+    })
+    expect(difference).toBeLessThan(4e-6)
   })
 
   it('add, copyColumns, gatherRows and scatterRows are exact', async () => {
@@ -207,13 +287,15 @@ describe.each(openInDtypes())('$name, activations $dtype', ({ name, open, dtype 
   })
 
   it.each([
-    [1, 3, 50, 16, 16, 1, 1],
-    [2, 7, 133, 24, 32, 2, 5],
-    [3, 40, 1000, 20, 96, 3, 2],
-    [1, 2, 90, 8, 40, 1, 70],
+    [1, 3, 50, 16, 16, 1, 1, undefined],
+    [2, 7, 133, 24, 32, 2, 5, undefined],
+    [3, 40, 1000, 20, 96, 3, 2, undefined],
+    [1, 2, 90, 8, 40, 1, 70, undefined],
+    [2, 7, 133, 24, 33, 2, 5, 2.5],
+    [1, 3, 65, 16, 32, 1, 1, 30],
   ])(
-    'crossEntropy: %d probes of %d rows, V %d, K %d, tiles of %d, %d a slab, %d targets a row',
-    async (probes, rows, vocabulary, k, height, perSlab, n) => {
+    'crossEntropy: %d probes of %d rows, V %d, K %d, tiles of %d, %d a slab, %d targets a row, cap %s',
+    async (probes, rows, vocabulary, k, height, perSlab, n, cap) => {
       device.reserve({ ...WORKLOAD, targets: n, halfCols: dtype === 'F16' ? 1024 : 0 })
       const total = probes * rows
       const matrix = matrixOf(
@@ -228,7 +310,14 @@ describe.each(openInDtypes())('$name, activations $dtype', ({ name, open, dtype 
         const x = filled(d, total, k, values(total * k, 11, 30))
         const state = fixed(d, total, 2 + n, startOf(total, n))
         await throughSlabs(d, matrix, perSlab, (slot) =>
-          d.crossEntropy(x, slot, targets, state, { probes, rows }),
+          d.crossEntropy(
+            x,
+            slot,
+            targets,
+            state,
+            { probes, rows },
+            cap === undefined ? {} : { cap },
+          ),
         )
         const s = await d.read(state, 0, total)
         return n > 0 ? lossesOf(s, n) : s.filter((_, i) => i % 2 === 0)

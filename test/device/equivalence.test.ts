@@ -6,9 +6,9 @@
 import { copyFile, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import type { Plan } from '../../scheduler/plan.ts'
-import { TILE_ELEMENTS } from '../../scheduler/tiles.ts'
+import { TILE_ELEMENTS } from '../../scheduler/tile-elements.ts'
 import type { Batch } from '../../src/data/types.ts'
 import { openCpu } from '../../src/device/cpu/device.ts'
 import type { Device } from '../../src/device/device.ts'
@@ -17,6 +17,7 @@ import type { JournalEntry } from '../../src/run/journal.ts'
 import type { DType } from '../../src/util/dtypes.ts'
 import { TEST_ADAPTER } from '../helpers/adapter.ts'
 import { openDevices, type TestDevice } from '../helpers/devices.ts'
+import { hashedModel } from '../helpers/hashed.ts'
 import { evenShape } from '../helpers/shape.ts'
 import {
   exportedDigests,
@@ -27,8 +28,13 @@ import {
   type OpenDevice,
   type RunOptions,
 } from '../helpers/runs.ts'
-import { SEVERAL_TILES, writeSyntheticOpt } from '../helpers/synthetic-opt.ts'
+import { writeSyntheticOpt, type OptShape } from '../helpers/synthetic-opt.ts'
 
+// A sixteenth of the usual: models are as much smaller. At the usual size: test/runs/synthetic.test.ts.
+vi.mock('../../scheduler/tile-elements.ts', () => ({ TILE_ELEMENTS: (768 * 3072) / 16 }))
+
+/** fc1 and fc2 have two compute tiles each, the tied head three. */
+const SEVERAL_TILES: OptShape = { hidden: 128, ffn: 1160, vocab: 2350, layers: 1, heads: 8 }
 const TILE = 4 * TILE_ELEMENTS // a compute tile in f32, which is how a training run plans its slabs
 const STEPS = 3
 const LAYOUTS = fileURLToPath(new URL('../fixtures/layouts/', import.meta.url))
@@ -288,6 +294,28 @@ describe.each(openDevices().map((test, i) => ({ ...test, i })))(
     })
   },
 )
+
+describe.each(openDevices())('decoders on $name', (test) => {
+  let device: Device
+  beforeAll(async () => {
+    device = await test.open()
+  })
+  afterAll(() => device?.close())
+
+  it.each([
+    ['llama3', { replayWindow: 2 }],
+    ['qwen3', KRONZO],
+    ['gemma2', LOZO],
+    ['phi3-longrope', { replayWindow: 1 }],
+  ] as const)('%s gives the same bits resident as streamed: %j', async (variant, method) => {
+    const dir = await hashedModel(variant)
+    const run = (options: RunOptions) =>
+      train({ device }, dir, { ...method, ...options }, { steps: 4, vocab: 61 })
+    const streamed = await run({ resident: 'none' })
+    expect(await run({ resident: 'all' })).toEqual(streamed)
+    expect(await run({ resident: 'none', slabBytes: 1, ramBytes: 1 })).toEqual(streamed)
+  })
+})
 
 describe.each([{ replayWindow: 2 }, LOZO, KRONZO])('%j', (method: RunOptions) => {
   const results = async (opens: readonly (() => Promise<Device>)[]) => {

@@ -14,6 +14,7 @@ import { trimAtStop, generate, pick, type GenerateOptions } from '../../src/gene
 import { noiseKey, threefry2x32 } from '../../src/noise/threefry.ts'
 import { hereJson, TINY } from '../helpers/cli.ts'
 import { openDevices } from '../helpers/devices.ts'
+import { fixtureModel } from '../helpers/hashed.ts'
 import { logitsAfter, openRun, type OpenDevice } from '../helpers/runs.ts'
 
 const FIXTURES = fileURLToPath(new URL('../fixtures/', import.meta.url))
@@ -89,8 +90,11 @@ describe.each(openDevices())('on $name', (test) => {
     'layouts/f16',
     'gpt/gpt2-hub',
     'gpt/nanogpt',
+    'decoders/mistral',
+    'decoders/gemma2',
+    'decoders/smollm3',
   ])('gives the same tokens with the cache as without: %s', async (layout) => {
-    const engine = await openRun(on, join(FIXTURES, layout), { folds: false })
+    const engine = await openRun(on, await fixtureModel(layout), { folds: false })
     try {
       const greedy = await generate(engine, PROMPTS, base)
       expect(greedy).toEqual(await fullPasses(engine, base))
@@ -125,10 +129,10 @@ describe.each(openDevices())('on $name', (test) => {
     }
   })
 
-  it.each(['layouts/post-norm-proj', 'gpt/nanogpt'])(
+  it.each(['layouts/post-norm-proj', 'gpt/nanogpt', 'decoders/qwen3'])(
     'finds the same beams with the cache as without: %s',
     async (layout) => {
-      const engine = await openRun(on, join(FIXTURES, layout), { folds: false })
+      const engine = await openRun(on, await fixtureModel(layout), { folds: false })
       try {
         const free = { ...base, maxNewTokens: 7, numBeams: 3, numReturnSequences: 3 }
         const made = await generate(engine, PROMPTS, free)

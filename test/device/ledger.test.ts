@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { beforeAll, describe, expect, it } from 'vitest'
 import type { Plan } from '../../scheduler/plan.ts'
 import { openDevices, type TestDevice } from '../helpers/devices.ts'
+import { hashedModel } from '../helpers/hashed.ts'
 import { shapeOfBatches } from '../helpers/shape.ts'
 import {
   onFresh,
@@ -30,8 +31,8 @@ beforeAll(() =>
   writeSyntheticOpt(deep, { hidden: 256, ffn: 512, vocab: VOCAB, layers: 6, heads: 4 }, 'F16'),
 )
 
-const training = (sizes: readonly (readonly [number, number])[]): Training => ({
-  batches: sizes.map(([rows, tokens], i) => [syntheticBatch(rows, tokens, VOCAB, i)]),
+const training = (sizes: readonly (readonly [number, number])[], vocab = VOCAB): Training => ({
+  batches: sizes.map(([rows, tokens], i) => [syntheticBatch(rows, tokens, vocab, i)]),
   lr: 1e-4,
   eps: 1e-3,
   weightDecay: 0,
@@ -56,18 +57,21 @@ describe.each(openDevices())('memory of $name', (test: TestDevice) => {
   const LARGEST = shapeOfBatches(2, training([[2, 12]]).batches.flat())
 
   /** Trains with batches of at most LARGEST; peak and plan, which must agree in every category. */
-  async function expectPlanned(options: RunOptions, dir = TINY_OPT): Promise<Plan> {
+  async function expectPlanned(options: RunOptions, dir = TINY_OPT, vocab = VOCAB): Promise<Plan> {
     let found: Plan | undefined
     await onFresh(test, async (on) => {
       const engine = await openRun(on, dir, options)
       try {
         await trainSteps(
           engine,
-          training([
-            [2, 12],
-            [1, 7],
-            [2, 12],
-          ]),
+          training(
+            [
+              [2, 12],
+              [1, 7],
+              [2, 12],
+            ],
+            vocab,
+          ),
         )
         const { plan } = engine.workingSet(LARGEST)
         const { totalBytes, bytes } = on.device.ledger.peak()
@@ -84,6 +88,11 @@ describe.each(openDevices())('memory of $name', (test: TestDevice) => {
 
   it.each(cases)('peaks at what the plan says, %s', async (_name, options) => {
     await expectPlanned(options)
+  })
+
+  it.each(['gemma3_text', 'phi3-longrope'])('peaks at what the plan says: %s', async (variant) => {
+    const options = { resident: 'none', replayWindow: 2 } as const
+    await expectPlanned(options, await hashedModel(variant), 61)
   })
 
   it('peaks at what the plan says, partly resident', async () => {

@@ -1,9 +1,11 @@
 // Every method against its paper: the equations in place, in f64 (test/reference/methods.ts), give the
-// same losses, projected gradients and weights as the streamed run, window turns included.
+// same losses, projected gradients and weights as the streamed run, window turns included; on an OPT, and for
+// fewer steps on a Llama and a Qwen3.
 // Alone: npx vitest run test/device/methods.test.ts
 
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Batch } from '../../src/data/types.ts'
 import type { JournalEntry } from '../../src/run/journal.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import { openDevices } from '../helpers/devices.ts'
@@ -14,10 +16,22 @@ import {
   trainSteps,
   type OpenDevice,
 } from '../helpers/runs.ts'
+import { hashedModel } from '../helpers/hashed.ts'
+import * as decoder from '../reference/decoder.ts'
+import * as opt from '../reference/opt.ts'
 import { readParameters, type Parameters } from '../reference/opt.ts'
 import { runPaper, type Paper, type PaperRun } from '../reference/methods.ts'
 
-const LAYOUT = fileURLToPath(new URL('../fixtures/layouts/pre-norm-tied', import.meta.url))
+/** What is trained, how its loss is measured in f64, and the size of its vocabulary. */
+const MODELS = {
+  opt: {
+    dir: async () => fileURLToPath(new URL('../fixtures/layouts/pre-norm-tied', import.meta.url)),
+    meanLoss: opt.meanLoss,
+    vocabulary: 97,
+  },
+  llama: { dir: () => hashedModel('llama'), meanLoss: decoder.meanLoss, vocabulary: 61 },
+  qwen3: { dir: () => hashedModel('qwen3'), meanLoss: decoder.meanLoss, vocabulary: 61 },
+}
 
 const base: Paper = {
   method: 'mezo-sgd',
@@ -35,6 +49,7 @@ const base: Paper = {
 
 interface Case extends Partial<Paper> {
   readonly steps: number
+  readonly model?: keyof typeof MODELS
   /** Largest difference of a weight; measured on both devices, then about doubled. */
   readonly weight: number
 }
@@ -62,6 +77,12 @@ const cases: readonly (readonly [name: string, paper: Case])[] = [
     const paper: Case = { method, noise: 'rademacher', lr: 3e-4, steps: 40, weight: 2e-5 }
     return [`${method}, signs`, paper] as const
   }),
+  ...(['mezo-sgd', 'lozo', 'lozo-m', 'kronzo', 'kronzo-m'] as const).flatMap((method) =>
+    (['llama', 'qwen3'] as const).map((model) => {
+      const paper: Case = { method, model, window: 4, lr: 3e-4, steps: 10, weight: 2e-5 }
+      return [`${method} of a ${model}`, paper] as const
+    }),
+  ),
 ]
 
 interface Made extends PaperRun {
@@ -69,20 +90,22 @@ interface Made extends PaperRun {
 }
 const made = new Map<string, Made>()
 
-async function reference(name: string, paper: Paper, steps: number): Promise<Made> {
+async function reference(name: string, paper: Paper, steps: number, of: keyof typeof MODELS) {
   let found = made.get(name)
   if (!found) {
-    const checkpoint = await openCheckpoint(LAYOUT)
+    const { dir, meanLoss, vocabulary } = MODELS[of]
+    const checkpoint = await openCheckpoint(await dir())
     const theta = await readParameters(checkpoint)
     const shapes = new Map([...checkpoint.tensors.values()].map((t) => [t.name, t.shape]))
-    const run = runPaper(paper, theta, shapes, checkpoint.config, batchesOf(steps))
+    const loss = (at: Parameters, batch: Batch) => meanLoss(at, checkpoint.config, batch)
+    const run = runPaper(paper, theta, shapes, loss, batchesOf(steps, vocabulary))
     made.set(name, (found = { ...run, theta }))
   }
   return found
 }
 
-const batchesOf = (steps: number) =>
-  Array.from({ length: steps }, (_, i) => syntheticBatch(2, 6, 97, i))
+const batchesOf = (steps: number, vocabulary: number) =>
+  Array.from({ length: steps }, (_, i) => syntheticBatch(2, 6, vocabulary, i))
 
 function farthest(weights: ReadonlyMap<string, Uint8Array>, theta: Parameters): number {
   let most = 0
@@ -102,41 +125,45 @@ describe.each(openDevices())('on $name', (test) => {
   })
   afterAll(() => on?.device.close())
 
-  it.each(cases)('%s equals its paper in f64', async (name, { steps, weight, ...changed }) => {
-    const paper = { ...base, ...changed }
-    const expected = await reference(name, paper, steps)
-    const engine = await openRun(on, LAYOUT, {
-      method: paper.method,
-      seed: paper.seed,
-      noise: paper.noise,
-      rank: paper.rank,
-      window: paper.window,
-      momentum: paper.beta,
-      probes: paper.directions,
-      replayWindow: 8,
-      estimator: paper.oneSided ? 'one-sided' : 'two-sided',
-    })
-    try {
-      const { lr, eps, weightDecay } = paper
-      const batches = batchesOf(steps).map((batch) => [batch])
-      const journal = await trainSteps(engine, { batches, lr, eps, weightDecay })
-      journal.forEach((entry, step) => {
-        const centre = entry.loss ?? (entry.loss_plus! + entry.loss_minus!) / 2
-        const losses = expected.losses[step]!
-        const mean = paper.oneSided ? losses[0]! : losses.reduce((a, b) => a + b) / losses.length
-        expect(Math.abs(centre - mean), `loss of step ${step}`).toBeLessThan(5e-5)
-        expected.grads[step]!.forEach((g, d) => {
-          const off = Math.abs(gradsOf(entry)[d]! - g)
-          expect(off, `g ${d} of step ${step}`).toBeLessThan(2e-3 * Math.abs(g) + 1e-2)
-        })
+  it.each(cases)(
+    '%s equals its paper in f64',
+    async (name, { steps, weight, model = 'opt', ...changed }) => {
+      const paper = { ...base, ...changed }
+      const expected = await reference(name, paper, steps, model)
+      const dir = await MODELS[model].dir()
+      const engine = await openRun(on, dir, {
+        method: paper.method,
+        seed: paper.seed,
+        noise: paper.noise,
+        rank: paper.rank,
+        window: paper.window,
+        momentum: paper.beta,
+        probes: paper.directions,
+        replayWindow: 8,
+        estimator: paper.oneSided ? 'one-sided' : 'two-sided',
       })
-      const weights = await exportedTensors(engine)
-      expect(farthest(weights, expected.theta)).toBeLessThan(weight)
-      expect(farthest(weights, await readParameters(await openCheckpoint(LAYOUT)))).toBeGreaterThan(
-        20 * weight,
-      )
-    } finally {
-      await engine.close()
-    }
-  })
+      try {
+        const { lr, eps, weightDecay } = paper
+        const batches = batchesOf(steps, MODELS[model].vocabulary).map((batch) => [batch])
+        const journal = await trainSteps(engine, { batches, lr, eps, weightDecay })
+        journal.forEach((entry, step) => {
+          const centre = entry.loss ?? (entry.loss_plus! + entry.loss_minus!) / 2
+          const losses = expected.losses[step]!
+          const mean = paper.oneSided ? losses[0]! : losses.reduce((a, b) => a + b) / losses.length
+          expect(Math.abs(centre - mean), `loss of step ${step}`).toBeLessThan(5e-5)
+          expected.grads[step]!.forEach((g, d) => {
+            const off = Math.abs(gradsOf(entry)[d]! - g)
+            expect(off, `g ${d} of step ${step}`).toBeLessThan(2e-3 * Math.abs(g) + 1e-2)
+          })
+        })
+        const weights = await exportedTensors(engine)
+        expect(farthest(weights, expected.theta)).toBeLessThan(weight)
+        expect(farthest(weights, await readParameters(await openCheckpoint(dir)))).toBeGreaterThan(
+          20 * weight,
+        )
+      } finally {
+        await engine.close()
+      }
+    },
+  )
 })

@@ -20,6 +20,7 @@ import { evaluateExamples, evaluateTexts } from '../../src/train/evaluate.ts'
 import { zoStep } from '../../src/train/step.ts'
 import { parseBytes } from '../../src/util/units.ts'
 import { openDevices } from '../helpers/devices.ts'
+import { fixtureModel } from '../helpers/hashed.ts'
 import { randomOf } from '../helpers/random.ts'
 import { openRun, syntheticBatch, trainSteps, type OpenDevice } from '../helpers/runs.ts'
 
@@ -55,6 +56,10 @@ const MODELS = [
   ['layouts/untied', { method: 'kronzo' }],
   ['gpt/gpt2-hub', { slabBytes: 4 * KiB, method: 'lozo' }],
   ['gpt/nanogpt', { resident: 'all' }],
+  ['decoders/llama3', { slabBytes: KiB, replayWindow: 8 }],
+  ['decoders/gemma2', { method: 'lozo' }],
+  ['decoders/gemma3_text', { method: 'kronzo' }],
+  ['decoders/phi3', { resident: 'all' }],
 ] as const
 
 /** The smallest budget that a pass of the shape fits into, as the refusal of a smaller one says it. */
@@ -82,7 +87,7 @@ describe.each(openDevices())('packed batches on $name', (test) => {
   afterAll(() => on?.device.close())
 
   it.each(MODELS)('give a text the bits that it has alone: %s', async (layout, options) => {
-    const engine = await openRun(on, join(FIXTURES, layout), options)
+    const engine = await openRun(on, await fixtureModel(layout), options)
     try {
       // Owed updates and addends: what is replayed and projected for one text is so for each.
       const batches = [[syntheticBatch(2, 9, 60, 0)], [syntheticBatch(3, 6, 60, 1)]]

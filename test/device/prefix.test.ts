@@ -33,6 +33,7 @@ import {
 } from '../../src/engine/prefix.ts'
 import { openCheckpoint } from '../../src/checkpoint/open.ts'
 import { openDevices } from '../helpers/devices.ts'
+import { fixtureModel } from '../helpers/hashed.ts'
 import { readSafetensors } from '../helpers/read-safetensors.ts'
 import { unitAt } from '../reference/noise.ts'
 import { decode, meanLoss, readParameters, type LayerPrefix } from '../reference/opt.ts'
@@ -71,25 +72,25 @@ describe.each(openDevices())('a prefix on $name', (test) => {
     })
   }
 
-  it.each(['layouts/pre-norm-tied', 'layouts/post-norm-proj', 'gpt/gpt2-hub', 'gpt/nanogpt'])(
-    'of real activations is the text before the text: %s',
-    async (name) => {
-      const layout = join(FIXTURES, name)
-      const text = [7, 3, 31, 12, 9]
-      const plain = await openRun(on, layout)
-      const before = drawn(N, plain.model.vocabSize)
-      const expected = await logitsAfter(plain, [...before, ...text])
-      await plain.close()
-      const engine = await open(layout)
-      try {
-        const found = await logitsAfter(engine, text)
-        const off = expected.reduce((most, v, i) => Math.max(most, Math.abs(v - found[i]!)), 0)
-        expect(off).toBeLessThan(2e-5)
-      } finally {
-        await engine.close()
-      }
-    },
-  )
+  it.each([
+    ...['layouts/pre-norm-tied', 'layouts/post-norm-proj', 'gpt/gpt2-hub', 'gpt/nanogpt'],
+    ...['decoders/llama3', 'decoders/qwen3', 'decoders/gemma2'],
+  ])('of real activations is the text before the text: %s', async (name) => {
+    const layout = await fixtureModel(name)
+    const text = [7, 3, 31, 12, 9]
+    const plain = await openRun(on, layout)
+    const before = drawn(N, plain.model.vocabSize)
+    const expected = await logitsAfter(plain, [...before, ...text])
+    await plain.close()
+    const engine = await open(layout)
+    try {
+      const found = await logitsAfter(engine, text)
+      const off = expected.reduce((most, v, i) => Math.max(most, Math.abs(v - found[i]!)), 0)
+      expect(off).toBeLessThan(2e-5)
+    } finally {
+      await engine.close()
+    }
+  })
 
   it.each(NOISES)(
     'trains as MeZO does in f64, and nothing else of the model moves: %s',

@@ -1,15 +1,48 @@
 // Checkpoints whose weights are a formula of name and index, so that none are stored: scripts/fixtures/decoders.py
 // has the same formula and says what the numbers are.
 
+import { readdirSync, readFileSync } from 'node:fs'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import type { Config } from '../../models/config.ts'
 import { createModel } from '../../models/index.ts'
 import { distinctMatrices } from '../../models/model.ts'
 import { writeSafetensors } from '../../src/checkpoint/safetensors-writer.ts'
+import { temporaryFolder } from './hostile.ts'
+
+const FIXTURES = fileURLToPath(new URL('../fixtures/', import.meta.url))
+export const DECODERS = join(FIXTURES, 'decoders')
+
+/** The folder of a model of test/fixtures by its path there; decoders/VARIANT is made. */
+export const fixtureModel = async (name: string): Promise<string> =>
+  name.startsWith('decoders/') ? hashedModel(name.slice('decoders/'.length)) : join(FIXTURES, name)
+
+export const DECODER_VARIANTS = readdirSync(DECODERS).map((file) => file.replace('.json', ''))
+
+/** A variant's config.json. */
+export function decoderConfig(variant: string): Config {
+  const text = readFileSync(join(DECODERS, `${variant}.json`), 'utf8')
+  return (JSON.parse(text) as { config: Config }).config
+}
+
+const folder = temporaryFolder()
+const written = new Map<string, Promise<string>>()
+
+/** The folder of a variant of test/fixtures/decoders, written once for each test file. */
+export function hashedModel(variant: string): Promise<string> {
+  const write = async () => {
+    const dir = join(folder, variant)
+    await writeHashed(dir, decoderConfig(variant))
+    return dir
+  }
+  let dir = written.get(variant)
+  if (!dir) written.set(variant, (dir = write()))
+  return dir
+}
 
 /** The finalizer of MurmurHash3. */
-function mixed(x: number): number {
+export function mixed(x: number): number {
   x = Math.imul(x ^ (x >>> 16), 0x85ebca6b)
   x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35)
   return (x ^ (x >>> 16)) >>> 0

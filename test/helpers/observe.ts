@@ -57,7 +57,7 @@ export function observerOf(model: Model): Observer {
           if ((seen += tile.rows) === all) [index, seen] = [index + 1, 0]
         },
       }
-      const pass = { input: { ids: rows, positions: rows, lengths: rows }, sees, wanted }
+      const pass = { input: { ids: rows, positions: rows }, sees, wanted }
       const shape = shapeOfPass(observer, pass, P)
       const { buffers } = engine.workingSet(shape)
       widths.forEach((cols, i) => {

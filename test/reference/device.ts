@@ -202,7 +202,8 @@ export function openReference(): ReferenceDevice {
       for (const tile of slab.weights.tiles) {
         const data = new Float32Array(at.probes * at.rows * tile.rows)
         forEachLogit(of(x), x.cols, slab, at, (row, n, _p, value) => {
-          if (within(tile, n)) data[row * tile.rows + n - tile.row0] = capped(value + sums(row, n), cap)
+          if (within(tile, n))
+            data[row * tile.rows + n - tile.row0] = capped(value + sums(row, n), cap)
         })
         sink(tile, data)
       }

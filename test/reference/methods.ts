@@ -6,7 +6,7 @@ import type { Batch } from '../../src/data/types.ts'
 import type { Noise } from '../../src/noise/distributions.ts'
 import { noiseKey, type Role } from '../../src/noise/threefry.ts'
 import { unitAt } from './noise.ts'
-import { meanLoss, type Parameters } from './opt.ts'
+import type { Parameters } from './opt.ts'
 
 export interface Paper {
   readonly method: 'mezo-sgd' | 'lozo' | 'lozo-m' | 'kronzo' | 'kronzo-m'
@@ -97,12 +97,15 @@ export interface PaperRun {
   readonly grads: readonly (readonly number[])[]
 }
 
-/** Runs the method on `theta` in place. `shapes` has two sizes for matrices, one for vectors. */
+/**
+ * Runs the method on `theta` in place, which `meanLoss` measures. `shapes` has two sizes for matrices, one for
+ * vectors.
+ */
 export function runPaper(
   p: Paper,
   theta: Parameters,
   shapes: ReadonlyMap<string, readonly number[]>,
-  config: Readonly<Record<string, unknown>>,
+  meanLoss: (theta: Parameters, batch: Batch) => number,
   batches: readonly Batch[],
 ): PaperRun {
   const momenta = new Map<string, Flat>()
@@ -146,7 +149,7 @@ export function runPaper(
     }
     const lossAt = (d: number, scale: number) => {
       move(d, scale)
-      const loss = meanLoss(theta, config, batch)
+      const loss = meanLoss(theta, batch)
       move(d, -scale)
       return loss
     }

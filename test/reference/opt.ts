@@ -15,10 +15,9 @@ export async function readParameters(checkpoint: Checkpoint): Promise<Parameters
   const files = await openFiles(checkpoint.files)
   try {
     const parameters: Parameters = new Map()
+    const { model_type: type, tie_word_embeddings: tied = type === 'opt' } = checkpoint.config
     for (const entry of checkpoint.tensors.values()) {
-      if (entry.name === 'lm_head.weight' && checkpoint.config['tie_word_embeddings'] !== false) {
-        continue
-      }
+      if (entry.name === 'lm_head.weight' && tied) continue
       const raw = new Uint8Array(entry.bytes)
       await files.read(entry, 0, raw)
       const f32 = new Float32Array(convertElements(raw, entry.dtype, 'F32').slice().buffer)

@@ -108,10 +108,10 @@ describe('a bad model is one sentence', () => {
     ],
     [
       'unknown model_type',
-      () => tune(model('llama', { 'config.json': config({ model_type: 'llama' }) })),
+      () => tune(model('mamba', { 'config.json': config({ model_type: 'mamba' }) })),
       'config.json',
-      '"llama"',
-      'supported: gpt2, nanogpt, opt',
+      '"mamba"',
+      'supported: gemma, gemma2',
     ],
     [
       'config.json that is no JSON',

@@ -110,7 +110,7 @@ describe.each(['destroy', 'silent'] as const)('a run that loses its adapter (%s)
       expect(undisturbed().get('journal.jsonl')!.toString().startsWith(journal)).toBe(true)
       expect(halfWritten(dir, undisturbed())).toEqual([])
       expect(readdirSync(dir).filter((file) => /^\.|lock|tmp$/.test(file))).toEqual([])
-      await finish([...args(name), '--resume'])
+      expect(await here([...args(name), '--resume'])).toMatchObject({ code: 0 })
       expect(differences(undisturbed(), outcome(dir))).toEqual([])
     },
   )

@@ -10,7 +10,8 @@ import { parseConfig } from '../../src/config/options.ts'
 import { planReport } from '../../src/plan/report.ts'
 import { silent } from '../../src/util/console.ts'
 import { syntheticModel } from '../../src/engine/load.ts'
-import { fillSynthetic, SYNTHETIC_SIZES } from '../../src/checkpoint/synthetic.ts'
+import { SYNTHETIC_SIZES } from '../../src/checkpoint/sizes.ts'
+import { fillSynthetic } from '../../src/checkpoint/synthetic.ts'
 import { here, hereJson, makeFolder } from '../helpers/cli.ts'
 
 const stop = new AbortController().signal
@@ -46,6 +47,12 @@ describe('a synthetic model', () => {
       'opt-1.3b': 1315.8,
       'opt-13b': 12853.5,
       'opt-175b': 174604.5,
+      'smollm2-135m': 134.5,
+      'llama-3.1-8b': 8030.3,
+      'llama-3.1-405b': 405853.4,
+      'qwen3-0.6b': 596.0,
+      'gemma-3-1b': 999.9,
+      'mistral-24b': 23572.4,
     }
     for (const size of SYNTHETIC_SIZES) {
       const config = parseConfig({ device: 'cpu', batchSize: 1, maxLength: 2048, memory: '24GiB' })

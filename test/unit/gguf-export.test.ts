@@ -20,17 +20,10 @@ import { loadTokenizer } from '../../src/data/tokenizer.ts'
 import { findTensors } from '../../src/engine/tensors.ts'
 import { exportGguf } from '../../src/export/gguf.ts'
 import { convertElements } from '../../src/util/dtypes.ts'
-import { writeHashed } from '../helpers/hashed.ts'
+import { decoderConfig as variant, writeHashed } from '../helpers/hashed.ts'
 import { temporaryFolder } from '../helpers/hostile.ts'
 
 const FIXTURES = fileURLToPath(new URL('../fixtures/', import.meta.url))
-
-const variant = (name: string): Config =>
-  (
-    JSON.parse(readFileSync(join(FIXTURES, 'decoders', `${name}.json`), 'utf8')) as {
-      config: Config
-    }
-  ).config
 
 const load = async (dir: string) => {
   const checkpoint = await openCheckpoint(dir)

@@ -16,8 +16,12 @@ export function rotate(
     const sin = cos + half
     for (let head = row * cols; head < (row + 1) * cols; head += headSize) {
       for (let i = 0; i < half; i++) {
-        const [a, b] = [head + i, head + i + half]
-        const [x, z, c, s] = [rows[a]!, rows[b]!, angles[cos + i]!, angles[sin + i]!]
+        const a = head + i
+        const b = a + half
+        const x = rows[a]!
+        const z = rows[b]!
+        const c = angles[cos + i]!
+        const s = angles[sin + i]!
         rows[a] = x * c - z * s
         rows[b] = z * c + x * s
       }
