@@ -250,32 +250,41 @@ const bpe = (vocab: ReadonlyMap<string, number>, merges: readonly (readonly stri
 /** Longer tokens are no words of a text: what is made of one grows with the square of its length. */
 const MOST_CHARACTERS = 1024
 
+/** A token as two others, by their ids and lengths. */
+interface Halves {
+  readonly pair: [string, string]
+  readonly score: number
+  readonly left: number
+  readonly right: number
+  readonly leftSize: number
+  readonly rightSize: number
+}
+
 /** Every way to make a token of two others, the best token first. */
 function derivedMerges(
   tokens: readonly string[],
   vocab: ReadonlyMap<string, number>,
   scoreOf: (id: number) => number,
 ): [string, string][] {
-  const found: { pair: [string, string]; score: number; sizes: [number, number] }[] = []
+  const found: Halves[] = []
   tokens.forEach((token, id) => {
-    const characters = [...token]
+    const characters = Array.from(token)
     if (characters.length > MOST_CHARACTERS) return
-    const own: typeof found = []
+    const own: Halves[] = []
     let at = 0
     for (let i = 1; i < characters.length; i++) {
       at += characters[i - 1]!.length
+      const left = vocab.get(token.slice(0, at))
+      const right = left === undefined ? undefined : vocab.get(token.slice(at))
+      if (left === undefined || right === undefined) continue
       const pair: [string, string] = [token.slice(0, at), token.slice(at)]
-      if (!vocab.has(pair[0]) || !vocab.has(pair[1])) continue
-      own.push({ pair, score: scoreOf(id), sizes: [i, characters.length - i] })
+      const sizes = { leftSize: i, rightSize: characters.length - i }
+      own.push({ pair, score: scoreOf(id), left, right, ...sizes })
     }
-    const idsOf = ({ pair: [a, b] }: (typeof found)[number]) => [vocab.get(a)!, vocab.get(b)!]
-    own.sort((x, y) => {
-      const [[a, b], [c, d]] = [idsOf(x), idsOf(y)] as [[number, number], [number, number]]
-      return a - c || b - d
-    })
+    if (own.length > 1) own.sort((x, y) => x.left - y.left || x.right - y.right)
     for (const each of own) found.push(each)
   })
-  found.sort((x, y) => y.score - x.score || y.sizes[0] - x.sizes[0] || y.sizes[1] - x.sizes[1])
+  found.sort((x, y) => y.score - x.score || y.leftSize - x.leftSize || y.rightSize - x.rightSize)
   return found.map(({ pair }) => pair)
 }
 
