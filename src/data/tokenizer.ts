@@ -63,7 +63,12 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
     eosIds: [eosId],
     padId,
     suffix,
-    chatTemplate: () => loadChatTemplate(dir, files.roles),
+    chatTemplate: () =>
+      loadChatTemplate(
+        dir,
+        files.roles,
+        files.added.map(({ content }) => content),
+      ),
     vocabSize: tokens.length,
     textSize: maxOf([...files.vocab.values()]) + 1,
   }
