@@ -22,16 +22,27 @@ export function byteCharacters(): string[] {
   )
 }
 
-const BYTES = new Map(byteCharacters().map((character, byte) => [character, byte]))
+/** The byte of each of these characters, by its UTF-16 unit. */
+const BYTES: (number | undefined)[] = []
+for (const [byte, character] of byteCharacters().entries()) BYTES[character.charCodeAt(0)] = byte
 
 /** A token with a character that stands for no byte, as added tokens may have it, is its own text. */
 function fromByteCharacters(tokens: readonly string[]): string {
-  const parts = tokens.map((token) => {
-    const bytes = Array.from(token, (character) => BYTES.get(character))
-    const isBytes = (list: (number | undefined)[]): list is number[] => !list.includes(undefined)
-    return isBytes(bytes) ? Buffer.from(bytes) : Buffer.from(token)
-  })
-  return asText(Buffer.concat(parts))
+  // A unit of UTF-16 is three bytes of UTF-8 at most.
+  const bytes = new Uint8Array(3 * tokens.reduce((units, token) => units + token.length, 0))
+  let end = 0
+  for (const token of tokens) {
+    const start = end
+    for (let i = 0; i < token.length; i++) {
+      const byte = BYTES[token.charCodeAt(i)]
+      if (byte === undefined) {
+        end = start + new TextEncoder().encodeInto(token, bytes.subarray(start)).written
+        break
+      }
+      bytes[end++] = byte
+    }
+  }
+  return asText(bytes.subarray(0, end))
 }
 
 const asText = (bytes: Uint8Array) => new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes)
