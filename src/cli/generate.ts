@@ -2,6 +2,7 @@
 // Sampling and stopping are src/generate's.
 
 import { Command } from 'commander'
+import type { Tokenizer } from '../data/types.ts'
 import { trimAtStop, generate } from '../generate/generate.ts'
 import { UserError } from '../util/errors.ts'
 import { addOptions, configOf, type ContextOf, type Flags } from './flags.ts'
@@ -19,8 +20,11 @@ export function generateCommand(contextOf: ContextOf): Command {
     }
     await withModel(source, config, report, async (engine, tokenizer) => {
       let count = 0
-      const decode = (ids: readonly number[]) => tokenizer.decode(ids, { skipSpecial: true })
-      const ids = prompts.map((prompt) => tokenizer.encode(prompt))
+      const decode = (ids: readonly number[]) =>
+        tokenizer.decode(ids, { skipSpecial: true, continues: !config.chat })
+      const ids = config.chat
+        ? await askedIds(source, tokenizer, prompts)
+        : prompts.map((prompt) => tokenizer.encode(prompt))
       const tokens = await generate(engine, ids, {
         maxNewTokens: config.maxNewTokens,
         temperature: config.temperature,
@@ -38,8 +42,27 @@ export function generateCommand(contextOf: ContextOf): Command {
         },
       })
       const texts = tokens.map((of) => trimAtStop(decode(of), strings))
-      const promptOf = (i: number) => prompts[Math.floor(i / numReturnSequences)]!
+      const promptOf = (i: number) =>
+        config.chat ? '' : prompts[Math.floor(i / numReturnSequences)]!
       result({ prompts, texts, tokens }, () => texts.map((text, i) => promptOf(i) + text))
     })
+  })
+}
+
+/** What users say, as the model's chat template puts it to the assistant; it writes BOS itself. */
+async function askedIds(
+  source: string,
+  tokenizer: Tokenizer,
+  prompts: readonly string[],
+): Promise<number[][]> {
+  const template = await tokenizer.chatTemplate?.()
+  if (!template) {
+    throw new UserError(
+      `${source} has no chat template: leave out --chat, or put a chat_template.jinja into its folder`,
+    )
+  }
+  return prompts.map((content) => {
+    const text = template.render([{ role: 'user', content }], { addGenerationPrompt: true })
+    return tokenizer.encode(text, { bos: false })
   })
 }

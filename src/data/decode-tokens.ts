@@ -4,12 +4,12 @@
 import type { Pipeline } from './tokenizer-pipelines.ts'
 import { SPACE } from './tokenizer-pipelines.ts'
 
-/** Joins the tokens of a text. */
-export type DecodeTokens = (tokens: readonly string[]) => string
+/** Joins the tokens of a text, or of what continues one. */
+export type DecodeTokens = (tokens: readonly string[], continues: boolean) => string
 
 export function tokenDecoder(pipeline: Pipeline): DecodeTokens {
   if (pipeline.kind === 'bytes') return fromByteCharacters
-  return (tokens) => fromSpaces(tokens, pipeline.strips)
+  return (tokens, continues) => fromSpaces(tokens, pipeline.strips && !continues)
 }
 
 /** The character that stands for each byte in a vocabulary, as GPT-2's `bytes_to_unicode` has it. */

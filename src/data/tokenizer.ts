@@ -43,12 +43,13 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
         parts.find(({ start, end }) => place >= start && place < end)
       return { ids, at: places.map((place) => holding(place)?.tokenAt(place) ?? ids.length - 1) }
     },
-    decode(ids, { skipSpecial = false } = {}) {
+    decode(ids, { skipSpecial = false, continues = false } = {}) {
       if (!Array.isArray(ids)) {
         throw new UserError(`decode: expected a list of token ids, found ${describe(ids)}`)
       }
       const shown = skipSpecial ? ids.filter((id) => !special.has(id)) : ids
-      const text = decode(shown.map((id) => spelled[id]).filter((token) => token !== undefined))
+      const known = shown.map((id) => spelled[id]).filter((token) => token !== undefined)
+      const text = decode(known, continues)
       return cleansUp ? cleanedUp(text) : text
     },
     tokenOf: (id) => tokens[id],

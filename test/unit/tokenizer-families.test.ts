@@ -206,6 +206,16 @@ describe('a tokenizer.json of a family', () => {
     )
   })
 
+  it('decodes what continues a text with the space that stands before it', async () => {
+    const { encode, decode } = await loadTokenizer(await changed('llama2', {}))
+    const ids = encode('the hello world')
+    for (let i = 1; i <= ids.length; i++) {
+      const [begin, rest] = [decode(ids.slice(0, i)), decode(ids.slice(i), { continues: true })]
+      expect(begin + rest).toBe('<s> the hello world')
+    }
+    expect(decode(ids, { skipSpecial: true })).toBe('the hello world')
+  })
+
   it('ends a generated text by the ids of generation_config.json', async () => {
     const dir = await changed('llama3', {})
     await writeFile(join(dir, 'generation_config.json'), '{"eos_token_id":[565,567]}')

@@ -3,13 +3,14 @@
 
 import { z } from 'zod'
 import type { OptionSpec, Values } from '../spec.ts'
-import { text } from '../values.ts'
 import {
   MOST_SEQUENCES,
   countAtMost,
   finite,
   nonnegative,
   share,
+  isOn,
+  text,
   textList,
   whole,
 } from '../values.ts'
@@ -24,6 +25,14 @@ export const GENERATION_OPTIONS = {
     value: 'text...',
     help: 'prompt; several make one batch',
     schema: z.array(text, 'expected a list of texts'),
+    commands: ['generate'],
+    trajectory: false,
+  },
+  chat: {
+    group: 'generation',
+    help: "put the prompt to the assistant, as the model's chat template does",
+    schema: isOn,
+    default: false,
     commands: ['generate'],
     trajectory: false,
   },
