@@ -21,7 +21,8 @@ export function generateCommand(contextOf: ContextOf): Command {
     }
     await withModel(source, config, report, async (engine, tokenizer) => {
       let count = 0
-      const decode = (ids: readonly number[]) => tokenizer.decode(ids, { skipSpecial: true })
+      const decode = (ids: readonly number[]) =>
+        tokenizer.decode(ids, { skipSpecial: true, continues: !config.chat })
       const ids = await promptIds(tokenizer, prompts, config.chat)
       const tokens = await generate(engine, ids, {
         maxNewTokens: config.maxNewTokens,
@@ -40,10 +41,9 @@ export function generateCommand(contextOf: ContextOf): Command {
         },
       })
       const texts = tokens.map((of) => trimAtStop(decode(of), strings))
-      const promptOf = (i: number) => prompts[Math.floor(i / numReturnSequences)]!
-      result({ prompts, texts, tokens }, () =>
-        config.chat ? texts : texts.map((text, i) => promptOf(i) + text),
-      )
+      const promptOf = (i: number) =>
+        config.chat ? '' : prompts[Math.floor(i / numReturnSequences)]!
+      result({ prompts, texts, tokens }, () => texts.map((text, i) => promptOf(i) + text))
     })
   })
 }

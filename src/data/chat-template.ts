@@ -53,14 +53,15 @@ export const TEMPLATE_DATE = new Date(Date.UTC(2024, 6, 26))
 export async function loadChatTemplate(
   dir: string,
   tokens: SpecialTokens,
+  added: readonly string[] = [],
 ): Promise<ChatTemplate | undefined> {
   const file = join(dir, 'chat_template.jinja')
   const own = await readText(file, MAX_TEMPLATE_BYTES)
-  if (own !== undefined) return chatTemplate(file, own, tokens)
+  if (own !== undefined) return chatTemplate(file, own, tokens, added)
   const path = join(dir, 'tokenizer_config.json')
   const text = await readText(path, MAX_CONFIG_BYTES)
   const config = text === undefined ? undefined : parseJson(text, path)
-  return isObject(config) ? chatTemplateIn(path, config, tokens) : undefined
+  return isObject(config) ? chatTemplateIn(path, config, tokens, added) : undefined
 }
 
 /** The same of a parsed tokenizer_config.json. */
@@ -68,9 +69,10 @@ export function chatTemplateIn(
   path: string,
   config: Readonly<Record<string, unknown>>,
   tokens: SpecialTokens,
+  added: readonly string[] = [],
 ): ChatTemplate | undefined {
   const found = config['chat_template'] ?? undefined
-  return found === undefined ? undefined : chatTemplate(path, ofSeveral(path, found), tokens)
+  return found === undefined ? undefined : chatTemplate(path, ofSeveral(path, found), tokens, added)
 }
 
 function ofSeveral(path: string, found: unknown): string {
@@ -89,8 +91,17 @@ const OPEN = '\ue000'
 const CLOSE = '\ue001'
 const MARKS = /[\ue000\ue001]/
 
-/** A template from its source. `place` names it in errors. */
-export function chatTemplate(place: string, source: string, tokens: SpecialTokens): ChatTemplate {
+/**
+ * A template from its source.
+ * @param place names it in errors
+ * @param added texts of added tokens, in none of which a turn ends
+ */
+export function chatTemplate(
+  place: string,
+  source: string,
+  tokens: SpecialTokens,
+  added: readonly string[] = [],
+): ChatTemplate {
   const template = compiled(place, withoutGeneration(source))
   const marked = GENERATION.test(source) ? compiled(place, withMarks(source)) : undefined
   const run = (program: Template, messages: readonly Message[], addGenerationPrompt: boolean) =>
@@ -107,7 +118,7 @@ export function chatTemplate(place: string, source: string, tokens: SpecialToken
   return {
     render,
     renderSpans(messages) {
-      if (!marked) return bySteps(place, messages, render)
+      if (!marked) return bySteps(place, messages, render, added)
       if (MARKS.test(JSON.stringify(messages))) {
         throw new UserError(
           'the messages have the private-use characters U+E000 or U+E001, which mark what is learned: ' +
@@ -179,27 +190,64 @@ function takeMarks(marked: string): { text: string; spans: Span[] } {
   return { text, spans: spans.filter((span) => span.end > span.start) }
 }
 
-/** Assistant turns as what each adds to the text before it, where a text only ever grows. */
+/** Assistant turns as what each adds to the text before it. */
 function bySteps(
   place: string,
   messages: readonly Message[],
   render: ChatTemplate['render'],
+  added: readonly string[],
 ): { text: string; spans: Span[] } {
   const text = render(messages)
   const spans: Span[] = []
-  for (const [i, { role }] of messages.entries()) {
+  for (const [i, { role, content }] of messages.entries()) {
     if (role !== 'assistant') continue
     const before = render(messages.slice(0, i), { addGenerationPrompt: true })
     const after = i + 1 === messages.length ? text : render(messages.slice(0, i + 1))
-    if (!text.startsWith(before) || !text.startsWith(after) || after.length < before.length) {
+    const start = before.length
+    const end = text.startsWith(before) ? endOfTurn(text, after, start, content, added) : undefined
+    if (end === undefined) {
       throw new UserError(
         `${place}: the chat template changes earlier turns when later ones follow, so that the assistant's ` +
           `turns cannot be told: give it {% generation %} marks, or train with --loss-on all`,
       )
     }
-    spans.push({ start: before.length, end: after.length })
+    if (end > start) spans.push({ start, end })
   }
   return { text, spans }
+}
+
+/**
+ * Where a turn that begins at `start` ends in a text. `after` is the text up to it as the template writes
+ * it when nothing follows: the beginning of the text, or with other words around what was said, as where
+ * a template ends the last turn alone with the end token, or opens it with an empty thought.
+ */
+function endOfTurn(
+  text: string,
+  after: string,
+  start: number,
+  content: unknown,
+  added: readonly string[],
+): number | undefined {
+  if (text.startsWith(after) && after.length >= start) return after.length
+  const said = String(content).trim()
+  const [at, alone] = [text.indexOf(said, start), after.lastIndexOf(said)]
+  const isPlain = said !== '' && at >= 0 && text.slice(start, at).trim() === ''
+  if (!isPlain || alone < start || !after.startsWith(text.slice(0, start))) return undefined
+  const [rest, ending] = [text.slice(at + said.length), after.slice(alone + said.length)]
+  let common = 0
+  while (common < ending.length && rest[common] === ending[common]) common++
+  const end = at + said.length + common
+  return Math.max(beforeAdded(text, end, added), at + said.length)
+}
+
+/** A place in a text, or the beginning of the added token in which it is. */
+function beforeAdded(text: string, place: number, added: readonly string[]): number {
+  for (const token of added) {
+    for (let inside = 1; inside < token.length; inside++) {
+      if (text.startsWith(token, place - inside)) return place - inside
+    }
+  }
+  return place
 }
 
 /** What a template raises of its own accord. */

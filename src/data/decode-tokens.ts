@@ -4,12 +4,12 @@
 import type { Pipeline } from './tokenizer-pipelines.ts'
 import { SPACE } from './tokenizer-pipelines.ts'
 
-/** Joins the tokens of a text. */
-export type DecodeTokens = (tokens: readonly string[]) => string
+/** Joins the tokens of a text, or of what continues one. */
+export type DecodeTokens = (tokens: readonly string[], continues: boolean) => string
 
 export function tokenDecoder(pipeline: Pipeline): DecodeTokens {
   if (pipeline.kind === 'bytes') return fromByteCharacters
-  return (tokens) => fromSpaces(tokens, pipeline.strips)
+  return (tokens, continues) => fromSpaces(tokens, pipeline.strips && !continues)
 }
 
 /** The character that stands for each byte in a vocabulary, as GPT-2's `bytes_to_unicode` has it. */
@@ -22,16 +22,27 @@ export function byteCharacters(): string[] {
   )
 }
 
-const BYTES = new Map(byteCharacters().map((character, byte) => [character, byte]))
+/** The byte of each of these characters, by its UTF-16 unit. */
+const BYTES: (number | undefined)[] = []
+for (const [byte, character] of byteCharacters().entries()) BYTES[character.charCodeAt(0)] = byte
 
 /** A token with a character that stands for no byte, as added tokens may have it, is its own text. */
 function fromByteCharacters(tokens: readonly string[]): string {
-  const parts = tokens.map((token) => {
-    const bytes = Array.from(token, (character) => BYTES.get(character))
-    const isBytes = (list: (number | undefined)[]): list is number[] => !list.includes(undefined)
-    return isBytes(bytes) ? Buffer.from(bytes) : Buffer.from(token)
-  })
-  return asText(Buffer.concat(parts))
+  // A unit of UTF-16 is three bytes of UTF-8 at most.
+  const bytes = new Uint8Array(3 * tokens.reduce((units, token) => units + token.length, 0))
+  let end = 0
+  for (const token of tokens) {
+    const start = end
+    for (let i = 0; i < token.length; i++) {
+      const byte = BYTES[token.charCodeAt(i)]
+      if (byte === undefined) {
+        end = start + new TextEncoder().encodeInto(token, bytes.subarray(start)).written
+        break
+      }
+      bytes[end++] = byte
+    }
+  }
+  return asText(bytes.subarray(0, end))
 }
 
 const asText = (bytes: Uint8Array) => new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes)

@@ -6,7 +6,7 @@ import type { Checkpoint } from '../checkpoint/types.ts'
 import { UserError } from '../util/errors.ts'
 import { chatTemplateIn } from './chat-template.ts'
 import { tokenizerFilesOf } from './tokenizer-files.ts'
-import { tokenizerOfFiles } from './tokenizer.ts'
+import { addedIn, tokenizerOfFiles } from './tokenizer.ts'
 import type { Tokenizer } from './types.ts'
 
 /** @throws UserError for a checkpoint of another format, and for a tokenizer that is damaged or of another kind */
@@ -15,6 +15,8 @@ export function loadGgufTokenizer({ files, gguf }: Pick<Checkpoint, 'files' | 'g
   if (!gguf) throw new UserError(`${file}: expected a GGUF file, found another`)
   const { tokenizer, settings, ends } = ggufTokenizer(file, gguf)
   const read = tokenizerFilesOf(file, tokenizer, settings)
-  const made = tokenizerOfFiles(read, async () => chatTemplateIn(file, settings, read.roles))
+  const made = tokenizerOfFiles(read, async () =>
+    chatTemplateIn(file, settings, read.roles, addedIn(read)),
+  )
   return { ...made, eosIds: ends.length > 0 ? ends : made.eosIds }
 }

@@ -3,7 +3,7 @@
 // folder brings its own files: tokenizer.ts.
 
 import { refuseLost } from './lost-characters.ts'
-import { cutBeforeSpaces } from './tokenizer.ts'
+import { cutBeforeSpaces } from './encode-text.ts'
 import type { Tokenizer } from './types.ts'
 
 /** GPT-2's only special token. */

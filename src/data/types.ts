@@ -14,8 +14,12 @@ export interface Tokenizer {
    * @throws UserError for a character that the vocabulary lacks
    */
   encode(text: string, options?: { bos?: boolean }): number[]
-  /** Text of token ids; ids without a token are left out, special tokens too with `skipSpecial`. */
-  decode(ids: readonly number[], options?: { skipSpecial?: boolean }): string
+  /**
+   * Text of token ids; ids without a token are left out, special tokens too with `skipSpecial`. With
+   * `continues` they follow others: a space before the first word stays, which some tokenizers put there
+   * before every text and take away again.
+   */
+  decode(ids: readonly number[], options?: { skipSpecial?: boolean; continues?: boolean }): string
   /**
    * Ids without BOS, and for each place in the text, in UTF-16 units, the index of the token that holds
    * the character there. Tokenizers of characters alone lack it.

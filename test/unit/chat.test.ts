@@ -22,7 +22,7 @@ interface Chat {
     readonly text: string
     readonly prompt: string
     readonly ids: number[]
-    readonly mask: number[] | null
+    readonly mask: number[]
   }[]
 }
 
@@ -62,10 +62,6 @@ describe.each(chats.map((chat) => [`${chat.family}, ${chat.name}`, chat] as cons
         const before = messages.slice(0, -1)
         expect(template.render(before, { addGenerationPrompt: true })).toBe(prompt)
         expect(tokenizer.encode(text, { bos: false })).toEqual(ids)
-        if (mask === null) {
-          expect(() => template.renderSpans(messages)).toThrow(/cannot be told: give it/)
-          continue
-        }
         const made = template.renderSpans(messages)
         expect(made.text).toBe(text)
         const masked = maskedIds(tokenizer, made.text, made.spans)
@@ -79,7 +75,7 @@ describe.each(chats.map((chat) => [`${chat.family}, ${chat.name}`, chat] as cons
 describe('chat data', () => {
   const { template, conversations } = chats[0]!
   const { messages, ids, mask } = conversations[1]!
-  const learned = ids.map((id, i) => (mask![i] === 1 ? id : -100))
+  const learned = ids.map((id, i) => (mask[i] === 1 ? id : -100))
 
   async function examplesOf(records: object[], options: object = {}, withTemplate = true) {
     const dir = await modelFolder('qwen', {
@@ -116,7 +112,7 @@ describe('chat data', () => {
   it('is learned from the completion on where prompt and completion are lists', async () => {
     const record = { prompt: messages.slice(0, 3), completion: messages.slice(3) }
     const { examples } = await examplesOf([record])
-    const first = learned.indexOf(-100, mask!.indexOf(1))
+    const first = learned.indexOf(-100, mask.indexOf(1))
     const second = learned.map((label, i) => (i < first ? -100 : label))
     expect(second.some((label) => label !== -100)).toBe(true)
     expect(second).not.toEqual(learned)
@@ -129,7 +125,7 @@ describe('chat data', () => {
   })
 
   it('loses its end to the longest length, and is left out where nothing to learn is left', async () => {
-    const first = mask!.indexOf(1)
+    const first = mask.indexOf(1)
     const cut = await examplesOf([{ messages }], { maxLength: first + 1 })
     expect(cut.examples).toEqual([
       { inputIds: ids.slice(0, first + 1), labels: learned.slice(0, first + 1) },
@@ -138,7 +134,7 @@ describe('chat data', () => {
     expect(cut.log).toContainEqual(expect.stringMatching(/1 of 1 records .* and were cut$/))
     const { log, examples } = await examplesOf(
       [{ messages }, { messages: conversations[0]!.messages }],
-      { maxLength: conversations[0]!.mask!.indexOf(1) + 1 },
+      { maxLength: conversations[0]!.mask.indexOf(1) + 1 },
     )
     expect(examples.length).toBe(1)
     expect(log).toContainEqual(expect.stringMatching(/with nothing to learn .* left out \(1\)$/))
@@ -246,6 +242,25 @@ describe('a chat template', () => {
     expect(made('{{ messages | tojson }}').render([{ role: 'a', content: "<é'>" }])).toBe(
       `[{"role": "a", "content": "<é'>"}]`,
     )
+  })
+
+  it('that writes earlier turns otherwise when others follow is refused, unless marks tell them', () => {
+    const last = "{% for m in messages %}{{ m.content if loop.last else 'gone' }};{% endfor %}"
+    const talk = [...user, { role: 'assistant', content: 'yes' }, ...user]
+    expect(() => made(last).renderSpans(talk)).toThrow(
+      /^t.jinja: the chat template changes earlier turns .* give it {% generation %} marks, or train/,
+    )
+    const marked = last
+      .replace('{{ m', '{% generation %}{{ m')
+      .replace('}};', '}}{% endgeneration %};')
+    expect(made(marked).renderSpans(talk)).toEqual({
+      text: 'gone;gone;hi;',
+      spans: [
+        { start: 0, end: 4 },
+        { start: 5, end: 9 },
+        { start: 10, end: 12 },
+      ],
+    })
   })
 
   it('that does not end is stopped', () => {

@@ -5,7 +5,10 @@
 
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { tokenizerOf } from '../../src/data/model-tokenizer.ts'
 import { loadTokenizer } from '../../src/data/tokenizer.ts'
 import { hardStrings } from '../helpers/hard-strings.ts'
 import { folder } from '../helpers/small-tokenizer.ts'
@@ -95,3 +98,131 @@ describe.each(FAMILIES.map((family) => [family.name, family] as const))(
     })
   },
 )
+
+describe('a tokenizer.json of a family', () => {
+  const named = (name: string) => FAMILIES.find((family) => family.name === name)!
+  const changed = (name: string, change: object, model: object = {}) => {
+    const { model_type, tokenizer, settings } = named(name)
+    const made = { ...tokenizer, ...change, model: { ...tokenizer.model, ...model } }
+    return folder({
+      'config.json': JSON.stringify({ model_type }),
+      'tokenizer.json': JSON.stringify(made),
+      'tokenizer_config.json': JSON.stringify(settings[0]!.config),
+    })
+  }
+  const split = (pattern: string) => ({
+    type: 'Sequence',
+    pretokenizers: [
+      { type: 'Split', pattern: { Regex: pattern }, behavior: 'Isolated', invert: false },
+      { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: false },
+    ],
+  })
+  const metaspace = { type: 'Metaspace', replacement: '\u2581', prepend_scheme: 'first' }
+  const vocabulary = named('llama2').tokenizer.model.vocab
+  const fewer = Object.fromEntries(
+    Object.entries(vocabulary).filter(([token]) => token !== '<0x41>'),
+  )
+  const added = named('llama3').tokenizer.added_tokens.map((token, i) => ({
+    ...token,
+    id: 900 + i,
+  }))
+
+  it.each([
+    [
+      'a pattern that is not known',
+      'llama3',
+      { pre_tokenizer: split('(a+)+$') },
+      {},
+      /but pre_tokenizer is /,
+    ],
+    [
+      'a pattern in a property of its prototype',
+      'llama3',
+      { pre_tokenizer: { __proto__: null } },
+      {},
+      /but pre_tokenizer is /,
+    ],
+    [
+      'another normalizer',
+      'qwen',
+      { normalizer: { type: 'NFKC' } },
+      {},
+      /but normalizer is \{"type":"NFKC"\}/,
+    ],
+    [
+      'a Metaspace that splits',
+      'mistral',
+      { pre_tokenizer: { ...metaspace, split: true } },
+      {},
+      /but pre_tokenizer is /,
+    ],
+    [
+      'another decoder',
+      'gemma',
+      { decoder: { type: 'Metaspace' } },
+      {},
+      /but decoder is \{"type":"Metaspace"\}/,
+    ],
+    [
+      'no byte fallback',
+      'llama2',
+      {},
+      { byte_fallback: false },
+      /but model.byte_fallback is false/,
+    ],
+    [
+      'a byte without a token',
+      'llama2',
+      {},
+      { vocab: fewer },
+      /the vocabulary has no token <0x41>: expected one/,
+    ],
+    [
+      'added tokens that Hugging Face gives other ids',
+      'llama3',
+      { added_tokens: added },
+      {},
+      /has id 900, but Hugging Face reads it as 564: expected/,
+    ],
+    ['Unigram', 'llama2', {}, { type: 'Unigram' }, /but model.type is "Unigram"/],
+    ['dropout', 'llama2', {}, { dropout: 0.1 }, /but model.dropout is 0.1/],
+  ] as const)('with %s is refused in one sentence', async (_, name, change, model, message) => {
+    const dir = await changed(name, change, model)
+    await expect(loadTokenizer(dir)).rejects.toThrow(message)
+    await expect(loadTokenizer(dir)).rejects.toHaveProperty('name', 'UserError')
+  })
+
+  it('may have special tokens beyond the rows of the model, which texts may not', async () => {
+    const dir = await changed('llama3', {})
+    const rows = Object.keys(named('llama3').tokenizer.model.vocab).length + 2
+    const model = { modelType: 'llama', vocabSize: rows }
+    const tokenizer = await tokenizerOf({ dir, model })
+    expect(tokenizer.encode('x<|end_of_text|>')).toEqual([rows - 2, expect.any(Number), rows - 1])
+    expect(() => tokenizer.encode('x<|eot_id|>')).toThrow(
+      `the text has the token "<|eot_id|>" (id ${rows + 1}), but the model has ${rows} tokens`,
+    )
+    await expect(tokenizerOf({ dir, model: { ...model, vocabSize: 300 } })).rejects.toThrow(
+      /the tokenizer has 568 tokens, config.json means a vocab_size of 300; take/,
+    )
+  })
+
+  it('decodes what continues a text with the space that stands before it', async () => {
+    const { encode, decode } = await loadTokenizer(await changed('llama2', {}))
+    const ids = encode('the hello world')
+    for (let i = 1; i <= ids.length; i++) {
+      const [begin, rest] = [decode(ids.slice(0, i)), decode(ids.slice(i), { continues: true })]
+      expect(begin + rest).toBe('<s> the hello world')
+    }
+    expect(decode(ids, { skipSpecial: true })).toBe('the hello world')
+  })
+
+  it('ends a generated text by the ids of generation_config.json', async () => {
+    const dir = await changed('llama3', {})
+    await writeFile(join(dir, 'generation_config.json'), '{"eos_token_id":[565,567]}')
+    const { eosId, eosIds } = await tokenizerOf({
+      dir,
+      model: { modelType: 'llama', vocabSize: 600 },
+    })
+    expect({ eosId, eosIds }).toEqual({ eosId: 565, eosIds: [565, 567] })
+  })
+})

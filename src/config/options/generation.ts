@@ -3,7 +3,6 @@
 
 import { z } from 'zod'
 import type { OptionSpec, Values } from '../spec.ts'
-import { text } from '../values.ts'
 import {
   MOST_SEQUENCES,
   countAtMost,
@@ -11,6 +10,7 @@ import {
   isOn,
   nonnegative,
   share,
+  text,
   textList,
   whole,
 } from '../values.ts'
