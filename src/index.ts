@@ -39,6 +39,7 @@ export type {
   Tokenizer,
 } from './data/types.ts'
 export { collate, collateExamples } from './data/batches.ts'
+export type { LossOn } from './data/chat-data.ts'
 export type { ChatTemplate, Message, Span } from './data/chat-template.ts'
 export { loadExamples } from './data/examples.ts'
 export type { ExampleOptions, ExampleSet } from './data/examples.ts'
