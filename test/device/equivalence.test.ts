@@ -8,7 +8,6 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import type { Plan } from '../../scheduler/plan.ts'
-import { TILE_ELEMENTS } from '../../scheduler/tile-elements.ts'
 import type { Batch } from '../../src/data/types.ts'
 import { openCpu } from '../../src/device/cpu/device.ts'
 import type { Device } from '../../src/device/device.ts'
@@ -28,13 +27,11 @@ import {
   type OpenDevice,
   type RunOptions,
 } from '../helpers/runs.ts'
-import { writeSyntheticOpt, type OptShape } from '../helpers/synthetic-opt.ts'
+import { SEVERAL_SMALL_TILES, TILE_ELEMENTS } from '../helpers/small-tiles.ts'
+import { writeSyntheticOpt } from '../helpers/synthetic-opt.ts'
 
-// A sixteenth of the usual: models are as much smaller. At the usual size: test/runs/synthetic.test.ts.
-vi.mock('../../scheduler/tile-elements.ts', () => ({ TILE_ELEMENTS: (768 * 3072) / 16 }))
+vi.mock('../../scheduler/tile-elements.ts', () => import('../helpers/small-tiles.ts'))
 
-/** fc1 and fc2 have two compute tiles each, the tied head three. */
-const SEVERAL_TILES: OptShape = { hidden: 128, ffn: 1160, vocab: 2350, layers: 1, heads: 8 }
 const TILE = 4 * TILE_ELEMENTS // a compute tile in f32, which is how a training run plans its slabs
 const STEPS = 3
 const LAYOUTS = fileURLToPath(new URL('../fixtures/layouts/', import.meta.url))
@@ -43,7 +40,7 @@ const dirOf = (dtype: DType) => join(folder, dtype)
 
 beforeAll(async () => {
   for (const dtype of ['F16', 'F32'] as const) {
-    await writeSyntheticOpt(dirOf(dtype), SEVERAL_TILES, dtype)
+    await writeSyntheticOpt(dirOf(dtype), SEVERAL_SMALL_TILES, dtype)
   }
 })
 
@@ -60,7 +57,7 @@ async function train(
   opened: OpenDevice,
   dir: string,
   options: RunOptions = {},
-  { weightDecay = 0, steps = STEPS, vocab = SEVERAL_TILES.vocab } = {},
+  { weightDecay = 0, steps = STEPS, vocab = SEVERAL_SMALL_TILES.vocab } = {},
 ): Promise<Result> {
   const engine = await openRun(opened, dir, options)
   try {
@@ -200,7 +197,7 @@ describe.each(openDevices())('MeZO-SGD on $name', (test: TestDevice) => {
   )
 
   it('sees the same direction and loss in two micro-batches of 2 as in one batch of 4', async () => {
-    const whole = syntheticBatch(4, 5, SEVERAL_TILES.vocab, 9)
+    const whole = syntheticBatch(4, 5, SEVERAL_SMALL_TILES.vocab, 9)
     const half = (from: number) => ({
       inputIds: whole.inputIds.slice(from, from + 2),
       attentionMask: whole.attentionMask.slice(from, from + 2),

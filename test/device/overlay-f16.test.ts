@@ -3,7 +3,7 @@
 // Alone: npx vitest run test/device/overlay-f16.test.ts
 
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { parseConfig } from '../../src/config/options.ts'
 import { updateOf } from '../../src/run/journal.ts'
 import type { Update } from '../../src/methods/method.ts'
@@ -23,7 +23,10 @@ import {
   type OpenDevice,
   type RunOptions,
 } from '../helpers/runs.ts'
-import { SEVERAL_TILES, writeSyntheticOpt } from '../helpers/synthetic-opt.ts'
+import { SEVERAL_SMALL_TILES } from '../helpers/small-tiles.ts'
+import { writeSyntheticOpt } from '../helpers/synthetic-opt.ts'
+
+vi.mock('../../scheduler/tile-elements.ts', () => import('../helpers/small-tiles.ts'))
 
 const kernel = createNoiseKernel()
 
@@ -90,7 +93,7 @@ const STEPS = 4
 const opened = new Map<string, OpenDevice>()
 
 beforeAll(async () => {
-  await writeSyntheticOpt(join(folder, 'f16'), SEVERAL_TILES, 'F16')
+  await writeSyntheticOpt(join(folder, 'f16'), SEVERAL_SMALL_TILES, 'F16')
   for (const { name, open } of openDevices()) {
     opened.set(name, { device: await open() })
   }
@@ -114,7 +117,7 @@ async function run(
   const engine = await openRun(opened.get(name)!, join(folder, 'f16'), { ...options, updates })
   try {
     const batches = Array.from({ length: steps }, (_, i) => [
-      syntheticBatch(2, 5, SEVERAL_TILES.vocab, i),
+      syntheticBatch(2, 5, SEVERAL_SMALL_TILES.vocab, i),
     ])
     const journal = await trainSteps(engine, {
       batches: batches.slice(updates.length),

@@ -10,8 +10,9 @@ import { parseConfig } from '../../src/config/options.ts'
 import { planReport } from '../../src/plan/report.ts'
 import { silent } from '../../src/util/console.ts'
 import { syntheticModel } from '../../src/engine/load.ts'
+import { createModel } from '../../models/index.ts'
 import { SYNTHETIC_SIZES } from '../../src/checkpoint/sizes.ts'
-import { fillSynthetic } from '../../src/checkpoint/synthetic.ts'
+import { fillSynthetic, syntheticConfig } from '../../src/checkpoint/synthetic.ts'
 import { here, hereJson, makeFolder } from '../helpers/cli.ts'
 
 const stop = new AbortController().signal
@@ -55,11 +56,15 @@ describe('a synthetic model', () => {
       'mistral-24b': 23572.4,
     }
     for (const size of SYNTHETIC_SIZES) {
+      const model = createModel(syntheticConfig({ size }))
+      expect(model.layers, size).toBeGreaterThan(10)
+    }
+    for (const [size, expected] of Object.entries(millions)) {
       const config = parseConfig({ device: 'cpu', batchSize: 1, maxLength: 2048, memory: '24GiB' })
       const started = performance.now()
       const { json } = await planReport(`synthetic:${size}`, config, silent)
       expect(performance.now() - started).toBeLessThan(60_000) // 2.5 s seen for opt-175b with nothing else running
-      if (millions[size]) expect(json.parameters / 1e6).toBeCloseTo(millions[size], 0)
+      expect(json.parameters / 1e6).toBeCloseTo(expected, 0)
     }
   })
 
