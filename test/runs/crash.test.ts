@@ -52,8 +52,8 @@ const copyOfReference = (name: string) => {
 
 describe('a killed run', () => {
   it('resumes to the same journal, metrics, checkpoints and model, wherever it was', async () => {
-    await twoAtATime(8, async (index) => {
-      const kills = await killedRun(home, { index, of: 8 }, seeded(index + 1))
+    await twoAtATime(6, async (index) => {
+      const kills = await killedRun(home, { index, of: 6 }, seeded(index + 1))
       const wrong = differences(reference, outcome(join(home, `run-${index}`)))
       expect(wrong, JSON.stringify(kills)).toEqual([])
     })

@@ -91,7 +91,8 @@ describe.each(['destroy', 'silent'] as const)('a run that loses its adapter (%s)
   beforeAll(() => finish(args('undisturbed')))
   const undisturbed = () => outcome(join(home, `${how}-undisturbed`))
 
-  it.each([
+  // Each moment in one of the two ways.
+  const moments = [
     ['at the start of the first evaluation', 'device webgpu', 1, 0],
     ['in the first evaluation', 'plan: ', 9, 0],
     ['before anything of the first step', 'eval step 0', 1, 0],
@@ -99,7 +100,8 @@ describe.each(['destroy', 'silent'] as const)('a run that loses its adapter (%s)
     ['in a step after a checkpoint', 'saved', 12, 2],
     ['in an evaluation', 'step 3/6', 9, 3],
     ['in the last evaluation', 'step 6/6', 9, 6],
-  ])(
+  ] as const
+  it.each(moments.filter((_, i) => (i % 2 === 0) === (how === 'destroy')))(
     'ends with one sentence %s, and resumed it is as undisturbed',
     async (_at, after, submit, steps) => {
       const name = `${after.replaceAll(/\W+/g, '-')}${submit}`
