@@ -51,13 +51,13 @@ const GEMMA3 = {
 
 /** The model of a config.json. Throws UserError for values that no Gemma has. */
 export function gemma(given: Config): Model {
-  // The first files say "gelu" and mean its tanh form.
-  const config = given['hidden_act'] === 'gelu' ? { ...given, hidden_act: null } : given
+  // The first files say "gelu", or null, and mean the tanh form.
+  const isOld = given['hidden_act'] === 'gelu' || given['hidden_act'] === null
+  const config = isOld ? { ...given, hidden_act: GEMMA.hidden_act } : given
   const { common, layerCount, rope } = readDecoder(config, GEMMA)
   checkCausal(config)
   const layers = alike(layerCount, { rope: 0 })
-  const activation = config['hidden_act'] === null ? 'gelu_new' : common.activation
-  return decoder({ ...common, ...ofGemma(common.C), activation, ropes: [rope()], layers })
+  return decoder({ ...common, ...ofGemma(common.C), ropes: [rope()], layers })
 }
 
 /** The model of a config.json. Throws UserError for values that no Gemma 2 has. */

@@ -136,14 +136,14 @@ export function checkAttention(q: Tensor, k: Tensor, { heads, kvHeads, headSize 
 }
 
 /** Throws where a norm's groups, or a head's rotated columns, do not divide the columns of x. */
-export function checkColumns(what: string, x: Tensor, cols: number): void {
+export function checkGroups(what: string, x: Tensor, cols: number): void {
   if (cols > 0 && x.cols % cols === 0) return
   throw new RangeError(`${what}: groups of ${cols} columns in the ${x.cols} of "${x.label}"`)
 }
 
 /** Throws for a table of angles that does not fit heads of so many columns. */
 export function checkRope(x: Tensor, table: Tensor, headSize: number): void {
-  checkColumns('rope', x, headSize)
+  checkGroups('rope', x, headSize)
   if (table.cols % 2 === 0 && table.cols <= headSize) return
   throw new RangeError(`rope: ${table.cols} columns of angles for heads of ${headSize}`)
 }

@@ -85,7 +85,7 @@ export function rowsOf(segments: readonly Segment[], index: number | undefined):
  */
 export function queryGroups(
   segments: readonly Segment[],
-  { causal, window = Infinity }: Sight = CAUSAL,
+  { causal, window }: Sight = CAUSAL,
   offset = 0,
 ): QueryGroups {
   const last = segments.at(-1)
@@ -97,10 +97,10 @@ export function queryGroups(
     const before = keys.length - segment.rows
     const to = new Uint32Array(segment.rows)
     for (let i = 0; i < to.length; i++) to[i] = causal ? before + i + 1 : keys.length
-    const from = to.map((end) => Math.max(0, end - window))
+    const from = new Uint32Array(segment.rows)
     return { query0: segment.row0, queries: segment.rows, keys, from, to }
   })
-  return { groups, queries: rows, keys: offset + rows }
+  return lastKeys({ groups, queries: rows, keys: offset + rows }, window)
 }
 
 /** The same where each query sees only the last `window` of its keys; all of them if it is undefined. */

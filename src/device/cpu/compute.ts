@@ -4,7 +4,7 @@
 
 import {
   checkAttention,
-  checkColumns,
+  checkGroups,
   checkRope,
   projectionCols,
   type Activation,
@@ -60,7 +60,7 @@ export function createOperations(c: CpuContext): Operations {
       }),
     rmsNorm: (x, scale, eps, y, at, { offset = 0 } = {}) =>
       run(async () => {
-        checkColumns('rmsNorm', x, scale.cols)
+        checkGroups('rmsNorm', x, scale.cols)
         const { wide, product } = c.scratch()
         for (const { probe: p, row, rows } of runsOf(at, false, mostRows(x, y))) {
           const own = c.rows(scale, p, 1)

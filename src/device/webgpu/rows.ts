@@ -4,7 +4,7 @@
 import { UserError } from '../../util/errors.ts'
 import {
   checkAttention,
-  checkColumns,
+  checkGroups,
   checkRope,
   type Activation,
   type Device,
@@ -115,7 +115,7 @@ function createRmsNorm(runtime: Runtime): Device['rmsNorm'] {
   return async (x, scale, eps, y, at, { offset = 0 } = {}) => {
     runtime.check()
     const { cols } = scale
-    checkColumns('rmsNorm', x, cols)
+    checkGroups('rmsNorm', x, cols)
     const buffers = {
       x: memories.matrix(x, totalRows(at)).buffer,
       scale: memories.plain(scale, at.probes, cols).buffer,
