@@ -5,11 +5,11 @@
 import { createInterface } from 'node:readline'
 import { Command } from 'commander'
 import type { Config } from '../config/options.ts'
+import { chatPrompt, chatTemplateOf } from '../data/chat-data.ts'
 import type { ChatTemplate, Message } from '../data/chat-template.ts'
 import type { Tokenizer } from '../data/types.ts'
 import type { Engine } from '../engine/engine.ts'
 import { generate } from '../generate/generate.ts'
-import { UserError } from '../util/errors.ts'
 import { addOptions, configOf, type Context, type ContextOf, type Flags } from './flags.ts'
 import { withModel } from './model.ts'
 
@@ -41,7 +41,7 @@ interface Talk {
 
 async function talk(of: Talk): Promise<void> {
   const { tokenizer, config, context } = of
-  const template = await templateOf(tokenizer)
+  const template = await chatTemplateOf(tokenizer)
   const system = config.system === undefined ? [] : [{ role: 'system', content: config.system }]
   const input = createInterface({ input: process.stdin })
   const ask = () => {
@@ -66,26 +66,12 @@ async function talk(of: Talk): Promise<void> {
   context.result({ messages }, () => [])
 }
 
-/** @throws UserError for a model without a chat template */
-export async function templateOf(tokenizer: Tokenizer): Promise<ChatTemplate> {
-  const template = await tokenizer.chatTemplate?.()
-  if (template) return template
-  throw new UserError(
-    'this model has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json): ' +
-      'continue texts with zo2 generate --prompt',
-  )
-}
-
-/** The ids of a conversation that the assistant is to go on with; the template writes the special tokens itself. */
-export const idsOf = (tokenizer: Tokenizer, template: ChatTemplate, messages: readonly Message[]) =>
-  tokenizer.encode(template.render(messages, { addGenerationPrompt: true }), { bos: false })
-
 /** The conversation without its oldest turns where it is longer than the model reads. */
 function fitting(of: Talk, template: ChatTemplate, messages: Message[]): Message[] {
   const { engine, tokenizer, config, context } = of
   const room = engine.model.maxPositions - config.maxNewTokens
   const first = messages.findIndex(({ role }) => role !== 'system')
-  const fits = (some: Message[]) => idsOf(tokenizer, template, some).length <= room
+  const fits = (some: Message[]) => chatPrompt(tokenizer, template, some).length <= room
   let left = messages
   while (!fits(left) && left.length > first + 2) {
     left = [...left.slice(0, first), ...left.slice(first + 2)]
@@ -103,7 +89,7 @@ async function answer(of: Talk, template: ChatTemplate, messages: readonly Messa
     if (!quiet) process.stdout.write(text)
   }
   const show = whileMade(decode, write)
-  const prompt = idsOf(tokenizer, template, messages)
+  const prompt = chatPrompt(tokenizer, template, messages)
   const [made] = await generate(engine, [prompt], {
     maxNewTokens: config.maxNewTokens,
     temperature: config.temperature,

@@ -3,9 +3,9 @@
 
 import { Command } from 'commander'
 import { trimAtStop, generate } from '../generate/generate.ts'
+import { chatPrompt, chatTemplateOf } from '../data/chat-data.ts'
 import type { Tokenizer } from '../data/types.ts'
 import { UserError } from '../util/errors.ts'
-import { idsOf, templateOf } from './chat.ts'
 import { addOptions, configOf, type ContextOf, type Flags } from './flags.ts'
 import { withModel } from './model.ts'
 
@@ -50,6 +50,6 @@ export function generateCommand(contextOf: ContextOf): Command {
 
 async function promptIds(tokenizer: Tokenizer, prompts: readonly string[], chat: boolean) {
   if (!chat) return prompts.map((prompt) => tokenizer.encode(prompt))
-  const template = await templateOf(tokenizer)
-  return prompts.map((content) => idsOf(tokenizer, template, [{ role: 'user', content }]))
+  const template = await chatTemplateOf(tokenizer)
+  return prompts.map((content) => chatPrompt(tokenizer, template, [{ role: 'user', content }]))
 }

@@ -118,6 +118,23 @@ function textOf(content: unknown): string | undefined {
   return text.every((part): part is string => typeof part === 'string') ? text.join('') : undefined
 }
 
+/** @throws UserError for a model without a chat template */
+export async function chatTemplateOf(tokenizer: Tokenizer): Promise<ChatTemplate> {
+  const template = await tokenizer.chatTemplate?.()
+  if (template) return template
+  throw new UserError(
+    'this model has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json): ' +
+      'continue texts with zo2 generate --prompt',
+  )
+}
+
+/** The ids of a conversation that the assistant is to go on with; the template writes the special tokens itself. */
+export const chatPrompt = (
+  tokenizer: Tokenizer,
+  template: ChatTemplate,
+  messages: readonly Message[],
+) => tokenizer.encode(template.render(messages, { addGenerationPrompt: true }), { bos: false })
+
 /** Conversations as the chat template writes them. */
 export function chatMaker(
   path: string,
